@@ -1,0 +1,1 @@
+"""Command line verbs. Heavy imports stay inside the verbs that need them."""

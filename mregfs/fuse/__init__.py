@@ -1,0 +1,1 @@
+"""The FUSE face: the only importer of pyfuse3."""

@@ -1,0 +1,414 @@
+"""The contracts between the use cases and the adapters under `stores/`.
+
+Decided here: what an adapter promises. Not decided here: how. Anyone may import this module; every
+adapter is held to the same contract tests (`tests/contracts/`).
+
+All ports are synchronous: the CLI and the Python API call them as they are, the daemon calls what
+may block from worker threads. Every port may therefore be called from several threads at once.
+Errors are those of `mregfs.errors`; no driver's exception leaves an adapter.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, NewType, Protocol
+
+import msgspec
+
+__all__ = [
+    "Attributes",
+    "Caller",
+    "ChangedAttributes",
+    "Clock",
+    "DraftTree",
+    "FileSystemFigures",
+    "Index",
+    "Inode",
+    "Intake",
+    "IntakeEntry",
+    "ObjectStore",
+    "OpenFile",
+    "PackFile",
+    "PackStore",
+    "Put",
+    "Sequence_",
+    "View",
+]
+
+Inode = NewType("Inode", int)
+"""Inode number; allocated once per store, never reused."""
+
+Sequence_ = NewType("Sequence_", int)
+"""Position of an entry in the log; the first is 1, and 0 is the empty log."""
+
+Clock = Callable[[], int]
+"""Nanoseconds since the epoch."""
+
+
+# ---- the index -------------------------------------------------------------------------------
+
+
+class Put(NamedTuple):
+    """One change of the index: store `value` under `key` of `table`, or delete it when None."""
+
+    table: str
+    key: bytes
+    value: bytes | None
+
+
+class View(Protocol):
+    """A consistent read-only state of the index: ordered byte keys in named tables."""
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the value under `key`, or None."""
+        ...
+
+    def scan(
+        self, table: str, prefix: bytes = b"", start: bytes = b"", *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) of all keys that begin with `prefix`, in byte order.
+
+        Forward: from the first key >= `start`. Reverse: downwards from the last key <= `start`
+        (from the last one with the prefix when `start` is empty). Lazy: reads only what is taken.
+        """
+        ...
+
+
+class Index(Protocol):
+    """The index of one store on this host. Deletable: replay of the log rebuilds it."""
+
+    def read(self) -> AbstractContextManager[View]:
+        """Open a consistent view; cheap (microseconds). Hold it briefly and never across `await`."""
+        ...
+
+    def write(self, puts: Iterable[Put], *, expected: int | None = None, applied: int | None = None) -> bool:
+        """Apply all `puts` in one transaction, and set the applied sequence number to `applied`.
+
+        With `expected`, first compare: when the applied sequence number is not `expected` (another
+        process was faster), change nothing and return False.
+
+        Raises:
+            NoSpaceError: the disk is full; nothing changed.
+        """
+        ...
+
+    def applied(self) -> int:
+        """Return the sequence number of the last applied log entry; 0 for an empty index."""
+        ...
+
+    def clear(self) -> None:
+        """Empty all tables in one transaction and set the applied sequence number to 0."""
+        ...
+
+    def close(self) -> None:
+        """Release the index; calling it again does nothing."""
+        ...
+
+
+# ---- objects: log entries, checkpoints, manifests, layouts ------------------------------------
+
+
+class ObjectStore(Protocol):
+    """Immutable objects under slash-separated keys; the layout of a store on any medium."""
+
+    def get(self, key: str) -> bytes:
+        """Return the whole object.
+
+        Raises:
+            NotFoundError: no such key.
+        """
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Tell whether `key` exists; as cheap as the medium allows."""
+        ...
+
+    def create(self, key: str, data: bytes) -> None:
+        """Store `data` under `key`, durably, only if the key does not exist: exactly one caller wins.
+
+        A reader sees the whole object or none. On return the object survives a power cut.
+
+        Raises:
+            ExistsError: the key exists; its bytes are untouched.
+            NoSpaceError: nothing was stored.
+        """
+        ...
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[str]:
+        """Yield the keys that begin with `prefix` and sort after `start_after`, sorted."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; a missing key is not an error. Log entries are never deleted."""
+        ...
+
+
+# ---- packs: the bytes of files ----------------------------------------------------------------
+
+
+class PackFile(Protocol):
+    """One pack, open for reading. Close it when done; safe to use from several threads."""
+
+    size: int
+
+    def fileno(self) -> int:
+        """Return the descriptor of the local file (for passthrough and pread)."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes at `offset`; shorter only at the end of the pack."""
+        ...
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        ...
+
+
+class PackStore(Protocol):
+    """Immutable data objects with unique, never reused ids (32 lowercase hexadecimal digits)."""
+
+    def open(self, pack: str) -> PackFile:
+        """Open a pack for reading.
+
+        Raises:
+            NotFoundError: no such pack.
+        """
+        ...
+
+    def size(self, pack: str) -> int:
+        """Return the pack's size in bytes.
+
+        Raises:
+            NotFoundError: no such pack.
+        """
+        ...
+
+    def create(self, pack: str, pieces: Iterable[bytes]) -> int:
+        """Write a new pack from `pieces`, and return its size. Not yet durable: see `sync`."""
+        ...
+
+    def sync(self, packs: Sequence[str]) -> None:
+        """Make the named packs and their names durable; called once per commit."""
+        ...
+
+    def delete(self, pack: str) -> None:
+        """Remove a pack; a missing one is not an error."""
+        ...
+
+    def list(self) -> Iterator[str]:
+        """Yield the ids of all packs."""
+        ...
+
+
+class IntakeEntry(msgspec.Struct, frozen=True):
+    """One path of a directory that is about to become a version."""
+
+    path: str
+    """Relative, slash-separated, valid UTF-8; never empty."""
+    kind: str
+    """`file`, `directory` or `symlink`."""
+    size: int = 0
+    executable: bool = False
+    target: str = ""
+    """Where a symlink points, as written."""
+    links: int = 1
+    """The number of hard links of a file."""
+
+
+class Intake(Protocol):
+    """A directory on the host, on its way to become a version.
+
+    Made for a draft of the staging area (`consume`: its bytes may be taken over) or for any other
+    directory (bytes are reflinked or copied). Used once, by one commit, then closed. Until
+    `release` nothing of the source has changed that `restore` would not put back.
+    """
+
+    def scan(self) -> list[IntakeEntry]:
+        """List everything below the directory, in no particular order.
+
+        Raises:
+            InvalidError: something cannot be in a version (socket, device, FIFO, absolute or
+                escaping symlink, name that is not UTF-8): all of them are named.
+        """
+        ...
+
+    def seal(self, paths: Sequence[str]) -> None:
+        """Make sure that nobody can change these files any more: lease, write bits, links.
+
+        Raises:
+            ConflictError: files are open for writing or mapped writable somewhere; all are named.
+        """
+        ...
+
+    def fileno(self, path: str) -> int:
+        """Return a read-only descriptor of a sealed file, owned by the intake."""
+        ...
+
+    def adopt(self, path: str, pack: str) -> bool:
+        """Make a sealed file the pack `pack`; True when no file data was copied."""
+        ...
+
+    def verify(self) -> None:
+        """Check that no sealed file was touched since `seal`.
+
+        Raises:
+            ConflictError: a file was opened for writing meanwhile; all are named.
+        """
+        ...
+
+    def release(self) -> None:
+        """The version is in the log: give up the source (a draft's directory disappears)."""
+        ...
+
+    def restore(self) -> None:
+        """The commit failed: put everything back as it was. Safe to call at any point."""
+        ...
+
+
+# ---- drafts: the staging area as a POSIX file system -------------------------------------------
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who makes a request."""
+
+    uid: int = 0
+    gid: int = 0
+    pid: int = 0
+    umask: int = 0o022
+
+
+class Attributes(msgspec.Struct):
+    """What stat(2) tells of one inode, and for how long the kernel may remember it (seconds)."""
+
+    inode: int
+    mode: int
+    size: int = 0
+    nlink: int = 1
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    blocks: int = 0
+    atime_ns: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    generation: int = 0
+    entry_timeout: float = 0.0
+    attr_timeout: float = 0.0
+
+
+class ChangedAttributes(msgspec.Struct):
+    """The fields of a setattr request that are to change; None leaves a field alone."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+class OpenFile(msgspec.Struct):
+    """The answer to an open: the handle, and how the kernel may treat the file."""
+
+    handle: int
+    backing: int = -1
+    """Descriptor that the kernel may read and write in the daemon's place (passthrough), or -1."""
+    keep_cache: bool = False
+    direct_io: bool = False
+    nonseekable: bool = False
+    append_only: bool = False
+    owned: bool = False
+    """True when `backing` is to be closed by the FUSE adapter right after registering it."""
+
+
+class FileSystemFigures(msgspec.Struct, frozen=True):
+    """What statvfs(3) tells."""
+
+    block_size: int
+    fragment_size: int
+    blocks: int
+    blocks_free: int
+    blocks_available: int
+    files: int
+    files_free: int
+    files_available: int
+    name_max: int
+
+
+class DraftTree(Protocol):
+    """The staging area: a POSIX directory tree with the host file system's own semantics.
+
+    Inode numbers are `DRAFT_BIT | number on the host`; names are bytes. Every method raises
+    HostError with the errno that the host gave, unless its docstring says otherwise. `caller` owns
+    what is created. Permission checks are the kernel's (default_permissions).
+    """
+
+    def root(self, project: str) -> Attributes:
+        """Return (and make, if need be) the staging directory of `project` ("entity/name")."""
+        ...
+
+    def lookup(self, parent: int, name: bytes) -> Attributes: ...
+    def forget(self, inode: int, count: int) -> None: ...
+    def getattr(self, inode: int) -> Attributes: ...
+    def setattr(
+        self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
+    ) -> Attributes: ...
+    def readlink(self, inode: int) -> bytes: ...
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes: ...
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes: ...
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes: ...
+    def link(self, inode: int, parent: int, name: bytes) -> Attributes: ...
+    def unlink(self, parent: int, name: bytes) -> None: ...
+    def rmdir(self, parent: int, name: bytes) -> None: ...
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None: ...
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Attributes]: ...
+    def open(self, inode: int, flags: int) -> OpenFile: ...
+    def read(self, handle: int, offset: int, size: int) -> bytes: ...
+    def write(self, handle: int, offset: int, data: bytes) -> int: ...
+    def fsync(self, handle: int, *, data_only: bool) -> None: ...
+    def release(self, handle: int) -> None: ...
+    def opendir(self, inode: int) -> int: ...
+    def readdir(
+        self, handle: int, start: int
+    ) -> Iterator[tuple[bytes, Attributes, int]]:
+        """Yield (name, attributes, position of the next entry) from position `start`.
+
+        Each yielded entry counts as one lookup of its inode once the consumer asks for the next
+        one; an entry that the consumer does not take is forgotten by calling `forget`.
+        """
+        ...
+
+    def releasedir(self, handle: int) -> None: ...
+    def fsyncdir(self, handle: int) -> None: ...
+    def setxattr(self, inode: int, name: bytes, value: bytes) -> None: ...
+    def getxattr(self, inode: int, name: bytes) -> bytes: ...
+    def listxattr(self, inode: int) -> list[bytes]: ...
+    def removexattr(self, inode: int, name: bytes) -> None: ...
+    def figures(self) -> FileSystemFigures: ...
+
+    def freeze(self, project: str, draft: str) -> str:
+        """Stop every change below the draft, and return its path on the host.
+
+        From now on a change (create, write, truncate, rename, …) below it fails with EBUSY.
+
+        Raises:
+            NotFoundError: no such draft (or not a directory).
+            ConflictError: files below it are open for writing (all paths named, sorted), or it is
+                being committed already.
+        """
+        ...
+
+    def thaw(self, project: str, draft: str) -> None:
+        """Allow changes again: the commit failed."""
+        ...
+
+    def consumed(self, project: str, draft: str) -> None:
+        """The draft has become a version and its directory is gone: forget its nodes."""
+        ...
+
+    def drafts(self, project: str) -> Mapping[str, int]:
+        """Return the drafts of a project with the number of their files now open for writing."""
+        ...

@@ -1,0 +1,1 @@
+"""Adapters: each implements one port of `mregfs.ports` on one driver."""
