@@ -30,14 +30,14 @@ __all__ = [
     "PackFile",
     "PackStore",
     "Put",
-    "Sequence_",
+    "LogPosition",
     "View",
 ]
 
 Inode = NewType("Inode", int)
 """Inode number; allocated once per store, never reused."""
 
-Sequence_ = NewType("Sequence_", int)
+LogPosition = NewType("LogPosition", int)
 """Position of an entry in the log; the first is 1, and 0 is the empty log."""
 
 Clock = Callable[[], int]
@@ -80,7 +80,9 @@ class Index(Protocol):
         """Open a consistent view; cheap (microseconds). Hold it briefly and never across `await`."""
         ...
 
-    def write(self, puts: Iterable[Put], *, expected: int | None = None, applied: int | None = None) -> bool:
+    def write(
+        self, puts: Iterable[Put], *, expected: int | None = None, applied: int | None = None
+    ) -> bool:
         """Apply all `puts` in one transaction, and set the applied sequence number to `applied`.
 
         With `expected`, first compare: when the applied sequence number is not `expected` (another
@@ -353,7 +355,9 @@ class DraftTree(Protocol):
         self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
     ) -> Attributes: ...
     def readlink(self, inode: int) -> bytes: ...
-    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes: ...
+    def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
+    ) -> Attributes: ...
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes: ...
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes: ...
     def link(self, inode: int, parent: int, name: bytes) -> Attributes: ...
@@ -371,9 +375,7 @@ class DraftTree(Protocol):
     def fsync(self, handle: int, *, data_only: bool) -> None: ...
     def release(self, handle: int) -> None: ...
     def opendir(self, inode: int) -> int: ...
-    def readdir(
-        self, handle: int, start: int
-    ) -> Iterator[tuple[bytes, Attributes, int]]:
+    def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
         """Yield (name, attributes, position of the next entry) from position `start`.
 
         Each yielded entry counts as one lookup of its inode once the consumer asks for the next

@@ -1,0 +1,251 @@
+"""Log entries: the facts that the log is made of, and their codec.
+
+Decided here: the form of an entry (`format.md` §3). Not decided here: which facts a command leads
+to (`rules.decide`), what they do to the state (`rules.apply`), where entries are stored.
+
+A change names things as people do (project, name, number), so that the log can be read with `cat`.
+A change is a decided fact: applying it needs no decision.
+"""
+
+from typing import Any
+
+import msgspec
+
+from mregfs.errors import CorruptError
+from mregfs.model.records import Parent
+
+__all__ = [
+    "AliasDropped",
+    "AliasProtected",
+    "AliasSet",
+    "AliasUnprotected",
+    "ArtifactCreated",
+    "Change",
+    "CollectionCreated",
+    "CollectionRenamed",
+    "Described",
+    "Entry",
+    "Linked",
+    "MetadataSet",
+    "OwnerDeleted",
+    "ProjectCreated",
+    "Request",
+    "Tagged",
+    "Unlinked",
+    "VersionDeleted",
+    "VersionLogged",
+    "decode_entry",
+    "encode_entry",
+    "entry_key",
+]
+
+
+class Fact(msgspec.Struct, frozen=True, tag_field="change", forbid_unknown_fields=True):
+    """Base of all changes."""
+
+    project: str
+    """`entity/project`."""
+
+
+class ProjectCreated(Fact, frozen=True, tag="project-created"):
+    """A project exists from now on (and its entity, if it is new)."""
+
+
+class ArtifactCreated(Fact, frozen=True, tag="artifact-created"):
+    """An artifact exists from now on; its first version will be v0."""
+
+    name: str
+    type: str
+
+
+class VersionLogged(Fact, frozen=True, tag="version-logged"):
+    """A draft became a version. The artifact's `latest` moves to it."""
+
+    artifact: str
+    number: int
+    digest: str
+    layout: str
+    size: int
+    files: int
+    entries: int
+    description: str = ""
+    metadata: dict[str, Any] = {}
+    tags: tuple[str, ...] = ()
+    run: str = ""
+    parents: tuple[Parent, ...] = ()
+
+
+class VersionDeleted(Fact, frozen=True, tag="version-deleted"):
+    """A version is gone; `latest` falls back to the newest remaining one."""
+
+    artifact: str
+    number: int
+
+
+class CollectionCreated(Fact, frozen=True, tag="collection-created"):
+    """A collection exists from now on; its first link will be v0."""
+
+    name: str
+    type: str
+
+
+class CollectionRenamed(Fact, frozen=True, tag="collection-renamed"):
+    """A collection has another name; links, numbers, aliases and history stay."""
+
+    name: str
+    new_name: str
+
+
+class OwnerDeleted(Fact, frozen=True, tag="deleted"):
+    """An artifact without versions, or a collection without links, is gone."""
+
+    name: str
+
+
+class Linked(Fact, frozen=True, tag="linked"):
+    """A version became a member of a collection. The collection's `latest` moves to it."""
+
+    collection: str
+    number: int
+    source_project: str
+    artifact: str
+    version: int
+
+
+class Unlinked(Fact, frozen=True, tag="unlinked"):
+    """A link is gone; `latest` falls back to the newest remaining one."""
+
+    collection: str
+    number: int
+
+
+class AliasSet(Fact, frozen=True, tag="alias-set"):
+    """An alias points at a number now."""
+
+    name: str
+    alias: str
+    number: int
+    previous: int | None = None
+
+
+class AliasDropped(Fact, frozen=True, tag="alias-dropped"):
+    """An alias is gone."""
+
+    name: str
+    alias: str
+    previous: int
+
+
+class AliasProtected(Fact, frozen=True, tag="alias-protected"):
+    """Only members of `group` may move or drop the alias from now on."""
+
+    name: str
+    alias: str
+    group: str
+
+
+class AliasUnprotected(Fact, frozen=True, tag="alias-unprotected"):
+    """Anyone may move or drop the alias again."""
+
+    name: str
+    alias: str
+
+
+class Tagged(Fact, frozen=True, tag="tagged"):
+    """The tags of a version (`number`) or of the artifact or collection itself (None)."""
+
+    name: str
+    number: int | None
+    tags: tuple[str, ...]
+
+
+class Described(Fact, frozen=True, tag="described"):
+    """The description of a version, artifact or collection."""
+
+    name: str
+    number: int | None
+    description: str
+
+
+class MetadataSet(Fact, frozen=True, tag="metadata-set"):
+    """The whole metadata of a version, artifact or collection."""
+
+    name: str
+    number: int | None
+    metadata: dict[str, Any]
+
+
+Change = (
+    ProjectCreated
+    | ArtifactCreated
+    | VersionLogged
+    | VersionDeleted
+    | CollectionCreated
+    | CollectionRenamed
+    | OwnerDeleted
+    | Linked
+    | Unlinked
+    | AliasSet
+    | AliasDropped
+    | AliasProtected
+    | AliasUnprotected
+    | Tagged
+    | Described
+    | MetadataSet
+)
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one caller asked for, decided: all of it or nothing."""
+
+    author: str
+    changes: tuple[Change, ...]
+    reason: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of the log. Requests that arrived together share one."""
+
+    sequence: int
+    previous: str
+    """BLAKE3-256 of the bytes of the entry before; 64 zeros in the first."""
+    transaction: str
+    """Random id by which a writer recognises its own entry."""
+    at_ns: int
+    host: str
+    requests: tuple[Request, ...]
+
+
+MAX_ENTRY_SIZE = 64 << 20
+"""Bytes; a larger entry is refused on reading and writing alike."""
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Entry, strict=True)
+
+
+def entry_key(sequence: int) -> str:
+    """Return the key of the entry in the store."""
+    return f"log/{sequence:020d}.json"
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return the bytes of an entry; one line of JSON."""
+    return _encoder.encode(entry) + b"\n"
+
+
+def decode_entry(data: bytes, key: str) -> Entry:
+    """Decode an entry; `key` is named in errors.
+
+    Raises:
+        CorruptError: it is not a well-formed entry of this format version.
+    """
+    if len(data) > MAX_ENTRY_SIZE:
+        raise CorruptError(
+            f"{key} is too large for a log entry ({len(data)} bytes)", "run mregfs fsck"
+        )
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise CorruptError(
+            f"{key} is not a log entry of format 1 ({exc})", "run mregfs fsck"
+        ) from exc

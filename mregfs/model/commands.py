@@ -1,0 +1,206 @@
+"""Commands: what people ask of the registry, before the rules have decided.
+
+Decided here: which commands there are and what each can say. Not decided here: whether one is
+allowed and what it leads to (`rules.decide`), how one is written (`grammar`). The control file, the
+CLI and the Python API all make these.
+"""
+
+from typing import Any
+
+import msgspec
+
+from mregfs.model.names import ProjectName
+from mregfs.model.reference import Location
+
+__all__ = [
+    "Asker",
+    "Command",
+    "CreateArtifact",
+    "CreateCollection",
+    "DeleteOwner",
+    "DeleteVersion",
+    "Describe",
+    "DropAlias",
+    "LinkVersion",
+    "LogVersion",
+    "MoveAlias",
+    "Protect",
+    "RenameCollection",
+    "Rollback",
+    "SetMetadata",
+    "Tag",
+    "Unlink",
+    "Unprotect",
+]
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """Who asks: what the rules about protected aliases look at, and what history remembers."""
+
+    author: str
+    groups: frozenset[str] = frozenset()
+    privileged: bool = False
+    """True for root: may take a protection away, not ignore it."""
+
+
+class LogVersion(msgspec.Struct, frozen=True):
+    """Make the described content the next version of an artifact (created if need be).
+
+    Content identical to an existing version's makes none: the aliases move to that one.
+    """
+
+    project: ProjectName
+    artifact: str
+    digest: str
+    layout: str
+    size: int
+    files: int
+    entries: int
+    type: str | None = None
+    """Of the artifact; None: its type, or `model` for a new one."""
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    metadata: dict[str, Any] = {}
+    tags: tuple[str, ...] = ()
+    run: str = ""
+    parents: tuple[Location, ...] = ()
+
+
+class LinkVersion(msgspec.Struct, frozen=True):
+    """Link a version into a collection (created if need be), and move an alias there to it.
+
+    A version that is in the collection already is not linked again. `source` may be a link: its
+    version is what gets linked. `target.alias` None: link only.
+    """
+
+    source: Location
+    target: Location
+    expect: str | None = None
+    """`vN`: refuse unless the alias points there now; `none`: unless it does not exist."""
+
+
+class MoveAlias(msgspec.Struct, frozen=True):
+    """Point an alias of an artifact or collection at one of its own numbers."""
+
+    target: Location
+    """The alias."""
+    source: Location
+    """The number, as any reference within the same artifact or collection."""
+    expect: str | None = None
+
+
+class DropAlias(msgspec.Struct, frozen=True):
+    """Drop an alias."""
+
+    target: Location
+    expect: str | None = None
+
+
+class Unlink(msgspec.Struct, frozen=True):
+    """Take a link out of a collection. Its aliases keep it there unless `force` drops them too."""
+
+    target: Location
+    force: bool = False
+
+
+class DeleteVersion(msgspec.Struct, frozen=True):
+    """Delete a version. Aliases and links keep it there unless `force` drops them too."""
+
+    target: Location
+    force: bool = False
+
+
+class CreateArtifact(msgspec.Struct, frozen=True):
+    """Create an artifact that has no version yet."""
+
+    project: ProjectName
+    name: str
+    type: str = "model"
+
+
+class CreateCollection(msgspec.Struct, frozen=True):
+    """Create a collection. Without a type it takes that of the first version linked into it."""
+
+    project: ProjectName
+    name: str
+    type: str | None = None
+    description: str = ""
+
+
+class DeleteOwner(msgspec.Struct, frozen=True):
+    """Delete an artifact or a collection; one that is not empty only with `force`."""
+
+    target: Location
+    force: bool = False
+
+
+class RenameCollection(msgspec.Struct, frozen=True):
+    """Give a collection another name within its project."""
+
+    target: Location
+    new_name: str
+
+
+class Tag(msgspec.Struct, frozen=True):
+    """Add and remove tags of a version, artifact or collection."""
+
+    target: Location
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class Describe(msgspec.Struct, frozen=True):
+    """Set the description of a version, artifact or collection."""
+
+    target: Location
+    description: str
+
+
+class SetMetadata(msgspec.Struct, frozen=True):
+    """Set top-level keys of the metadata of a version, artifact or collection, and remove some."""
+
+    target: Location
+    values: dict[str, Any] = {}
+    remove: tuple[str, ...] = ()
+    replace: bool = False
+    """True: `values` is the whole metadata."""
+
+
+class Protect(msgspec.Struct, frozen=True):
+    """Let only members of a group move or drop an alias (which need not exist yet)."""
+
+    target: Location
+    group: str
+
+
+class Unprotect(msgspec.Struct, frozen=True):
+    """Let anyone move or drop the alias again."""
+
+    target: Location
+
+
+class Rollback(msgspec.Struct, frozen=True):
+    """Move an alias back to where it pointed before (`target.when`; one move ago if unsaid)."""
+
+    target: Location
+    expect: str | None = None
+
+
+Command = (
+    LogVersion
+    | LinkVersion
+    | MoveAlias
+    | DropAlias
+    | Unlink
+    | DeleteVersion
+    | CreateArtifact
+    | CreateCollection
+    | DeleteOwner
+    | RenameCollection
+    | Tag
+    | Describe
+    | SetMetadata
+    | Protect
+    | Unprotect
+    | Rollback
+)

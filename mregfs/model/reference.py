@@ -1,0 +1,209 @@
+"""References and mount paths: how a person names a version, an artifact, a collection, an alias.
+
+Decided here: the grammar `[[entity/]project/]name[:alias | :vN | @digest-prefix][@{when}]` and the
+form of paths below a mount. Not decided here: what a reference resolves to (`state`, `catalog`).
+Anyone may call it.
+"""
+
+import re
+from datetime import UTC, datetime
+
+import msgspec
+
+from mregfs.errors import InvalidError
+from mregfs.model.names import (
+    LATEST,
+    NEXT,
+    ProjectName,
+    check_alias,
+    check_name,
+    parse_number,
+    parse_project,
+)
+
+__all__ = [
+    "Kind",
+    "Location",
+    "When",
+    "parse_location",
+    "parse_path",
+    "parse_reference",
+    "parse_when",
+]
+
+Kind = str
+"""`artifact` or `collection`."""
+
+_DIGEST_PREFIX = re.compile(r"[0-9a-f]{4,64}")
+_WHEN = re.compile(r"(?P<rest>.*)@\{(?P<when>[^{}]*)\}")
+_REFERENCE_HINT = "write [[ENTITY/]PROJECT/]NAME[:ALIAS | :vN | @DIGEST]"
+
+
+class When(msgspec.Struct, frozen=True):
+    """A point in an alias's history: `steps` moves ago, or where it pointed at a time."""
+
+    steps: int | None = None
+    at_ns: int | None = None
+
+
+class Location(msgspec.Struct, frozen=True):
+    """What a reference or a mount path names. At most one of the selectors is set.
+
+    With none set, and `is_owner` false, it means `latest`.
+    """
+
+    project: ProjectName
+    name: str
+    kind: Kind | None = None
+    """None when the text does not say: a reference serves artifacts and collections alike."""
+    alias: str | None = None
+    number: int | None = None
+    digest: str | None = None
+    """A prefix of a manifest's digest."""
+    when: When | None = None
+
+    @property
+    def is_owner(self) -> bool:
+        """True when only the artifact or collection itself is named, none of its versions."""
+        return self.alias is None and self.number is None and self.digest is None
+
+    @property
+    def selector(self) -> str:
+        """The part that picks the version, as one writes it: `:production`, `:v3`, `@ab12`, ``."""
+        if self.number is not None:
+            text = f":v{self.number}"
+        elif self.digest is not None:
+            text = f"@{self.digest}"
+        else:
+            text = f":{self.alias}" if self.alias else ""
+        if self.when and self.when.steps is not None:
+            return f"{text}@{{{self.when.steps}}}"
+        if self.when and self.when.at_ns is not None:
+            return f"{text}@{{{format_time(self.when.at_ns)}}}"
+        return text
+
+    def __str__(self) -> str:
+        return f"{self.project}/{self.name}{self.selector}"
+
+
+def format_time(at_ns: int) -> str:
+    """Return RFC 3339 with microseconds, UTC: `2026-11-01T09:30:00.000000Z`."""
+    seconds, rest = divmod(at_ns, 1_000_000_000)
+    stamp = datetime.fromtimestamp(seconds, UTC)
+    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+
+
+def parse_when(text: str) -> When:
+    """Parse the inside of `@{…}`: a number of moves, or an ISO 8601 date or time (UTC if unsaid).
+
+    Raises:
+        InvalidError: neither.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return When(steps=int(text))
+    try:
+        stamp = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidError(
+            f"{text!r} is not a point in history",
+            "write @{N} for N moves ago, or a date or time such as @{2026-11-01} or "
+            "@{2026-11-01T09:30Z}",
+        ) from None
+    if stamp.tzinfo is None:
+        stamp = stamp.replace(tzinfo=UTC)
+    whole = stamp.replace(microsecond=0)
+    return When(at_ns=int(whole.timestamp()) * 1_000_000_000 + stamp.microsecond * 1000)
+
+
+def parse_reference(text: str, project: ProjectName) -> Location:
+    """Parse a reference; what it leaves out is taken from `project`.
+
+    Raises:
+        InvalidError: it is malformed; the message says which part.
+    """
+    rest, when = text, None
+    if match := _WHEN.fullmatch(text):
+        rest, when = match["rest"], parse_when(match["when"])
+    alias: str | None = None
+    number: int | None = None
+    digest: str | None = None
+    head, colon, selector = rest.partition(":")
+    if colon:
+        number = parse_number(selector)
+        if number is None:
+            alias = LATEST if selector == LATEST else check_alias(selector)
+    else:
+        head, at, prefix = rest.partition("@")
+        if at:
+            if not _DIGEST_PREFIX.fullmatch(prefix):
+                raise InvalidError(
+                    f"{prefix!r} in {text!r} is not a digest",
+                    "write at least 4 of its lowercase hexadecimal digits",
+                )
+            digest = prefix
+    if when is not None:
+        if number is not None or digest is not None:
+            raise InvalidError(
+                f"{text!r} asks for the history of something that never moves",
+                "use @{…} after an alias, as in NAME:production@{1}",
+            )
+        alias = alias or LATEST
+    parts = head.split("/")
+    if len(parts) > 3 or not all(parts):
+        raise InvalidError(f"{text!r} is not a reference", _REFERENCE_HINT)
+    if len(parts) > 1:
+        project = parse_project("/".join(parts[:-1]), project)
+    return Location(
+        project=project,
+        name=check_name(parts[-1], "artifact or collection name"),
+        alias=alias,
+        number=number,
+        digest=digest,
+        when=when,
+    )
+
+
+def parse_path(path: str, project: ProjectName) -> Location:
+    """Parse a path relative to the top of a mount of `project`.
+
+    `artifacts/NAME[/vN|alias|next]`, `collections/NAME[/vN|alias]`, and either of them below
+    `projects/ENTITY/PROJECT/`. The selector `next` is given back as the alias `next`.
+
+    Raises:
+        InvalidError: it names nothing of an artifact or collection.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if parts[:1] == ["projects"] and len(parts) >= 3:
+        project = ProjectName(parts[1], parts[2])
+        parts = parts[3:]
+    kinds = {"artifacts": "artifact", "collections": "collection"}
+    if not 2 <= len(parts) <= 3 or parts[0] not in kinds:
+        raise InvalidError(
+            f"{path!r} names no artifact, collection or version",
+            "write artifacts/NAME[/VERSION] or collections/NAME[/VERSION], or a reference",
+        )
+    kind = kinds[parts[0]]
+    name = check_name(parts[1], f"{kind} name")
+    if len(parts) == 2:
+        return Location(project, name, kind)
+    number = parse_number(parts[2])
+    if number is not None:
+        return Location(project, name, kind, number=number)
+    if parts[2] in (LATEST, NEXT):
+        return Location(project, name, kind, alias=parts[2])
+    return Location(project, name, kind, alias=check_alias(parts[2]))
+
+
+def parse_location(text: str, project: ProjectName) -> Location:
+    """Parse a path below the mount or a reference, whichever `text` is.
+
+    What begins with `artifacts/`, `collections/` or `projects/` is a path; no entity or project may
+    be called so.
+
+    Raises:
+        InvalidError: it is neither.
+    """
+    plain = text.removeprefix("./")
+    if plain.partition("/")[0] in ("artifacts", "collections", "projects") and "/" in plain:
+        return parse_path(plain, project)
+    return parse_reference(text, project)
