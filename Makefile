@@ -1,0 +1,67 @@
+# Every target sets up what it needs, Debian packages included: a fresh Debian 12 or Ubuntu 24.04
+# (root, or a user with sudo) needs nothing but make. What is there already is left alone.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+PYTEST := $(VENV)/bin/python -m pytest
+
+# To build pyfuse3 and the passthrough extension, and to mount.
+BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libfuse3-dev fuse3
+# What the tests drive the mount with.
+TEST_PACKAGES := attr busybox coreutils e2fsprogs findutils fio git procps rsync sqlite3 \
+	stress-ng systemd tar util-linux
+EXTENSION := $(wildcard mregfs/fuse/_passthrough.c)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench soak dev clean build-packages test-packages
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.demo ## mount a throw-away registry, train, commit, promote, roll back (30 s)
+	@$(VENV)/bin/mregfs demo
+
+test: $(VENV)/.dev test-packages ## every test, on real mounts, with passthrough and without
+	$(PYTEST) -m "not soak" -n 2 --dist loadfile
+	$(PYTEST) -m "fuse and not soak" -n 2 --dist loadfile --no-passthrough tests/mount
+
+check: $(VENV)/.dev ## format, lint, types, layers, and the tests that need no mount (1 min)
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist loadfile
+
+bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and to its peers
+	$(VENV)/bin/python -m tests.bench
+
+soak: $(VENV)/.dev test-packages ## the tests that run for minutes
+	$(PYTEST) -m soak -x
+
+dev: $(VENV)/.dev test-packages ## the environment of the tests, in .venv
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f mregfs/fuse/*.so
+	find mregfs tests -name __pycache__ -type d -exec rm -rf {} +
+
+build-packages:
+	@.ci/debian-packages $(BUILD_PACKAGES)
+
+test-packages:
+	@.ci/debian-packages $(TEST_PACKAGES)
+
+# The stamps are rebuilt when pyproject.toml or the C file changes; the packages only ever added.
+$(VENV)/.demo: pyproject.toml $(EXTENSION) | $(VENV)/bin/python
+	@echo 'setting up $(VENV), about a minute'
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(EXTENSION) | $(VENV)/bin/python
+	@echo 'setting up $(VENV), about a minute'
+	@$(PIP) install --editable '.[demo,dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/bin/python: | build-packages
+	@.ci/virtual-environment $(VENV) $(PYTHON)

@@ -1,0 +1,69 @@
+"""What every test runs under: reproducible hypothesis, a stack dump on SIGUSR1, no stray warnings.
+
+Decided here: the hypothesis profiles, and that a warning in the log of mregfs fails the test unless
+the test expected it. Not decided here: what a mount needs (`mount/conftest.py`).
+"""
+
+import faulthandler
+import logging
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=200)
+settings.register_profile(
+    "deep", settings.get_profile("default"), derandomize=False, max_examples=5000
+)
+settings.load_profile("default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGUSR1 print where every thread is, on the real standard error."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        descriptor = os.dup(2)
+    faulthandler.register(signal.SIGUSR1, file=descriptor, all_threads=True)
+    config.add_cleanup(lambda: faulthandler.unregister(signal.SIGUSR1))
+    config.add_cleanup(lambda: os.close(descriptor))
+
+
+class ExpectedWarnings(logging.Handler):
+    """Collects what mregfs logs at WARNING and above; knows which of it the test expects."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._records: list[logging.LogRecord] = []
+        self._expected: list[re.Pattern[str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+
+    def expect(self, pattern: str) -> None:
+        """Allow records whose message the pattern finds something in."""
+        self._expected.append(re.compile(pattern))
+
+    def unexpected(self) -> list[str]:
+        return [
+            f"{record.levelname} {record.name}: {record.getMessage()}"
+            for record in self._records
+            if not any(pattern.search(record.getMessage()) for pattern in self._expected)
+        ]
+
+
+@pytest.fixture(autouse=True)
+def expected_warnings() -> Iterator[ExpectedWarnings]:
+    """Fail the test when mregfs logs a warning that it did not `expect(pattern)`."""
+    handler = ExpectedWarnings()
+    logger = logging.getLogger("mregfs")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    unexpected = handler.unexpected()
+    assert [] == unexpected
