@@ -15,6 +15,7 @@ from typing import NamedTuple, NewType, Protocol
 import msgspec
 
 __all__ = [
+    "DRAFT_BIT",
     "Attributes",
     "Caller",
     "ChangedAttributes",
@@ -336,6 +337,10 @@ class FileSystemFigures(msgspec.Struct, frozen=True):
     name_max: int
 
 
+DRAFT_BIT = 1 << 62
+"""Set in the inode number of everything in the staging area, and of nothing else."""
+
+
 class DraftTree(Protocol):
     """The staging area: a POSIX directory tree with the host file system's own semantics.
 
@@ -401,6 +406,10 @@ class DraftTree(Protocol):
             ConflictError: files below it are open for writing (all paths named, sorted), or it is
                 being committed already.
         """
+        ...
+
+    def project_of(self, inode: int) -> str | None:
+        """Return "entity/name" when `inode` is the staging directory of a project, else None."""
         ...
 
     def thaw(self, project: str, draft: str) -> None:

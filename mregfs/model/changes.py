@@ -13,6 +13,7 @@ import msgspec
 
 from mregfs.errors import CorruptError
 from mregfs.model.records import Parent
+from mregfs.model.reference import format_time
 
 __all__ = [
     "AliasDropped",
@@ -37,6 +38,7 @@ __all__ = [
     "decode_entry",
     "encode_entry",
     "entry_key",
+    "event_line",
 ]
 
 
@@ -249,3 +251,20 @@ def decode_entry(data: bytes, key: str) -> Entry:
         raise CorruptError(
             f"{key} is not a log entry of format 1 ({exc})", "run mregfs fsck"
         ) from exc
+
+
+def event_line(entry: Entry) -> bytes:
+    """Return an entry as watchers get it: one line of JSON, the changes of all requests in order."""
+    changes = [
+        {"author": request.author, "reason": request.reason, **msgspec.to_builtins(change)}
+        for request in entry.requests
+        for change in request.changes
+    ]
+    event = {
+        "sequence": entry.sequence,
+        "at": format_time(entry.at_ns),
+        "host": entry.host,
+        "transaction": entry.transaction,
+        "changes": changes,
+    }
+    return _encoder.encode(event) + b"\n"

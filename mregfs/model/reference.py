@@ -103,14 +103,13 @@ def parse_when(text: str) -> When:
         return When(steps=int(text))
     try:
         stamp = datetime.fromisoformat(text)
-    except ValueError:
+        stamp = (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidError(
             f"{text!r} is not a point in history",
             "write @{N} for N moves ago, or a date or time such as @{2026-11-01} or "
             "@{2026-11-01T09:30Z}",
         ) from None
-    if stamp.tzinfo is None:
-        stamp = stamp.replace(tzinfo=UTC)
     whole = stamp.replace(microsecond=0)
     return When(at_ns=int(whole.timestamp()) * 1_000_000_000 + stamp.microsecond * 1000)
 

@@ -1,0 +1,124 @@
+"""`.mregfs/control`: command lines in, JSON out, on the same descriptor.
+
+Decided here: that one write is one transaction, what a reply looks like, who gets a failure as the
+errno of its write, and what a plain `cat` shows. Not decided here: the grammar (`model.grammar`),
+what commands do (`gestures`). Called by `filesystem`.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from mregfs.errors import InvalidError, MregfsError
+from mregfs.model.grammar import COMMANDS
+from mregfs.ports import Caller
+
+__all__ = ["ControlSessions", "Outcome", "usage_text"]
+
+_WRITE_ONLY = 1
+_ACCESS_MODE = 3
+_MAX_REMEMBERED = 1024
+
+
+class Outcome(NamedTuple):
+    """What a script came to: the sequence number it is in the log under, and a result per command."""
+
+    sequence: int
+    results: list[dict[str, Any]]
+
+
+class Session(msgspec.Struct):
+    """One open descriptor."""
+
+    caller: Caller
+    reads_back: bool
+    """False for a descriptor that was opened for writing only: it gets errnos instead."""
+    reply: bytes = b""
+    cursor: int = 0
+
+
+def usage_text() -> str:
+    """Return what `cat .mregfs/control` shows before anything was written."""
+    lines = ["# write commands, one a line; one write is one transaction; read the reply as JSON"]
+    lines += [f"#   {command.usage}\n#       {command.help}" for command in COMMANDS.values()]
+    return "\n".join(lines) + "\n"
+
+
+class ControlSessions:
+    """All open descriptors of the control file of one mount."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._last: dict[int, bytes] = {}
+
+    def open(self, handle: int, flags: int, caller: Caller) -> None:
+        """Add a descriptor. One that only reads begins with its user's last reply, or the usage."""
+        session = Session(caller, flags & _ACCESS_MODE != _WRITE_ONLY)
+        if not flags & _ACCESS_MODE:
+            session.reply = self._last.get(caller.uid) or usage_text().encode()
+        self._sessions[handle] = session
+
+    def close(self, handle: int) -> None:
+        """Remove a descriptor."""
+        self._sessions.pop(handle, None)
+
+    def caller(self, handle: int) -> Caller:
+        """Return who opened the descriptor."""
+        return self._sessions[handle].caller
+
+    def text(self, data: bytes) -> str:
+        """Decode what was written.
+
+        Raises:
+            InvalidError: it is not UTF-8, or holds a NUL.
+        """
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise InvalidError("the command is not UTF-8") from None
+        if "\0" in text:
+            raise InvalidError("the command holds a NUL byte")
+        return text
+
+    def succeeded(self, handle: int, outcome: Outcome) -> None:
+        """Keep the reply for the descriptor and for its user's next `cat`."""
+        self._keep(handle, {"ok": True, "sequence": outcome.sequence, "results": outcome.results})
+
+    def failed(self, handle: int, error: MregfsError) -> None:
+        """Keep the reply; raise the error where nobody would read it.
+
+        Raises:
+            MregfsError: `error`, when the descriptor was opened for writing only.
+        """
+        self._keep(
+            handle,
+            {
+                "ok": False,
+                "error": type(error).__name__,
+                "errno": error.errno,
+                "exit_code": error.exit_code,
+                "message": error.message,
+                "hint": error.hint,
+            },
+        )
+        if not self._sessions[handle].reads_back:
+            raise error
+
+    def _keep(self, handle: int, reply: dict[str, Any]) -> None:
+        session = self._sessions[handle]
+        session.reply, session.cursor = msgspec.json.encode(reply) + b"\n", 0
+        if len(self._last) >= _MAX_REMEMBERED:
+            self._last.clear()
+        self._last[session.caller.uid] = session.reply
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Return the next piece of the reply; at offset 0 begin again.
+
+        The offset is otherwise ignored: writing a command moved the descriptor's.
+        """
+        session = self._sessions[handle]
+        if offset == 0:
+            session.cursor = 0
+        data = session.reply[session.cursor : session.cursor + size]
+        session.cursor += len(data)
+        return data

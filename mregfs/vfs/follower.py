@@ -1,0 +1,127 @@
+"""Follows the log: tells the kernel which names changed, and readers of `events` that there is news.
+
+Decided here: which cached names and attributes a log entry makes stale. Not decided here: how the
+kernel is told (`KernelNotices`), what the entry means (`model.rules`). Run by `filesystem` after
+each change of its own, and on a timer for what other processes on this or other hosts append.
+"""
+
+from collections.abc import Callable
+
+from mregfs.model import changes as facts
+from mregfs.model.names import LATEST
+from mregfs.model.state import State
+from mregfs.ports import Index
+from mregfs.registry.log import Log
+from mregfs.vfs.surface import KernelNotices
+from mregfs.vfs.tree import PROJECTS, Tree
+
+__all__ = ["Follower"]
+
+
+class Follower:
+    """One mount's place in the log. `seen` is the last entry that the kernel was told of."""
+
+    def __init__(
+        self,
+        log: Log,
+        index: Index,
+        tree: Tree,
+        notices: KernelNotices,
+        on_news: Callable[[], None],
+    ) -> None:
+        self._log = log
+        self._index = index
+        self._tree = tree
+        self._notices = notices
+        self._on_news = on_news
+        self.seen = index.applied()
+        self._names = _OwnerNames(index)
+
+    def follow(self) -> bool:
+        """Tell the kernel about every entry that the index has and `seen` does not; True if any.
+
+        Does not look for entries beyond the index (`Log.catch_up` does, and may be slow).
+        """
+        head = self._index.applied()
+        if head == self.seen:
+            return False
+        if head < self.seen:  # the index was rebuilt, and is still on its way
+            return False
+        for entry in self._log.entries(self.seen):
+            if entry.sequence > head:
+                break
+            self._tree.changed_at_ns = entry.at_ns
+            for request in entry.requests:
+                for change in request.changes:
+                    self._tell(change)
+            self.seen = entry.sequence
+        self._on_news()
+        return True
+
+    def _tell(self, change: facts.Change) -> None:
+        match change:
+            case facts.AliasSet() | facts.AliasDropped():
+                self._name_changed(change.project, change.name, change.alias)
+            case facts.VersionLogged():
+                self._number_changed(change.project, change.artifact, change.number)
+            case facts.VersionDeleted():
+                self._tree.forget_versions()
+                self._number_changed(change.project, change.artifact, change.number)
+            case facts.Linked() | facts.Unlinked():
+                self._number_changed(change.project, change.collection, change.number)
+            case facts.ArtifactCreated():
+                self._directory_changed(change.project, "artifact", change.name)
+            case facts.CollectionCreated():
+                self._directory_changed(change.project, "collection", change.name)
+            case facts.CollectionRenamed():
+                self._names.forget(change.project, change.name)
+                self._directory_changed(change.project, "collection", change.name)
+                self._directory_changed(change.project, "collection", change.new_name)
+            case facts.OwnerDeleted():
+                self._names.forget(change.project, change.name)
+                self._directory_changed(change.project, "artifact", change.name)
+                self._directory_changed(change.project, "collection", change.name)
+            case facts.Tagged() | facts.Described() | facts.MetadataSet():
+                self._tree.forget_versions()
+            case facts.ProjectCreated():
+                self._notices.forget_attributes(PROJECTS)
+            case _:
+                pass
+
+    def _number_changed(self, project: str, owner: str, number: int) -> None:
+        self._name_changed(project, owner, f"v{number}")
+        self._name_changed(project, owner, LATEST)
+
+    def _name_changed(self, project: str, owner: str, name: str) -> None:
+        inode = self._names.inode(project, owner)
+        if inode is not None:
+            self._notices.forget_name(inode, name.encode())
+            self._notices.forget_attributes(inode)
+
+    def _directory_changed(self, project: str, kind: str, name: str) -> None:
+        with self._index.read() as view:
+            parent = self._tree.owner_directory(State(view), project, kind)
+        if parent is not None:
+            self._notices.forget_name(parent, name.encode())
+            self._notices.forget_attributes(parent)
+
+
+class _OwnerNames:
+    """Remembers the inodes of owners, which a deletion takes out of the index."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._inodes: dict[tuple[str, str], int] = {}
+
+    def inode(self, project: str, name: str) -> int | None:
+        with self._index.read() as view:
+            owner = State(view).owner(project, name)
+        if owner is not None:
+            if len(self._inodes) > 10_000:
+                self._inodes.clear()
+            self._inodes[project, name] = owner.inode
+            return owner.inode
+        return self._inodes.get((project, name))
+
+    def forget(self, project: str, name: str) -> None:
+        self._inodes.pop((project, name), None)

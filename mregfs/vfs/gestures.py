@@ -1,0 +1,258 @@
+"""What plain file gestures mean: `ln -sfn`, `mv`, `rm`, `mkdir`, `rmdir` in the registry's tree.
+
+Decided here: which system call on which node is which command, and the errno of those that mean
+nothing. Not decided here: whether the command is allowed (`model.rules`), how it is carried out
+(`transactions`). Called by `filesystem` for everything outside the staging area.
+"""
+
+import errno
+from collections.abc import Callable, Sequence
+
+from mregfs.errors import (
+    ExistsError,
+    ForbiddenError,
+    HostError,
+    ImmutableError,
+    InvalidError,
+    MregfsError,
+)
+from mregfs.model import commands
+from mregfs.model.names import LATEST, NEXT, ProjectName, check_alias, parse_number
+from mregfs.model.records import ArtifactRecord, CollectionRecord
+from mregfs.model.reference import Location, parse_path
+from mregfs.model.state import State
+from mregfs.ports import Caller, Index
+from mregfs.vfs.tree import Node, NodeKind, Tree
+
+__all__ = ["Gestures", "decode_name"]
+
+
+def decode_name(name: bytes) -> str:
+    """Return a name of the registry's tree as text.
+
+    Raises:
+        InvalidError: it is not UTF-8; no name of the registry is.
+    """
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise InvalidError(f"{name!r} is not UTF-8", "names of the registry are ASCII") from None
+
+
+class Gestures:
+    """Turns gestures into commands. `mountpoints`: the paths that a caller may know the mount by."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        index: Index,
+        project: ProjectName,
+        mountpoints: Callable[[Caller], Sequence[str]],
+    ) -> None:
+        self._tree = tree
+        self._index = index
+        self._project = project
+        self._mountpoints = mountpoints
+
+    def location(self, node: Node) -> Location:
+        """Return how a command names an artifact, a collection, a version, a link or an alias.
+
+        Raises:
+            InvalidError: the node is none of these.
+        """
+        if node.owner is None:
+            raise InvalidError("this is no artifact, collection or version")
+        project = _project(node.project)
+        kind, name = node.owner.kind, node.owner.name
+        if node.alias is not None:
+            return Location(project, name, kind, alias=node.alias.name)
+        if node.link is not None:
+            return Location(project, name, kind, number=node.link.number)
+        if node.version is not None:
+            return Location(project, name, kind, number=node.version.number)
+        return Location(project, name, kind)
+
+    def strip(self, path: str, caller: Caller) -> str:
+        """Return a path relative to the top of the mount; other text unchanged."""
+        if path.startswith("/"):
+            for mountpoint in self._mountpoints(caller):
+                if path == mountpoint or path.startswith(mountpoint.rstrip("/") + "/"):
+                    return path[len(mountpoint.rstrip("/")) :].lstrip("/")
+        return path
+
+    # ---- symlink
+
+    def symlink(
+        self, parent: Node, name: str, target: str, caller: Caller
+    ) -> list[commands.Command]:
+        """`ln -s TARGET ALIAS`: point an alias of an artifact or collection at a version.
+
+        Raises:
+            MregfsError: an alias cannot be made here, or the target is no version.
+        """
+        if parent.kind is not NodeKind.OWNER:
+            raise self._refuse_new(parent, "a symbolic link")
+        assert parent.owner is not None
+        own = self.location(parent)
+        if parse_number(name) is not None or name in (NEXT, LATEST):
+            if isinstance(parent.owner, CollectionRecord) and name == NEXT:
+                return [commands.LinkVersion(self._source(parent, target, caller), own)]
+            raise ForbiddenError(
+                f"{name!r} is given by the registry itself",
+                "make a symlink under an alias's name, such as 'production'",
+            )
+        alias = Location(own.project, own.name, own.kind, alias=check_alias(name))
+        source = self._source(parent, target, caller)
+        if (source.project, source.name) == (own.project, own.name):
+            return [commands.MoveAlias(alias, source)]
+        return [commands.LinkVersion(source, alias)]
+
+    def _source(self, directory: Node, target: str, caller: Caller) -> Location:
+        path = self.strip(target, caller)
+        if not path.startswith("/"):
+            base = [] if path != target else self._tree.path(directory).split("/")
+            parts: list[str] = base
+            for part in path.split("/"):
+                if part == "..":
+                    if not parts:
+                        break
+                    parts.pop()
+                elif part not in ("", "."):
+                    parts.append(part)
+            else:
+                location = parse_path("/".join(parts), self._project)
+                if not location.is_owner:
+                    return location
+        raise InvalidError(
+            f"{target!r} is not a version of this mount",
+            "point the symlink at a version, as in 'v3' or '../../artifacts/NAME/v3'",
+        )
+
+    # ---- rename
+
+    def rename(self, source: Node, new_parent: Node, new_name: str) -> list[commands.Command]:
+        """`mv` of something in the registry's tree: a collection, or an alias of one owner.
+
+        Raises:
+            MregfsError: it cannot be moved, or not there.
+        """
+        if source.kind is NodeKind.VERSION:
+            raise ImmutableError("a published version cannot be moved", "versions never change")
+        if source.kind is NodeKind.OWNER and isinstance(source.owner, CollectionRecord):
+            if new_parent.kind is not NodeKind.COLLECTIONS or new_parent.project != source.project:
+                raise HostError(errno.EXDEV, "a collection stays in its project's collections")
+            return [commands.RenameCollection(self.location(source), new_name)]
+        if source.kind is NodeKind.ALIAS:
+            assert source.owner is not None
+            assert source.alias is not None
+            if new_parent.inode != source.owner.inode:
+                raise HostError(
+                    errno.EXDEV,
+                    f"the alias {source.alias.name!r} belongs to {source.owner.name!r}",
+                    "make an alias there with ln -sfn",
+                )
+            own = self.location(source)
+            renamed = Location(own.project, own.name, own.kind, alias=check_alias(new_name))
+            number = Location(own.project, own.name, own.kind, number=source.alias.number)
+            expect = f"v{source.alias.number}"
+            return [commands.MoveAlias(renamed, number), commands.DropAlias(own, expect)]
+        raise ForbiddenError(
+            "this cannot be renamed", "drafts, collections and aliases can; see the README"
+        )
+
+    # ---- unlink, rmdir, mkdir
+
+    def unlink(self, node: Node) -> list[commands.Command]:
+        """`rm`: drop an alias, or take a link out of a collection.
+
+        Raises:
+            MregfsError: it is neither.
+        """
+        if node.kind is NodeKind.ALIAS:
+            return [commands.DropAlias(self.location(node))]
+        if node.kind is NodeKind.LINK:
+            return [commands.Unlink(self.location(node))]
+        if node.kind is NodeKind.VERSION:
+            raise ImmutableError(
+                "a published version never changes",
+                "delete the whole version with: mregfs rm NAME:vN",
+            )
+        raise ForbiddenError("this is part of every mount and cannot be removed")
+
+    def rmdir(self, node: Node) -> list[commands.Command]:
+        """`rmdir`: remove an empty collection or artifact.
+
+        Raises:
+            MregfsError: it is neither.
+        """
+        if node.kind is NodeKind.OWNER:
+            return [commands.DeleteOwner(self.location(node))]
+        if node.kind is NodeKind.VERSION:
+            raise ImmutableError(
+                "a published version never changes", "delete it with: mregfs rm NAME:vN"
+            )
+        raise ForbiddenError("this is part of every mount and cannot be removed")
+
+    def mkdir(self, parent: Node, name: str) -> list[commands.Command]:
+        """`mkdir`: create a collection, or an artifact that has no version yet.
+
+        Raises:
+            MregfsError: not here.
+        """
+        project = _project(parent.project) if parent.kind in _OWNER_LISTS else self._project
+        if parent.kind is NodeKind.COLLECTIONS:
+            return [commands.CreateCollection(project, name)]
+        if parent.kind is NodeKind.ARTIFACTS:
+            return [commands.CreateArtifact(project, name)]
+        raise self._refuse_new(parent, "a directory")
+
+    def commit_target(self, new_parent: Node, new_name: str) -> Location:
+        """`mv staging/DRAFT artifacts/NAME/next`: return the artifact that gets a version.
+
+        Raises:
+            MregfsError: it is not that.
+        """
+        with self._index.read() as view:
+            state = State(view)
+            if new_parent.kind is NodeKind.OWNER and isinstance(new_parent.owner, ArtifactRecord):
+                if new_name == NEXT:
+                    return self.location(new_parent)
+                number = parse_number(new_name)
+                if number is not None and state.version(new_parent.inode, number) is not None:
+                    raise ExistsError(f"{new_name} exists already", f"move the draft to '{NEXT}'")
+                raise InvalidError(
+                    f"a draft cannot become {new_name!r}",
+                    f"move it to '{NEXT}': the registry gives it the next number",
+                )
+        if new_parent.kind is NodeKind.VERSION:
+            raise ImmutableError("a published version never changes")
+        raise HostError(
+            errno.EXDEV,
+            "a draft can only become a version",
+            f"move it to artifacts/NAME/{NEXT}",
+        )
+
+    def refuse_change(self, node: Node) -> MregfsError:
+        """Return the error for a write to, or a change of the attributes of, `node`."""
+        if node.kind is NodeKind.VERSION:
+            return ImmutableError("a published version never changes")
+        return ForbiddenError("the registry keeps the attributes of its own directories")
+
+    def _refuse_new(self, parent: Node, what: str) -> MregfsError:
+        if parent.kind is NodeKind.VERSION:
+            return ImmutableError("a published version never changes")
+        return ForbiddenError(
+            f"{what} cannot be made here", "write files into a draft below staging/"
+        )
+
+    def refuse_new(self, parent: Node) -> MregfsError:
+        """Return the error for creating a file, device or hard link in `parent`."""
+        return self._refuse_new(parent, "a file")
+
+
+_OWNER_LISTS = (NodeKind.COLLECTIONS, NodeKind.ARTIFACTS)
+
+
+def _project(text: str) -> ProjectName:
+    entity, _, project = text.partition("/")
+    return ProjectName(entity, project)

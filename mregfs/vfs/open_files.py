@@ -1,0 +1,114 @@
+"""Open files of the registry's tree: published files, `control`, `events` and `status`.
+
+Decided here: what a handle reads and writes. Not decided here: bytes of files (`content`), what a
+command does (`transactions`). Called by `filesystem`, which has the open files of drafts elsewhere.
+"""
+
+from collections.abc import Awaitable, Callable
+from select import POLLIN, POLLOUT
+
+import trio
+
+from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError
+from mregfs.ports import Caller, OpenFile
+from mregfs.registry.content import Content, OpenContent
+from mregfs.vfs.control import ControlSessions, Outcome
+from mregfs.vfs.events import EventReaders
+from mregfs.vfs.tree import Node, NodeKind
+
+__all__ = ["OpenFiles"]
+
+_EISDIR = 21
+_WRITING = 0o3
+
+
+class OpenFiles:
+    """The handle table of one mount. Between two awaits a task has it to itself."""
+
+    def __init__(self, content: Content, events: EventReaders, status: Callable[[], bytes]) -> None:
+        self._content = content
+        self._events = events
+        self._make_status = status
+        self._control = ControlSessions()
+        self._files: dict[int, OpenContent] = {}
+        self._special: dict[int, NodeKind] = {}
+        self._status: dict[int, bytes] = {}
+
+    async def open(self, node: Node, handle: int, flags: int, caller: Caller) -> OpenFile:
+        """Open a node under a fresh handle; the content of a version must be ready.
+
+        Raises:
+            MregfsError: it is no file, or not for writing.
+        """
+        if node.version is not None:
+            content = self._content.open(node.version, node.position)
+            self._files[handle] = content
+            return OpenFile(handle, content.backing(), keep_cache=True)
+        if node.kind is NodeKind.CONTROL:
+            self._control.open(handle, flags, caller)
+        elif node.kind is NodeKind.EVENTS:
+            self._events.open(handle, flags)
+        elif node.kind is NodeKind.STATUS:
+            if flags & _WRITING:
+                raise ForbiddenError("status is only to be read")
+            self._status[handle] = await trio.to_thread.run_sync(self._make_status)
+        else:
+            raise HostError(_EISDIR, "this is no file")
+        self._special[handle] = node.kind
+        return OpenFile(handle, direct_io=True)
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes at `offset`; waits only on `events` and on a cold disk."""
+        content = self._files.get(handle)
+        if content is not None:
+            data = content.read_cached(offset, size)
+            if data is not None:
+                return data
+            return await trio.to_thread.run_sync(content.read, offset, size)
+        kind = self._special.get(handle)
+        if kind is NodeKind.CONTROL:
+            return self._control.read(handle, offset, size)
+        if kind is NodeKind.EVENTS:
+            return await self._events.read(handle, size)
+        return self._status[handle][offset : offset + size]
+
+    async def write(
+        self, handle: int, data: bytes, command: Callable[[str, Caller], Awaitable[Outcome]]
+    ) -> int:
+        """Take a write: `since N` on `events`, or a script on `control`, which `command` runs.
+
+        Raises:
+            MregfsError: the command failed, and its writer cannot read the reply.
+        """
+        kind = self._special.get(handle)
+        if kind is NodeKind.EVENTS:
+            return self._events.write(handle, data)
+        if kind is not NodeKind.CONTROL:
+            raise ImmutableError("a published version never changes")
+        try:
+            text = self._control.text(data)
+            outcome = await command(text, self._control.caller(handle))
+        except MregfsError as error:
+            self._control.failed(handle, error)
+        else:
+            self._control.succeeded(handle, outcome)
+        return len(data)
+
+    def release(self, handle: int) -> None:
+        """Give a handle up."""
+        content = self._files.pop(handle, None)
+        if content is not None:
+            content.close()
+            return
+        kind = self._special.pop(handle, None)
+        if kind is NodeKind.CONTROL:
+            self._control.close(handle)
+        elif kind is NodeKind.EVENTS:
+            self._events.close(handle)
+        self._status.pop(handle, None)
+
+    def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
+        """Return the ready poll(2) events; only `events` is ever not ready."""
+        if self._special.get(handle) is NodeKind.EVENTS:
+            return self._events.poll(handle, wake)
+        return POLLIN | POLLOUT

@@ -1,0 +1,115 @@
+"""Symlinks on their way to become an alias: made under another name, then renamed over it.
+
+Decided here: which names are on their way (`ln -sfn` and `os.replace` make a symlink under a
+temporary name first), and that they live in memory only: they never reach the log. Not decided
+here: what the rename means (`gestures`). Called by `filesystem` and `gestures`.
+"""
+
+import re
+from stat import S_IFLNK
+
+import msgspec
+
+from mregfs.errors import ExistsError
+from mregfs.ports import Attributes, Caller
+
+__all__ = ["PENDING_BIT", "PendingLinks", "is_temporary"]
+
+PENDING_BIT = 1 << 61
+"""Set in the inode numbers of pending symlinks: never those of the log or of drafts."""
+
+# GNU ln, mv and install: gnulib's force_symlinkat tries names of "Cu" and six of these characters.
+_GNU = re.compile(rb"Cu[A-Za-z0-9]{6}")
+
+
+def is_temporary(name: bytes) -> bool:
+    """Tell whether a symlink of this name is only a step of an atomic replacement."""
+    return name.startswith(b".") or _GNU.fullmatch(name) is not None
+
+
+class PendingLink(msgspec.Struct):
+    """One symlink in memory. Once renamed over an alias it stands for that alias for good."""
+
+    inode: int
+    directory: int
+    name: bytes
+    target: bytes
+    uid: int
+    gid: int
+    at_ns: int
+    alias: tuple[int, str] | None = None
+    """(owner's inode, alias) after the rename: the kernel may go on using this inode a while."""
+
+
+class PendingLinks:
+    """All pending symlinks of a mount. A restart forgets them, as `/tmp` would."""
+
+    def __init__(self) -> None:
+        self._next = PENDING_BIT + 1
+        self._by_inode: dict[int, PendingLink] = {}
+        self._by_name: dict[tuple[int, bytes], PendingLink] = {}
+
+    def make(
+        self, directory: int, name: bytes, target: bytes, caller: Caller, now: int
+    ) -> PendingLink:
+        """Keep a new symlink.
+
+        Raises:
+            ExistsError: there is one of that name.
+        """
+        if (directory, name) in self._by_name:
+            raise ExistsError(f"{name.decode(errors='replace')!r} exists already")
+        link = PendingLink(self._next, directory, name, target, caller.uid, caller.gid, now)
+        self._next += 1
+        self._by_inode[link.inode] = link
+        self._by_name[directory, name] = link
+        return link
+
+    def find(self, directory: int, name: bytes) -> PendingLink | None:
+        """Return the symlink of that name, or None."""
+        return self._by_name.get((directory, name))
+
+    def get(self, inode: int) -> PendingLink | None:
+        """Return the symlink with that inode number, or None."""
+        return self._by_inode.get(inode)
+
+    def names(self, directory: int) -> list[tuple[bytes, "PendingLink"]]:
+        """Return what is pending in a directory, sorted by name."""
+        return sorted(
+            (name, link) for (where, name), link in self._by_name.items() if where == directory
+        )
+
+    def remove(self, link: PendingLink) -> None:
+        """Take the name away; the inode goes when the kernel forgets it."""
+        self._by_name.pop((link.directory, link.name), None)
+
+    def becomes_alias(self, link: PendingLink, owner: int, alias: str) -> None:
+        """The symlink was renamed over an alias: what the kernel still asks is about the alias."""
+        self.remove(link)
+        link.alias = (owner, alias)
+
+    def move(self, link: PendingLink, directory: int, name: bytes) -> None:
+        """Rename it to another temporary name."""
+        self.remove(link)
+        link.directory, link.name = directory, name
+        self._by_name[directory, name] = link
+
+    def forget(self, inode: int) -> None:
+        """The kernel no longer knows the inode."""
+        link = self._by_inode.get(inode)
+        if link is not None and self._by_name.get((link.directory, link.name)) is not link:
+            del self._by_inode[inode]
+
+    @staticmethod
+    def attributes(link: PendingLink) -> Attributes:
+        """Return what stat tells; the kernel remembers nothing of it."""
+        return Attributes(
+            link.inode,
+            S_IFLNK | 0o777,
+            size=len(link.target),
+            uid=link.uid,
+            gid=link.gid,
+            atime_ns=link.at_ns,
+            mtime_ns=link.at_ns,
+            ctime_ns=link.at_ns,
+        )

@@ -1,0 +1,88 @@
+"""Carries statements out: commits drafts, appends to the log, all of a script or nothing.
+
+Decided here: the order (freeze the drafts, store their content, append, give up the drafts), what
+is undone when something fails, and whose name history gets. Not decided here: what a statement
+means (`model.grammar`, `model.rules`) or how content is stored (`registry.commit`). Called by
+`filesystem`, from worker threads: everything here may block.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from mregfs.errors import ImmutableError, InvalidError
+from mregfs.model.commands import Asker, Command
+from mregfs.model.grammar import CommitRequest, Statement
+from mregfs.ports import Caller, DraftTree, Intake
+from mregfs.registry.commit import Committer
+from mregfs.registry.log import Log
+from mregfs.vfs.control import Outcome
+
+__all__ = ["Transactions"]
+
+log = logging.getLogger(__name__)
+
+
+class Transactions:
+    """The write side of one mount."""
+
+    def __init__(
+        self,
+        registry_log: Log,
+        committer: Committer,
+        drafts: DraftTree,
+        open_intake: Callable[[str], Intake],
+        identify: Callable[[Caller], Asker],
+        *,
+        read_only: bool,
+    ) -> None:
+        self._log = registry_log
+        self._committer = committer
+        self._drafts = drafts
+        self._open_intake = open_intake
+        self._identify = identify
+        self._read_only = read_only
+
+    def run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
+        """Carry all statements out as one transaction.
+
+        A commit that fails leaves its draft as it was. Blocks while drafts are hashed and stored.
+
+        Raises:
+            MregfsError: nothing has changed.
+        """
+        if self._read_only:
+            raise ImmutableError(
+                "this mount is read-only", "mount without -o ro, or use another mount"
+            )
+        if not statements:
+            raise InvalidError("there is no command", "write one a line; cat this file for a list")
+        asker = self._identify(caller)
+        reasons = dict.fromkeys(s.reason for s in statements if s.reason)
+        with ExitStack() as undo:
+            commands: list[Command] = []
+            finish: list[Callable[[], None]] = []
+            for statement in statements:
+                request = statement.command
+                if isinstance(request, CommitRequest):
+                    commands += self._prepare(request, undo, finish)
+                else:
+                    commands.append(request)
+            receipt = self._log.submit(commands, asker, "; ".join(reasons))
+            undo.pop_all()
+        for step in finish:
+            step()
+        return Outcome(receipt.sequence, list(receipt.results))
+
+    def _prepare(
+        self, request: CommitRequest, undo: ExitStack, finish: list[Callable[[], None]]
+    ) -> list[Command]:
+        project = str(request.artifact.project)
+        path = self._drafts.freeze(str(request.project), request.draft)
+        undo.callback(self._drafts.thaw, str(request.project), request.draft)
+        prepared = self._committer.prepare(self._open_intake(path), request)
+        undo.callback(prepared.abort)
+        finish.append(prepared.done)
+        finish.append(lambda: self._drafts.consumed(str(request.project), request.draft))
+        log.info("committing draft %s of %s", request.draft, project)
+        return list(prepared.commands)
