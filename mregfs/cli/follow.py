@@ -1,0 +1,111 @@
+"""The verbs that follow the log: `watch` and `wait`.
+
+Decided here: what a command run on a change gets, and how following ends. Not decided here: what an
+event says (`model.changes.event_line`), how often the log is looked at (`mregfs.Registry`).
+
+They read the store and not the mount's `.mregfs/events`: so they live on when a mount goes away
+and comes back.
+"""
+
+import signal
+import subprocess
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from mregfs.cli.output import as_builtins, print_json, print_json_line
+from mregfs.cli.session import Session, reference_argument, verb
+
+__all__ = ["wait", "watch"]
+
+MAX_VARIABLE = 100_000
+"""Bytes of an event that a command gets in its environment; Linux takes 128 KiB for one variable."""
+
+
+@click.command()
+@click.option(
+    "--since",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Begin after log entry N; without it, with what comes from now on.",
+)
+@click.option(
+    "--exec",
+    "command",
+    metavar="CMD",
+    help="Run CMD with sh for each log entry: the event is its input, and in $MREGFS_EVENT; "
+    "$MREGFS_SEQUENCE is its number.",
+)
+@verb
+def watch(session: Session, since: int | None, command: str | None) -> None:
+    """Print each change, or run a command on it.
+
+    One line of JSON for each log entry, until interrupted.
+
+    \b
+    mregfs watch | jq -r .sequence
+    mregfs watch --exec 'systemctl reload my-model-server'
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    for event in session.registry.events(since):
+        if command is None:
+            print_json_line(event)
+        else:
+            _run(command, event)
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _run(command: str, event: dict[str, Any]) -> None:
+    import os
+
+    line = msgspec.json.encode(event) + b"\n"
+    environment = os.environ | {"MREGFS_SEQUENCE": str(event["sequence"])}
+    if len(line) <= MAX_VARIABLE:
+        environment["MREGFS_EVENT"] = line.decode().rstrip("\n")
+    process = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, env=environment)
+    try:
+        process.communicate(line)
+    except BaseException:
+        # Ctrl-C reached the command too, by the terminal; SIGTERM did not.
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode:
+        click.echo(
+            f"mregfs: the command failed ({process.returncode}) "
+            f"for log entry {event['sequence']}: going on",
+            err=True,
+        )
+
+
+@click.command()
+@reference_argument("ref")
+@click.option(
+    "--changed-from",
+    metavar="X",
+    help="Wait until REF resolves to something else than X: a reference, vN, or a digest.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Give up after S seconds, with exit code 9.",
+)
+@verb
+def wait(session: Session, ref: str, changed_from: str | None, timeout: float | None) -> None:
+    """Wait until a reference resolves to something else.
+
+    Without --changed-from: until it resolves to anything, which may be at once. Prints the version.
+    """
+    info = session.registry.wait(session.locate(ref), changed_from=changed_from, timeout=timeout)
+    if session.as_json:
+        print_json(as_builtins(info))
+    else:
+        click.echo(f"{info.project}/{info.artifact}:{info.version}")
+    sys.stdout.flush()

@@ -1,0 +1,190 @@
+"""The `mregfs` command: finds the verb, runs it, and turns every failure into one line.
+
+Decided here: exit codes, the form of an error line, what happens on Ctrl-C and on a closed pipe.
+Not decided here: what a verb does (its own module). The console script and `__main__` call `main`.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from mregfs.cli.verbs import SECTIONS, VERBS
+from mregfs.errors import MregfsError
+
+__all__ = ["EXIT_CLOSED_PIPE", "EXIT_INTERNAL", "EXIT_INTERRUPTED", "EXIT_USAGE", "group", "main"]
+
+EXIT_USAGE = 2
+EXIT_HOST = 14
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+"""What a shell reports for a program that a closed pipe ended (128 + SIGPIPE)."""
+
+COMPLETE_VARIABLE = "_MREGFS_COMPLETE"
+
+
+class VerbGroup(click.Group):
+    """The group of all verbs; imports the module of a verb when that verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all verbs, without importing them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb and return its command; None when there is no such verb."""
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        module = importlib.import_module(f"mregfs.cli.{verb.module}")
+        command = getattr(module, verb.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb named by the first argument.
+
+        Raises:
+            UsageError: there is none; the message names the nearest one.
+        """
+        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            raise click.UsageError(
+                f"there is no verb {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+                ctx,
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of verbs, section by section."""
+        width = max(map(len, VERBS)) - 1
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), verb.summary) for name, verb in verbs.items()]
+                )
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> "list[click.shell_completion.CompletionItem]":
+        """Complete the name of a verb, or an option of the group."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=verb.summary)
+            for name, verb in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+
+
+@click.command(
+    cls=VerbGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="A reference is [[ENTITY/]PROJECT/]NAME[:ALIAS | :vN | @DIGEST]. "
+    "Every verb takes --help and --json.",
+)
+@click.option("--store", metavar="STORE", help="Store to use.")
+@click.option("--mount", metavar="DIR", help="Mount to use.")
+@click.option("--project", metavar="[E/]P", help="Project that names are in.")
+@click.option("--version", is_flag=True, help="Print the version of mregfs.")
+@click.pass_context
+def group(
+    ctx: click.Context, store: str | None, mount: str | None, project: str | None, *, version: bool
+) -> None:
+    """A model registry that you mount."""
+    if version:
+        import mregfs
+
+        click.echo(f"mregfs {mregfs.__version__}")
+        ctx.exit()
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_USAGE)
+    ctx.obj = {"store": store, "mount": mount, "project": project}
+
+
+def main() -> NoReturn:
+    """Run the command line of this process, and exit."""
+    code = run(sys.argv[1:])
+    if code == EXIT_CLOSED_PIPE:
+        # What is still buffered can't be written: keep the interpreter from trying at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line, and return its exit code; errors go to stderr as one line."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_CLOSED_PIPE
+    except click.UsageError as exc:
+        where = exc.ctx.command_path if exc.ctx else "mregfs"
+        _complain(f"{exc.format_message().rstrip('.')}: see {where} --help")
+        return EXIT_USAGE
+    except click.ClickException as exc:
+        _complain(exc.format_message())
+        return EXIT_USAGE
+    except MregfsError as exc:
+        _complain(str(exc))
+        _debug()
+        return exc.exit_code
+    except OSError as exc:
+        what = f"{exc.filename}: " if exc.filename else ""
+        _complain(f"{what}{exc.strerror or exc}")
+        _debug()
+        return EXIT_HOST
+    except Exception as exc:  # noqa: BLE001  the last place before the user: no traceback gets past
+        _complain(
+            f"internal error ({type(exc).__name__}: {exc}); "
+            "run with MREGFS_DEBUG=1 for the traceback"
+        )
+        _debug()
+        return EXIT_INTERNAL
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    instruction = os.environ.get(COMPLETE_VARIABLE)
+    if instruction:
+        from mregfs.cli.completion import complete
+
+        return complete(group, COMPLETE_VARIABLE, instruction)
+    try:
+        with group.make_context("mregfs", list(arguments)) as ctx:
+            group.invoke(ctx)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return 0
+
+
+def _complain(message: str) -> None:
+    """Write one line to stderr: whatever the message holds, it stays one line."""
+    text = " ".join(message.split()) if "\n" in message else message
+    try:
+        click.echo(f"mregfs: {text}", err=True)
+    except OSError:
+        return  # nobody listens to stderr any more
+
+
+def _debug() -> None:
+    if os.environ.get("MREGFS_DEBUG"):
+        import traceback
+
+        traceback.print_exc()

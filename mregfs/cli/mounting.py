@@ -1,0 +1,285 @@
+"""The verbs `mount` and `umount`: check, start the daemon, wait until it answers.
+
+Decided here: the options of mount(8) that are taken, where the daemon's log goes, how the parent
+learns that the mount is ready. Not decided here: when a directory can be mounted on
+(`fuse.mountpoint`), what the daemon does (`mregfs.daemon`).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from mregfs import errors
+from mregfs.cli.output import print_json
+from mregfs.cli.session import Session, verb
+from mregfs.errors import InvalidError, MregfsError, NotFoundError, UnavailableError
+from mregfs.model.names import DEFAULT_PROJECT, parse_project
+
+if TYPE_CHECKING:
+    from mregfs.daemon import MountOptions
+
+__all__ = ["mount", "parse_options", "umount"]
+
+READY_VARIABLE = "MREGFS_READY_FD"
+READY_TIMEOUT = 120.0
+"""Seconds until a daemon that says nothing is given up; replay of a long log may take a minute."""
+
+_IGNORED = frozenset(
+    "async atime auto defaults dev diratime exec group lazytime loud mand netdev noatime noauto "
+    "nodev nodiratime noexec nofail nolazytime nomand norelatime nosuid nouser owner relatime "
+    "remount silent strictatime suid sync user users _netdev rw".split()
+)
+"""Options of mount(8) that are for mount(8) itself, or that a mount of ours always or never has."""
+
+
+class Wishes(msgspec.Struct):
+    """What `-o` and the options of `mregfs mount` ask for."""
+
+    read_only: bool = False
+    allow_other: bool = False
+    passthrough: bool = True
+    project: str | None = None
+
+
+def parse_options(texts: tuple[str, ...]) -> Wishes:
+    """Parse the values of `-o`, as mount(8) and /etc/fstab give them.
+
+    Raises:
+        InvalidError: an option that nobody knows, or a value that is missing.
+    """
+    wishes = Wishes()
+    for option in ",".join(texts).split(","):
+        name, equals, value = option.strip().partition("=")
+        if name == "ro":
+            wishes.read_only = True
+        elif name == "allow_other":
+            wishes.allow_other = True
+        elif name == "nopassthrough":
+            wishes.passthrough = False
+        elif name == "project" and equals:
+            wishes.project = value
+        elif name and name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
+            raise InvalidError(
+                f"unknown mount option {option!r}",
+                "mregfs knows ro, allow_other, nopassthrough and project=ENTITY/PROJECT",
+            )
+    return wishes
+
+
+@click.command()
+@click.argument("paths", metavar="[STORE] MOUNTPOINT", nargs=-1, required=True)
+@click.option("--foreground", "-f", is_flag=True, help="Stay, and serve the mount.")
+@click.option("--allow-other", is_flag=True, help="Let other users in.")
+@click.option("--read-only", "-r", is_flag=True, help="Allow no change through this mount.")
+@click.option(
+    "--options", "-o", multiple=True, metavar="OPTS", help="As in mount(8), separated by commas."
+)
+@click.option("--log-file", metavar="FILE", help="Where a daemon in the background writes.")
+@verb
+def mount(
+    session: Session,
+    paths: tuple[str, ...],
+    *,
+    foreground: bool,
+    allow_other: bool,
+    read_only: bool,
+    options: tuple[str, ...],
+    log_file: str | None,
+) -> None:
+    """Mount a store.
+
+    STORE is a directory made by `mregfs init`; without it the store is chosen as for every verb.
+    A dead mount that a killed daemon left on MOUNTPOINT is taken away first. Returns when the mount
+    answers; the daemon goes on in the background.
+    """
+    from mregfs.fuse import mountpoint as mountpoints
+
+    if len(paths) > 2:
+        raise click.UsageError("mount takes a store and a mount point")
+    wishes = parse_options(options)
+    store = _store(session, paths[0] if len(paths) == 2 else None)
+    place = os.path.abspath(paths[-1])
+    project = str(
+        parse_project(
+            session.named_project
+            or wishes.project
+            or os.environ.get("MREGFS_PROJECT")
+            or str(DEFAULT_PROJECT)
+        )
+    )
+    ready_fd = os.environ.pop(READY_VARIABLE, None)
+    mountpoints.clean_dead(place)
+    mountpoints.check(place, allow_other=allow_other or wishes.allow_other)
+    if foreground:
+        from mregfs import daemon
+
+        daemon.run_mount(
+            daemon.MountOptions(
+                store=store,
+                mountpoint=place,
+                project=project,
+                allow_other=allow_other or wishes.allow_other,
+                read_only=read_only or wishes.read_only,
+                passthrough=wishes.passthrough,
+                ready_fd=int(ready_fd) if ready_fd else None,
+            )
+        )
+        return
+    arguments = ["--foreground", "--project", project]
+    if allow_other or wishes.allow_other:
+        arguments.append("--allow-other")
+    if read_only or wishes.read_only:
+        arguments.append("--read-only")
+    if not wishes.passthrough:
+        arguments += ["-o", "nopassthrough"]
+    log = Path(log_file).absolute() if log_file else _log_path(place)
+    pid = _start([*arguments, "--", store, place], log)
+    if session.as_json:
+        print_json(
+            {
+                "mountpoint": place,
+                "store": store,
+                "project": project,
+                "pid": pid,
+                "log_file": str(log),
+            }
+        )
+    else:
+        click.echo(f"mounted {store} on {place}")
+
+
+def _store(session: Session, named: str | None) -> str:
+    if named and session.named_store:
+        raise click.UsageError("name the store once: as STORE or with --store")
+    store = named or session.named_store or os.environ.get("MREGFS_STORE")
+    if not store:
+        from mregfs.config import default_store
+
+        store = str(default_store())
+    if "://" in store:
+        return store
+    store = os.path.realpath(store)
+    if not os.path.exists(os.path.join(store, "store.json")):
+        raise NotFoundError(f"there is no store at {store!r}", f"make one: mregfs init {store}")
+    return store
+
+
+def _log_path(place: str) -> Path:
+    """Return where the daemon of a mount logs: /models/a becomes models-a.log."""
+    name = place.strip("/").replace("/", "-") or "root"
+    if os.geteuid() == 0:
+        return Path("/var/log/mregfs") / f"{name}.log"
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("mregfs", appauthor=False)) / f"{name}.log"
+
+
+def _start(arguments: list[str], log: Path) -> int:
+    """Start the daemon, wait until its mount answers, and return its process id.
+
+    Raises:
+        MregfsError: it ended before that; the error is the one it gave.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = log.stat().st_size if log.exists() else 0
+    reading, writing = os.pipe()
+    try:
+        with log.open("ab") as output:
+            # -P: what lies in the working directory is nothing that a daemon should import.
+            daemon = subprocess.Popen(
+                [sys.executable, "-P", "-m", "mregfs", "mount", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[writing],
+                start_new_session=True,
+                env=os.environ | {READY_VARIABLE: str(writing)},
+            )
+    finally:
+        os.close(writing)
+    try:
+        line = _first_line(reading)
+        if line == "ready":
+            return daemon.pid
+        code = daemon.wait(READY_TIMEOUT)
+    except BaseException:
+        daemon.send_signal(signal.SIGTERM)
+        raise
+    finally:
+        os.close(reading)
+    said = line or _last_line(log, start) or f"see {log}"
+    raise _error_of(code, said.removeprefix("mregfs: "))
+
+
+def _first_line(descriptor: int) -> str:
+    import select
+
+    text = b""
+    while b"\n" not in text:
+        ready, _, _ = select.select([descriptor], [], [], READY_TIMEOUT)
+        if not ready:
+            raise UnavailableError(
+                f"the daemon was not ready after {READY_TIMEOUT:.0f} s",
+                "see its log, or run it with --foreground",
+            )
+        piece = os.read(descriptor, 4096)
+        if not piece:
+            break
+        text += piece
+    return text.decode(errors="replace").partition("\n")[0]
+
+
+def _last_line(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read(1 << 20).decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _error_of(code: int, message: str) -> MregfsError:
+    """Return the error that a daemon ended with: its exit code names the class."""
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        if kind.exit_code == code and kind not in (MregfsError, errors.HostError):
+            found: MregfsError = kind(message)
+            return found
+    return UnavailableError(f"the daemon ended at once: {message}")
+
+
+@click.command()
+@click.argument("mountpoint", required=False, metavar="MOUNTPOINT")
+@click.option(
+    "--lazy",
+    "-l",
+    is_flag=True,
+    help="Take the mount away now, though files are open: the daemon ends with the last of them.",
+)
+@verb
+def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
+    """Unmount a store.
+
+    Without MOUNTPOINT: the mount chosen as for every verb. Returns when the daemon has ended.
+    """
+    from mregfs.fuse import mountpoint as mountpoints
+
+    if mountpoint is None:
+        if not session.place.mounts:
+            raise NotFoundError(
+                f"the store {session.place.store!r} is not mounted", "see: mregfs status"
+            )
+        mountpoint = session.place.mounts[0].point
+    place = os.path.abspath(mountpoint)
+    if not mountpoints.find(path=place):
+        place = os.path.realpath(place)
+    if not mountpoints.find(path=place):
+        raise NotFoundError(f"no store is mounted on {mountpoint!r}", "see: mregfs status")
+    if not mountpoints.clean_dead(place):
+        mountpoints.unmount(place, lazy=lazy)
+    if session.as_json:
+        print_json({"mountpoint": place})
