@@ -146,7 +146,7 @@ class LinkRecord(Record, frozen=True):
 
 
 class AliasRecord(Record, frozen=True):
-    """A movable name for one number of one artifact or collection. Its inode is its own for life."""
+    """A movable name for one number of an artifact or collection. Its inode is its own for life."""
 
     inode: int
     owner: int
@@ -182,6 +182,8 @@ class InodeRecord(Record, frozen=True):
     project (of an artifact or collection), of the owner (of a version, link, alias), of the entity
     (of a project). `number`: of a version or link; for a version the numbers after `inode` are its
     manifest's entries. `name`: of an entity, project, artifact, collection, alias.
+
+    What is deleted stays as kind `gone`: its numbers never seem to be those of the record before.
     """
 
     kind: str

@@ -28,7 +28,17 @@ from mregfs.model.records import (
 )
 from mregfs.model.reference import Location
 
-__all__ = ["FIRST_INODE", "STATE_TABLES", "Resolved", "State", "number_key", "pack_number"]
+__all__ = [
+    "FIRST_INODE",
+    "STATE_TABLES",
+    "Put",
+    "Resolved",
+    "State",
+    "View",
+    "encode_record",
+    "number_key",
+    "pack_number",
+]
 
 FIRST_INODE = 1 << 10
 """Inode numbers below are fixed: the mount's root and its own directories (`vfs/tree`)."""
@@ -71,13 +81,26 @@ _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-class _View(Protocol):
-    """What this module needs of `ports.View`."""
+class View(Protocol):
+    """What the model needs of `ports.View`, which every index gives."""
 
-    def get(self, table: str, key: bytes) -> bytes | None: ...
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the value under `key`, or None."""
+        ...
+
     def scan(
         self, table: str, prefix: bytes = b"", start: bytes = b"", *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]: ...
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) with the prefix in byte order, from `start` up or down."""
+        ...
+
+
+class Put(NamedTuple):
+    """One change of the index (`ports.Put`): a value under a key of a table, or its end (None)."""
+
+    table: str
+    key: bytes
+    value: bytes | None
 
 
 def pack_number(number: int) -> bytes:
@@ -109,7 +132,7 @@ class Resolved(NamedTuple):
 class State:
     """Typed reading of one consistent view."""
 
-    def __init__(self, view: _View) -> None:
+    def __init__(self, view: View) -> None:
         self._get = view.get
         self._scan = view.scan
 
@@ -200,7 +223,12 @@ class State:
         0, unless the name was used before: `name:v3` never means two things.
         """
         data = self._get("tombstone", f"{project}/{name}".encode())
-        return 0 if data is None else int.from_bytes(data, "big")
+        return 0 if data is None else int.from_bytes(data[:8], "big")
+
+    def last_holder(self, project: ProjectName | str, name: str) -> int | None:
+        """Return the inode of who last used numbers under a name and gave it up, or None."""
+        data = self._get("tombstone", f"{project}/{name}".encode())
+        return None if data is None else int.from_bytes(data[8:], "big")
 
     def inode(self, inode: int) -> InodeRecord | None:
         """Return what stands exactly at this inode number, or None."""

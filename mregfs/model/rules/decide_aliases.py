@@ -1,0 +1,155 @@
+"""Rules about aliases: moving, dropping, rolling back and protecting them.
+
+Decided here: what an alias may point at, what going back means, who may protect one. Not decided
+here: `latest`, which nobody moves (`ledger`), and moving an alias while linking (`decide_links`).
+"""
+
+from mregfs.errors import ForbiddenError, InvalidError, NotFoundError
+from mregfs.model.changes import AliasDropped, AliasProtected, AliasUnprotected
+from mregfs.model.commands import Asker, DropAlias, MoveAlias, Protect, Rollback, Unprotect
+from mregfs.model.records import ArtifactRecord, OwnerRecord
+from mregfs.model.reference import Location, When
+from mregfs.model.rules.guards import (
+    Decision,
+    alias_of_target,
+    check_text,
+    move_alias,
+    require_expected,
+    require_group,
+    title,
+)
+from mregfs.model.state import Resolved, State
+
+__all__ = ["decide_move", "drop_alias", "number_in", "protect", "rollback", "unprotect"]
+
+_MAX_GROUP = 256
+
+
+def decide_move(state: State, command: MoveAlias, asker: Asker) -> Decision:
+    """Point an alias at a number of its own artifact or collection."""
+    alias = alias_of_target(command.target)
+    owner = state.find_owner(command.target)
+    source = state.resolve(command.source)
+    number = number_in(state, owner, source)
+    if number is None:
+        said = f"v{source.version.number} of {title(source.artifact)}"
+        if isinstance(owner, ArtifactRecord):
+            hint = "link it into a collection instead: aliases of an artifact name its versions"
+        else:
+            hint = "link it first, with: ln SOURCE TARGET"
+        raise InvalidError(f"{said} is not in {title(owner)}", hint)
+    return _moved(state, owner, alias, number, command.expect, asker)
+
+
+def number_in(state: State, owner: OwnerRecord, source: Resolved) -> int | None:
+    """Return the number that a version has in an artifact or collection, or None."""
+    if source.owner.inode == owner.inode:
+        return source.number
+    if source.artifact.inode == owner.inode:
+        return source.version.number
+    for collection, number in state.links_to(source.artifact.inode, source.version.number):
+        if collection == owner.inode:
+            return number
+    return None
+
+
+def rollback(state: State, command: Rollback, asker: Asker) -> Decision:
+    """Point an alias at where it was before; one move ago if unsaid."""
+    target = command.target
+    alias = alias_of_target(Location(target.project, target.name, target.kind, target.alias))
+    owner = state.find_owner(target)
+    past = Location(
+        target.project, target.name, target.kind, alias, when=target.when or When(steps=1)
+    )
+    number = state.find_number(owner, past)
+    find = state.version if isinstance(owner, ArtifactRecord) else state.link
+    if find(owner.inode, number) is None:
+        raise NotFoundError(
+            f"'{past}' was v{number}, which was deleted since",
+            "choose another number, with: rollback --to vN",
+        )
+    return _moved(state, owner, alias, number, command.expect, asker)
+
+
+def _moved(
+    state: State, owner: OwnerRecord, alias: str, number: int, expect: str | None, asker: Asker
+) -> Decision:
+    changes, previous = move_alias(state, owner, alias, number, expect, asker)
+    return Decision(
+        tuple(changes),
+        {
+            "project": owner.project,
+            "name": owner.name,
+            "kind": owner.kind,
+            "alias": alias,
+            "version": f"v{number}",
+            "previous": None if previous is None else f"v{previous}",
+            "moved": previous != number,
+        },
+    )
+
+
+def drop_alias(state: State, command: DropAlias, asker: Asker) -> Decision:
+    """Take an alias away; what it pointed at stays."""
+    alias = alias_of_target(command.target)
+    owner = state.find_owner(command.target)
+    number = state.find_number(owner, command.target)
+    require_expected(command.expect, number, owner, alias)
+    require_group(state.protection(owner.inode, alias), owner, alias, asker)
+    return Decision(
+        (AliasDropped(owner.project, owner.name, alias, number),),
+        {
+            "project": owner.project,
+            "name": owner.name,
+            "kind": owner.kind,
+            "alias": alias,
+            "previous": f"v{number}",
+        },
+    )
+
+
+def protect(state: State, command: Protect, asker: Asker) -> Decision:
+    """Let only members of a group move or drop an alias, which need not exist yet."""
+    alias = alias_of_target(command.target)
+    group = check_text(command.group, "group", _MAX_GROUP)
+    if not group or not group.isprintable():
+        raise InvalidError(f"{group!r} is not the name of a group", "write --group NAME")
+    owner = state.find_owner(command.target)
+    known = state.protection(owner.inode, alias)
+    require_group(known, owner, alias, asker)
+    unchanged = known is not None and known.group == group
+    return Decision(
+        () if unchanged else (AliasProtected(owner.project, owner.name, alias, group),),
+        {
+            "project": owner.project,
+            "name": owner.name,
+            "alias": alias,
+            "group": group,
+            "previous": known.group if known else None,
+        },
+    )
+
+
+def unprotect(state: State, command: Unprotect, asker: Asker) -> Decision:
+    """Let anyone move or drop an alias again; root may do that as well as the group."""
+    alias = alias_of_target(command.target)
+    owner = state.find_owner(command.target)
+    known = state.protection(owner.inode, alias)
+    if known is None:
+        raise NotFoundError(f"alias {alias!r} of {title(owner)} is not protected")
+    if not asker.privileged and known.group not in asker.groups:
+        raise ForbiddenError(
+            f"alias {alias!r} of {title(owner)} is protected by group {known.group!r}, and "
+            f"{asker.author!r} is not in it",
+            "ask a member of the group, or root",
+        )
+    return Decision(
+        (AliasUnprotected(owner.project, owner.name, alias),),
+        {
+            "project": owner.project,
+            "name": owner.name,
+            "alias": alias,
+            "group": None,
+            "previous": known.group,
+        },
+    )
