@@ -1,0 +1,634 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The raw side of one FUSE session: what pyfuse3 and libfuse cannot say.
+ *
+ * Decided here: which bytes of a request or a reply are changed on their way between the kernel and
+ * libfuse, and which requests never reach libfuse. Not decided here: which file is read by
+ * passthrough (passthrough.py), nor what a request means (adapter.py). Only passthrough.py calls
+ * this module. The protocol, its invariants and what can fail: passthrough.md.
+ *
+ * The library is loaded with RTLD_GLOBAL before pyfuse3, so that pyfuse3's call of
+ * fuse_session_mount() arrives here; it installs take() and give() between libfuse and /dev/fuse.
+ */
+
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/fuse.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* ---- of the protocol, what older copies of linux/fuse.h do not have --------------------------- */
+
+#define INIT_EXT (1u << 30)            /* FUSE_INIT_EXT: flags2 counts */
+#define INIT2_PASSTHROUGH (1u << 5)    /* FUSE_PASSTHROUGH, bit 37 */
+#define OPEN_KEEP_CACHE (1u << 1)      /* FOPEN_KEEP_CACHE */
+#define OPEN_NOFLUSH (1u << 5)         /* FOPEN_NOFLUSH */
+#define OPEN_PASSTHROUGH (1u << 7)     /* FOPEN_PASSTHROUGH */
+#define OP_COPY_FILE_RANGE 47
+#define OPCODES 64                     /* more than the protocol has; the rest is counted at 0 */
+
+/* Requests that the kernel may have under way without a waiting process (readahead, RELEASE). Its
+ * default of 12 lets a dozen slow reads from a remote store hold up every other reader. */
+#define MAX_BACKGROUND 64
+
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define DEV_IOC_BACKING_OPEN _IOW(229, 1, struct backing_map)
+#define DEV_IOC_BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+struct init_out {
+	uint32_t major, minor, max_readahead, flags;
+	uint16_t max_background, congestion_threshold;
+	uint32_t max_write, time_gran;
+	uint16_t max_pages, map_alignment;
+	uint32_t flags2, max_stack_depth;
+};
+
+struct open_out {
+	uint64_t fh;
+	uint32_t open_flags;
+	int32_t backing_id;
+};
+
+struct session_io { /* struct fuse_custom_io of libfuse, symbol version FUSE_3.0 */
+	ssize_t (*writev)(int, struct iovec *, int, void *);
+	ssize_t (*read)(int, void *, size_t, void *);
+	ssize_t (*splice_receive)(int, off_t *, int, off_t *, size_t, unsigned, void *);
+	ssize_t (*splice_send)(int, off_t *, int, off_t *, size_t, unsigned, void *);
+};
+
+/* ---- a map from 64-bit keys (file handles, request numbers) to small records ------------------ */
+
+struct record {
+	uint64_t key;
+	uint64_t offset;     /* an LSEEK's */
+	uint32_t opcode;     /* of a request; 0 marks a free slot, handles have 1 */
+	uint32_t detail;     /* OPEN: the open(2) flags; LSEEK: the whence */
+	int32_t backing_id;  /* of a handle */
+	int32_t fd;          /* of a handle */
+};
+
+struct map {
+	struct record *slots;
+	size_t mask, used;
+};
+
+static size_t home(const struct map *map, uint64_t key)
+{
+	return (size_t)((key * 0x9E3779B97F4A7C15u) >> 20) & map->mask;
+}
+
+static struct record *find(const struct map *map, uint64_t key)
+{
+	if (map->used == 0)
+		return NULL;
+	for (size_t i = home(map, key); map->slots[i].opcode; i = (i + 1) & map->mask)
+		if (map->slots[i].key == key)
+			return &map->slots[i];
+	return NULL;
+}
+
+static void place(struct map *map, const struct record *record)
+{
+	size_t i = home(map, record->key);
+
+	while (map->slots[i].opcode && map->slots[i].key != record->key)
+		i = (i + 1) & map->mask;
+	map->used += map->slots[i].opcode == 0;
+	map->slots[i] = *record;
+}
+
+static int insert(struct map *map, const struct record *record)
+{
+	if (map->slots == NULL || map->used * 2 > map->mask) {
+		struct map larger = {.mask = map->slots ? map->mask * 2 + 1 : 63};
+
+		larger.slots = calloc(larger.mask + 1, sizeof(struct record));
+		if (larger.slots == NULL)
+			return -ENOMEM;
+		for (size_t i = 0; map->slots && i <= map->mask; i++)
+			if (map->slots[i].opcode)
+				place(&larger, &map->slots[i]);
+		free(map->slots);
+		*map = larger;
+	}
+	place(map, record);
+	return 0;
+}
+
+static int take_out(struct map *map, uint64_t key, struct record *out)
+{
+	struct record *found = find(map, key);
+	size_t hole, next;
+
+	if (found == NULL)
+		return 0;
+	*out = *found;
+	hole = (size_t)(found - map->slots);
+	for (next = (hole + 1) & map->mask; map->slots[next].opcode; next = (next + 1) & map->mask) {
+		size_t wanted = home(map, map->slots[next].key);
+
+		if (((next - wanted) & map->mask) >= ((next - hole) & map->mask)) {
+			map->slots[hole] = map->slots[next];
+			hole = next;
+		}
+	}
+	map->slots[hole].opcode = 0;
+	map->used--;
+	return 1;
+}
+
+static void empty(struct map *map)
+{
+	free(map->slots);
+	*map = (struct map){0};
+}
+
+/* ---- the session ------------------------------------------------------------------------------ */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the two maps and the figures */
+static struct map handles;  /* file handle -> backing id, descriptor */
+static struct map pending;  /* request number -> what its reply needs */
+
+static struct {
+	int fd;              /* of /dev/fuse, -1 while no session is hooked */
+	int want;            /* passthrough is asked for */
+	int offered;         /* by the kernel, in INIT */
+	int agreed;          /* INIT was answered with passthrough */
+	int mounts;          /* calls of fuse_session_mount() that came through here */
+	uint64_t unique;     /* the latest request that went to libfuse */
+	uint32_t pid;        /* and who made it */
+	uint64_t count[OPCODES];
+	uint64_t opened, closed; /* backing ids */
+} session = {.fd = -1};
+
+static PyObject *on_interrupt;
+
+static ssize_t reply(int fd, uint64_t unique, int error, void *payload, size_t size)
+{
+	struct fuse_out_header out = {
+		.len = (uint32_t)(sizeof(out) + size), .error = error, .unique = unique};
+	struct iovec iov[2] = {{&out, sizeof(out)}, {payload, size}};
+
+	return writev(fd, iov, size ? 2 : 1);
+}
+
+/* ---- requests that are answered here: fallocate, copy_file_range, lseek ----------------------- */
+
+struct job { /* what may take long on the host: it gets a thread, the event loop goes on */
+	int device, in, out;
+	uint32_t opcode;
+	uint64_t unique;
+	union {
+		struct fuse_fallocate_in fallocate;
+		struct fuse_copy_file_range_in copy;
+	} arg;
+};
+
+static void *work(void *argument)
+{
+	struct job *job = argument;
+	int error = 0;
+
+	if (job->opcode == FUSE_FALLOCATE) {
+		if (fallocate(job->out, (int)job->arg.fallocate.mode,
+			      (off_t)job->arg.fallocate.offset,
+			      (off_t)job->arg.fallocate.length) != 0)
+			error = -errno;
+		reply(job->device, job->unique, error, NULL, 0);
+	} else {
+		/* Only what shares the blocks is worth doing here: the kernel copies as fast. */
+		struct file_clone_range range = {
+			.src_fd = job->in, .src_offset = job->arg.copy.off_in,
+			.src_length = job->arg.copy.len, .dest_offset = job->arg.copy.off_out};
+		struct fuse_write_out written = {.size = (uint32_t)job->arg.copy.len};
+
+		if (ioctl(job->out, FICLONERANGE, &range) != 0) {
+			/* ENOSYS: this host cannot, so the kernel never asks again. */
+			error = errno == EOPNOTSUPP || errno == ENOTTY ? -ENOSYS : -EOPNOTSUPP;
+			reply(job->device, job->unique, error, NULL, 0);
+		} else {
+			reply(job->device, job->unique, 0, &written, sizeof(written));
+		}
+	}
+	if (job->in >= 0)
+		close(job->in);
+	close(job->out);
+	close(job->device);
+	free(job);
+	return NULL;
+}
+
+static int descriptor(uint64_t fh) /* a duplicate, or -1; the caller holds the lock */
+{
+	struct record *handle = find(&handles, fh);
+
+	return handle && handle->fd >= 0 ? fcntl(handle->fd, F_DUPFD_CLOEXEC, 3) : -1;
+}
+
+static void start(int fd, const struct fuse_in_header *in)
+{
+	struct job *job = calloc(1, sizeof(*job));
+	pthread_attr_t detached;
+	pthread_t thread;
+
+	if (job == NULL) {
+		reply(fd, in->unique, -ENOMEM, NULL, 0);
+		return;
+	}
+	*job = (struct job){.in = -1, .out = -1, .opcode = in->opcode, .unique = in->unique};
+	pthread_mutex_lock(&lock);
+	if (in->opcode == FUSE_FALLOCATE) {
+		job->arg.fallocate = *(const struct fuse_fallocate_in *)(in + 1);
+		job->out = descriptor(job->arg.fallocate.fh);
+	} else {
+		job->arg.copy = *(const struct fuse_copy_file_range_in *)(in + 1);
+		job->in = descriptor(job->arg.copy.fh_in);
+		job->out = descriptor(job->arg.copy.fh_out);
+	}
+	pthread_mutex_unlock(&lock);
+	job->device = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (job->out < 0 || job->device < 0 || (in->opcode != FUSE_FALLOCATE && job->in < 0)) {
+		reply(fd, in->unique, -EOPNOTSUPP, NULL, 0);
+		if (job->in >= 0)
+			close(job->in);
+		if (job->out >= 0)
+			close(job->out);
+		if (job->device >= 0)
+			close(job->device);
+		free(job);
+		return;
+	}
+	pthread_attr_init(&detached);
+	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+	if (pthread_create(&thread, &detached, work, job) != 0)
+		work(job);
+	pthread_attr_destroy(&detached);
+}
+
+/* SEEK_DATA and SEEK_HOLE: the host answers for an open draft. Any other file has no holes, only a
+ * size, which the request asks for once it is turned into a GETATTR; give() turns the answer back.
+ * Returns the length that libfuse is to see, or 0 when the request is answered. */
+static ssize_t seek(int fd, struct fuse_in_header *in)
+{
+	struct fuse_lseek_in arg = *(struct fuse_lseek_in *)(in + 1);
+	struct fuse_getattr_in *getattr = (struct fuse_getattr_in *)(in + 1);
+	struct record waiting = {.key = in->unique, .opcode = FUSE_LSEEK, .offset = arg.offset,
+				 .detail = arg.whence};
+	struct fuse_lseek_out found;
+	off_t at = -1;
+	int backed, error = 0;
+
+	pthread_mutex_lock(&lock);
+	struct record *handle = find(&handles, arg.fh);
+	backed = handle && handle->fd >= 0;
+	if (backed) {
+		at = lseek(handle->fd, (off_t)arg.offset, (int)arg.whence);
+		error = at < 0 ? errno : 0;
+	} else {
+		error = -insert(&pending, &waiting);
+	}
+	pthread_mutex_unlock(&lock);
+	if (backed || error) {
+		found.offset = (uint64_t)at;
+		reply(fd, in->unique, -error, &found, error ? 0 : sizeof(found));
+		return 0;
+	}
+	*getattr = (struct fuse_getattr_in){0};
+	in->opcode = FUSE_GETATTR;
+	in->len = sizeof(*in) + sizeof(*getattr);
+	return in->len;
+}
+
+static ssize_t give_position(int fd, struct iovec *iov, int count, const struct record *request)
+{
+	struct fuse_out_header *out = iov[0].iov_base;
+	struct fuse_attr_out *answer = count > 1 ? iov[1].iov_base : NULL;
+	struct fuse_lseek_out found;
+
+	if (out->error || answer == NULL)
+		return writev(fd, iov, count);
+	if (request->offset >= answer->attr.size)
+		return reply(fd, out->unique, -ENXIO, NULL, 0);
+	found.offset = request->detail == SEEK_HOLE ? answer->attr.size : request->offset;
+	return reply(fd, out->unique, 0, &found, sizeof(found));
+}
+
+/* ---- the two hooks ---------------------------------------------------------------------------- */
+
+static void interrupted(uint64_t unique)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+
+	if (on_interrupt) {
+		PyObject *result = PyObject_CallFunction(on_interrupt, "K", unique);
+
+		if (result == NULL)
+			PyErr_WriteUnraisable(on_interrupt);
+		Py_XDECREF(result);
+	}
+	PyGILState_Release(gil);
+}
+
+/* What libfuse is to see of a request of `size` bytes: its length, or 0 when it is done with. */
+static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
+{
+	struct record waiting = {.key = in->unique, .opcode = in->opcode};
+
+	session.count[in->opcode < OPCODES ? in->opcode : 0]++;
+	switch (in->opcode) {
+	case FUSE_INTERRUPT:
+		interrupted(((struct fuse_interrupt_in *)(in + 1))->unique);
+		return 0;
+	case FUSE_FALLOCATE:
+	case OP_COPY_FILE_RANGE:
+		start(fd, in);
+		return 0;
+	case FUSE_LSEEK:
+		return seek(fd, in);
+	case FUSE_INIT: {
+		struct fuse_init_in *arg = (struct fuse_init_in *)(in + 1);
+
+		session.offered = (arg->flags & INIT_EXT) && (arg->flags2 & INIT2_PASSTHROUGH);
+		break;
+	}
+	case FUSE_OPEN:
+		waiting.detail = ((struct fuse_open_in *)(in + 1))->flags;
+		break;
+	case FUSE_CREATE:
+		waiting.detail = ((struct fuse_create_in *)(in + 1))->flags;
+		break;
+	default:
+		session.unique = in->unique;
+		session.pid = in->pid;
+		return size;
+	}
+	pthread_mutex_lock(&lock);
+	int error = insert(&pending, &waiting);
+	pthread_mutex_unlock(&lock);
+	if (error) {
+		reply(fd, in->unique, error, NULL, 0);
+		return 0;
+	}
+	return size;
+}
+
+static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
+{
+	(void)userdata;
+	for (;;) {
+		ssize_t got = read(fd, buffer, size);
+
+		if (got < 0 && errno == EAGAIN)
+			errno = EINTR; /* pyfuse3 waits again on this one only */
+		if (got < (ssize_t)sizeof(struct fuse_in_header))
+			return got;
+		got = sift(fd, buffer, got);
+		if (got > 0)
+			return got;
+	}
+}
+
+static void amend_init(struct init_out *out)
+{
+	out->max_background = MAX_BACKGROUND;
+	out->congestion_threshold = MAX_BACKGROUND * 3 / 4;
+	if (session.want && session.offered && !(out->flags & FUSE_WRITEBACK_CACHE)) {
+		out->flags |= INIT_EXT;
+		out->flags2 |= INIT2_PASSTHROUGH;
+		out->max_stack_depth = 1;
+		session.agreed = 1;
+	}
+}
+
+static void amend_open(struct open_out *out, uint32_t flags)
+{
+	struct record *handle;
+
+	if ((flags & O_ACCMODE) == O_RDONLY)
+		out->open_flags |= OPEN_NOFLUSH; /* nothing to flush: saves a request at close */
+	pthread_mutex_lock(&lock);
+	handle = find(&handles, out->fh);
+	if (handle && handle->backing_id > 0) {
+		out->open_flags = (out->open_flags & ~OPEN_KEEP_CACHE) | OPEN_PASSTHROUGH;
+		out->backing_id = handle->backing_id;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static ssize_t give(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct fuse_out_header *out = iov[0].iov_base;
+	struct record request;
+	int found;
+
+	(void)userdata;
+	if (out->unique == 0) /* a notification, possibly from another thread */
+		return writev(fd, iov, count);
+	pthread_mutex_lock(&lock);
+	found = take_out(&pending, out->unique, &request);
+	pthread_mutex_unlock(&lock);
+	if (!found)
+		return writev(fd, iov, count);
+	if (request.opcode == FUSE_LSEEK)
+		return give_position(fd, iov, count, &request);
+	if (out->error == 0 && count > 1) {
+		char *end = (char *)iov[1].iov_base + iov[1].iov_len;
+
+		if (request.opcode == FUSE_INIT && iov[1].iov_len >= sizeof(struct init_out))
+			amend_init(iov[1].iov_base);
+		else if (request.opcode != FUSE_INIT && iov[1].iov_len >= sizeof(struct open_out))
+			amend_open((struct open_out *)(end - sizeof(struct open_out)),
+				   request.detail);
+	}
+	return writev(fd, iov, count);
+}
+
+/* pyfuse3's call of the function of the same name in libfuse arrives here. */
+int fuse_session_mount(void *libfuse_session, const char *mountpoint);
+int fuse_session_mount(void *libfuse_session, const char *mountpoint)
+{
+	static const struct session_io io = {.writev = give, .read = take};
+	struct link_map *map = NULL;
+	Dl_info caller;
+	void *library;
+	int (*mount)(void *, const char *);
+	int (*device)(void *);
+	int (*custom_io)(void *, const struct session_io *, int);
+	int result;
+
+	/* The caller's own libfuse: there may be several in a process. */
+	if (!dladdr1(__builtin_return_address(0), &caller, (void **)&map, RTLD_DL_LINKMAP))
+		return -1;
+	library = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
+	if (library == NULL)
+		return -1;
+	*(void **)&mount = dlsym(library, "fuse_session_mount");
+	*(void **)&device = dlsym(library, "fuse_session_fd");
+	*(void **)&custom_io = dlvsym(library, "fuse_session_custom_io", "FUSE_3.0");
+	dlclose(library);
+	if (mount == NULL || mount == fuse_session_mount)
+		return -1;
+
+	session.fd = -1;
+	session.mounts++;
+	session.offered = session.agreed = 0;
+	result = mount(libfuse_session, mountpoint);
+	if (result == 0 && device && custom_io) {
+		int fd = device(libfuse_session);
+
+		pthread_mutex_lock(&lock);
+		empty(&handles);
+		empty(&pending);
+		pthread_mutex_unlock(&lock);
+		/* Not to block: a request may vanish between poll and read, when its process is killed. */
+		if (custom_io(libfuse_session, &io, fd) == 0) {
+			fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+			session.fd = fd;
+		}
+	}
+	return result;
+}
+
+/* ---- the module ------------------------------------------------------------------------------- */
+
+static PyObject *configure(PyObject *module, PyObject *args)
+{
+	PyObject *callback;
+	int want;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "pO:configure", &want, &callback))
+		return NULL;
+	session.want = want;
+	Py_XINCREF(callback == Py_None ? NULL : callback);
+	Py_XSETREF(on_interrupt, callback == Py_None ? NULL : callback);
+	Py_RETURN_NONE;
+}
+
+static PyObject *backing_open(PyObject *module, PyObject *argument)
+{
+	struct backing_map map = {.fd = (int)PyLong_AsLong(argument)};
+	int id;
+
+	(void)module;
+	if (PyErr_Occurred())
+		return NULL;
+	id = ioctl(session.fd, DEV_IOC_BACKING_OPEN, &map);
+	if (id <= 0)
+		return PyLong_FromLong(id < 0 ? -errno : -EIO);
+	session.opened++;
+	return PyLong_FromLong(id);
+}
+
+static PyObject *backing_close(PyObject *module, PyObject *argument)
+{
+	uint32_t id = (uint32_t)PyLong_AsUnsignedLong(argument);
+
+	(void)module;
+	if (PyErr_Occurred())
+		return NULL;
+	session.closed++;
+	return PyLong_FromLong(ioctl(session.fd, DEV_IOC_BACKING_CLOSE, &id) ? -errno : 0);
+}
+
+static PyObject *bind_handle(PyObject *module, PyObject *args)
+{
+	unsigned long long fh;
+	struct record handle = {.opcode = 1};
+	int error;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "Kii:bind", &fh, &handle.backing_id, &handle.fd))
+		return NULL;
+	handle.key = fh;
+	pthread_mutex_lock(&lock);
+	error = insert(&handles, &handle);
+	pthread_mutex_unlock(&lock);
+	return error ? PyErr_NoMemory() : Py_NewRef(Py_None);
+}
+
+static PyObject *unbind_handle(PyObject *module, PyObject *argument)
+{
+	uint64_t fh = PyLong_AsUnsignedLongLong(argument);
+	struct record gone;
+
+	(void)module;
+	if (PyErr_Occurred())
+		return NULL;
+	pthread_mutex_lock(&lock);
+	take_out(&handles, fh, &gone);
+	pthread_mutex_unlock(&lock);
+	Py_RETURN_NONE;
+}
+
+static PyObject *request(PyObject *module, PyObject *unused)
+{
+	(void)module, (void)unused;
+	return Py_BuildValue("(KI)", (unsigned long long)session.unique, session.pid);
+}
+
+static PyObject *figures(PyObject *module, PyObject *unused)
+{
+	PyObject *counts = PyDict_New();
+
+	(void)module, (void)unused;
+	for (int i = 0; counts && i < OPCODES; i++) {
+		PyObject *key, *value;
+
+		if (session.count[i] == 0)
+			continue;
+		key = PyLong_FromLong(i);
+		value = PyLong_FromUnsignedLongLong(session.count[i]);
+		if (key == NULL || value == NULL || PyDict_SetItem(counts, key, value) < 0)
+			Py_CLEAR(counts);
+		Py_XDECREF(key);
+		Py_XDECREF(value);
+	}
+	if (counts == NULL)
+		return NULL;
+	return Py_BuildValue("{s:i,s:i,s:i,s:i,s:n,s:n,s:K,s:K,s:N}", "fd", session.fd, "mounts",
+			     session.mounts, "offered", session.offered, "agreed", session.agreed,
+			     "handles", (Py_ssize_t)handles.used, "pending", (Py_ssize_t)pending.used,
+			     "opened", (unsigned long long)session.opened, "closed",
+			     (unsigned long long)session.closed, "requests", counts);
+}
+
+static PyMethodDef methods[] = {
+	{"configure", configure, METH_VARARGS,
+	 "configure(passthrough, on_interrupt): what the next mount asks for, and whom to tell."},
+	{"backing_open", backing_open, METH_O,
+	 "backing_open(fd): a backing id of the kernel for the file, or -errno."},
+	{"backing_close", backing_close, METH_O, "backing_close(id): 0 or -errno."},
+	{"bind", bind_handle, METH_VARARGS,
+	 "bind(handle, backing_id, fd): how the kernel is to treat a handle that is about to open."},
+	{"unbind", unbind_handle, METH_O, "unbind(handle): the handle was released."},
+	{"request", request, METH_NOARGS, "request(): number and pid of the latest request."},
+	{"figures", figures, METH_NOARGS, "figures(): the state of the session, for people and tests."},
+	{NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+	PyModuleDef_HEAD_INIT, .m_name = "mregfs.fuse._passthrough",
+	.m_doc = "The raw side of a FUSE session; see passthrough.md.", .m_size = -1,
+	.m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__passthrough(void)
+{
+	return PyModule_Create(&definition);
+}

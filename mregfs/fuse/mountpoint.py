@@ -1,0 +1,316 @@
+"""Mount points: finding, checking, repairing and unmounting them, from outside the session.
+
+Decided here: when a directory can be mounted on, and what is said when it cannot. Not decided here:
+what is served there (`serve`). The CLI and the daemon may call everything here; nothing imports
+pyfuse3, nothing blocks on a mount that does not answer.
+"""
+
+import enum
+import errno
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from mregfs.errors import (
+    ConflictError,
+    ForbiddenError,
+    HostError,
+    InvalidError,
+    MregfsError,
+    NotFoundError,
+    UnsupportedError,
+)
+
+__all__ = [
+    "Health",
+    "Mount",
+    "check",
+    "clean_dead",
+    "find",
+    "health",
+    "is_dead",
+    "mounts",
+    "set_read_ahead",
+    "source_name",
+    "unmount",
+]
+
+_FSTYPE = "fuse.mregfs"
+_PATIENCE = 5.0
+"""Seconds until a mount that does not answer statvfs counts as hung."""
+
+_READ_AHEAD_KB = 1024
+"""1 MiB is the largest request there is; the default of 128 KiB costs a third of the bandwidth."""
+
+_MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
+_CAP_SYS_ADMIN = 21
+
+_PROBE = """
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as exc:
+    sys.exit(exc.errno)
+"""
+
+
+class Mount(NamedTuple):
+    """One line of /proc/self/mountinfo."""
+
+    device: str
+    """`major:minor`, which names the bdi in /sys/class/bdi."""
+    path: str
+    fstype: str
+    source: str
+
+
+class Health(enum.Enum):
+    """What a mount point does when it is asked something."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    """Its daemon is gone: everything there fails with ENOTCONN."""
+    HUNG = "hung"
+    """Its daemon exists and does not answer."""
+
+
+def source_name(store: str) -> str:
+    """Spell a store's address as the mount's source, in printable ASCII."""
+    return quote(store, safe="!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+
+
+def mounts() -> list[Mount]:
+    """Return all mounts of this namespace in order: of two on one path, the later is seen."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            fields = line.decode("utf-8", "surrogateescape").split()
+            kind = fields.index("-", 6)
+            found.append(
+                Mount(fields[2], _plain(fields[4]), fields[kind + 1], _plain(fields[kind + 2]))
+            )
+    return found
+
+
+def _plain(field: str) -> str:
+    """Undo the kernel's octal escapes of blanks and backslashes."""
+    for escape, plain in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        field = field.replace(escape, plain)
+    return field
+
+
+def find(store: str | None = None, path: str | os.PathLike[str] | None = None) -> list[Mount]:
+    """Return the mounts of mregfs: all, or those of one store, or those on one path."""
+    source = None if store is None else source_name(store)
+    place = None if path is None else os.path.abspath(path)
+    return [
+        mount
+        for mount in mounts()
+        if mount.fstype == _FSTYPE
+        and source in (None, mount.source)
+        and place in (None, mount.path)
+    ]
+
+
+def health(path: str | os.PathLike[str], timeout: float = _PATIENCE) -> Health:
+    """Ask a mount point for statvfs(3), in a process that may be left behind when it hangs."""
+    probe = subprocess.Popen([sys.executable, "-I", "-S", "-c", _PROBE, os.fspath(path)])
+    try:
+        code = probe.wait(timeout)
+    except subprocess.TimeoutExpired:
+        probe.kill()
+        probe.returncode = -9  # it may not die before the mount does: nobody waits for it
+        return Health.HUNG
+    return Health.DEAD if code in (errno.ENOTCONN, errno.ECONNABORTED) else Health.ALIVE
+
+
+def is_dead(path: str | os.PathLike[str], timeout: float = _PATIENCE) -> bool:
+    """Tell whether `path` is a mount whose daemon is gone (ENOTCONN); a hung one is not dead."""
+    return health(path, timeout) is Health.DEAD
+
+
+def clean_dead(path: str | os.PathLike[str]) -> int:
+    """Take away the dead mounts of mregfs on `path`, and return how many there were.
+
+    Raises:
+        ForbiddenError: they belong to somebody else.
+    """
+    cleaned = 0
+    for _ in find(path=path):
+        if not is_dead(path):
+            break
+        unmount(path, lazy=True)
+        cleaned += 1
+    return cleaned
+
+
+def unmount(path: str | os.PathLike[str], *, lazy: bool = False, force: bool = False) -> None:
+    """Unmount what is on `path`.
+
+    Args:
+        path: the mount point.
+        lazy: take the mount out of the tree now; the daemon ends with the last open file.
+        force: abort requests that nobody answers (root only, ignored for others).
+
+    Raises:
+        ConflictError: files there are open.
+        NotFoundError: nothing is mounted there.
+        ForbiddenError: it belongs to somebody else.
+    """
+    place = os.path.abspath(path)
+    if os.geteuid() == 0:
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0) | (_MNT_FORCE if force else 0)
+        if libc.umount2(os.fsencode(place), flags) != 0:
+            raise _unmount_failed(place, ctypes.get_errno())
+        return
+    helper = _helper()
+    done = subprocess.run(
+        [helper, "-u", *(["-z"] if lazy else []), "--", place],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    if done.returncode:
+        said = done.stderr.strip()
+        for code in (errno.EBUSY, errno.EPERM, errno.EINVAL):
+            if os.strerror(code).lower() in said.lower():
+                raise _unmount_failed(place, code)
+        if not any(mount.path == place for mount in mounts()):
+            raise _unmount_failed(place, errno.EINVAL)
+        raise HostError(errno.EIO, f"{place} could not be unmounted", said)
+
+
+def _unmount_failed(place: str, code: int) -> MregfsError:
+    if code == errno.EBUSY:
+        return ConflictError(
+            f"{place} is in use",
+            f"close what is open there (fuser -vm {place}), or unmount lazily",
+        )
+    if code in (errno.EINVAL, errno.ENOENT):
+        return NotFoundError(f"nothing is mounted on {place}", "see findmnt -t fuse.mregfs")
+    if code == errno.EPERM:
+        return ForbiddenError(
+            f"{place} was mounted by somebody else", "unmount it as that user or as root"
+        )
+    return HostError(code, f"{place} could not be unmounted", os.strerror(code))
+
+
+def _helper() -> str:
+    helper = shutil.which("fusermount3")
+    if helper is None:
+        raise UnsupportedError(
+            "fusermount3 is not installed, and only root can (un)mount without it",
+            "install the package fuse3",
+        )
+    return helper
+
+
+def check(path: str | os.PathLike[str], *, allow_other: bool = False) -> None:
+    """Make sure that mregfs can be mounted on `path`; dead mounts are to be cleaned before.
+
+    Raises:
+        NotFoundError: no such directory, or no /dev/fuse.
+        InvalidError: not a directory.
+        ConflictError: something is mounted there.
+        ForbiddenError: this user may not mount there.
+        UnsupportedError: this host lacks a part.
+    """
+    place = os.path.abspath(path)
+    _check_free(place)
+    try:
+        found = os.stat(place)
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise NotFoundError(f"{place} does not exist", f"make it: mkdir -p {place}") from None
+        raise HostError(exc.errno or errno.EIO, f"{place}: {os.strerror(exc.errno or 0)}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise InvalidError(f"{place} is not a directory", "give a directory to mount on")
+    if not os.path.exists("/dev/fuse"):
+        raise UnsupportedError(
+            "this host has no /dev/fuse",
+            "modprobe fuse; for a container: --device /dev/fuse --cap-add SYS_ADMIN",
+        )
+    if os.geteuid() == 0:
+        if not _may_mount():
+            raise ForbiddenError(
+                "this root may not mount: it lacks CAP_SYS_ADMIN",
+                "for a container: --device /dev/fuse --cap-add SYS_ADMIN",
+            )
+        return
+    _helper()
+    if not os.access(place, os.W_OK):
+        raise ForbiddenError(
+            f"{place} is not writable for you, so fusermount3 will not mount there",
+            "give a directory of your own, or mount as root",
+        )
+    if allow_other and not _others_allowed():
+        raise ForbiddenError(
+            "allow_other is for root only on this host",
+            "add the line user_allow_other to /etc/fuse.conf, or mount without allow_other",
+        )
+
+
+def _check_free(place: str) -> None:
+    here = [mount for mount in mounts() if mount.path == place]
+    if not here:
+        return
+    if here[-1].fstype != _FSTYPE:
+        raise ConflictError(
+            f"{place} is a mount point already ({here[-1].fstype} of {here[-1].source})",
+            "give another directory",
+        )
+    state = health(place)
+    if state is Health.ALIVE:
+        raise ConflictError(
+            f"{place} has a mount of {here[-1].source} already",
+            f"use it, or unmount it first: mregfs unmount {place}",
+        )
+    raise ConflictError(
+        f"{place} has a {state.value} mount of {here[-1].source}",
+        f"take it away: mregfs unmount --lazy {place}",
+    )
+
+
+def _may_mount() -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+    return True
+
+
+def _others_allowed(conf: str = "/etc/fuse.conf") -> bool:
+    try:
+        lines = Path(conf).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
+
+
+def set_read_ahead(path: str | os.PathLike[str], kilobytes: int = _READ_AHEAD_KB) -> str:
+    """Let the kernel read ahead in the largest requests there are on the mount on `path`.
+
+    The mount itself is never asked: whoever serves it may call this.
+
+    Returns:
+        Why it could not be set, as a sentence; empty when it was.
+    """
+    here = find(path=path)
+    if not here:
+        return f"nothing is mounted on {os.path.abspath(path)}"
+    knob = f"/sys/class/bdi/{here[-1].device}/read_ahead_kb"
+    try:
+        Path(knob).write_text(f"{kilobytes}\n", "ascii")
+    except OSError as exc:
+        return f"{knob}: {os.strerror(exc.errno or 0)}"
+    return ""

@@ -1,0 +1,329 @@
+"""A small file system over a host directory, and a program that serves it, for mount tests.
+
+The tree is a real `DraftDirectory`; a few files in its root are special. Run as a program, it takes
+one JSON object with the arguments of `Settings`, writes `ready` when the mount answers, and ends on
+SIGTERM.
+"""
+
+import errno
+import json
+import logging
+import os
+import signal
+import stat
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import trio
+
+from mregfs.errors import HostError, MregfsError, UnsupportedError
+from mregfs.fuse.notices import Notices
+from mregfs.fuse.passthrough import passthrough_state
+from mregfs.fuse.serve import serve
+from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
+from mregfs.stores.drafts_dir import DraftDirectory
+
+PROJECT = "default/default"
+
+
+class Settings(msgspec.Struct):
+    host: str
+    mountpoint: str
+    source: str = "loopback"
+    passthrough: bool = True
+    backed: bool = True
+    """Whether files are offered for passthrough at all."""
+    owned: bool = False
+    """Whether files opened for reading come with a descriptor for the adapter to close."""
+    allow_other: bool = False
+    read_only: bool = False
+    grace: float = 5.0
+    options: list[str] = []
+    uid: int = 0
+    verbose: bool = False
+
+
+NEWS = 2
+SLOW = 3
+BOOM = 4
+STATE = 5
+STALE = 6
+_SPECIAL = {b".news": NEWS, b".slow": SLOW, b".boom": BOOM, b".state": STATE, b".stale": STALE}
+_SLOW_SIZE = 1 << 20
+
+
+class LoopbackFileSystem:
+    """The root shows the draft tree, and these files, which are not listed:
+
+    * `.news`: a read waits until somebody writes; poll tells of it
+    * `.slow`: each read of this ordinary file takes a minute
+    * `.boom`: a read raises what no file system should
+    * `.state`: figures as JSON
+    * `.stale`: attributes that the kernel keeps for an hour; a write makes the size 1 larger
+    """
+
+    def __init__(self, settings: Settings, notices: Notices) -> None:
+        self._settings = settings
+        self._notices = notices
+        self._tree = DraftDirectory(settings.host)
+        self._root = self._tree.root(PROJECT).inode
+        self._handles: dict[int, int] = {}
+        self._numbers = iter(range(2, 1 << 40, 2))
+        self._news = trio.Event()
+        self._news_text = b""
+        self._wakes: list[Callable[[], None]] = []
+        self._stale_size = 1
+        self.calls: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+
+    def _real(self, inode: int) -> int:
+        return self._root if inode == 1 else inode
+
+    def _shown(self, attributes: Attributes) -> Attributes:
+        if attributes.inode == self._root:
+            attributes.inode = 1
+        return attributes
+
+    def _special(self, inode: int) -> Attributes:
+        size = {SLOW: _SLOW_SIZE, STALE: self._stale_size}.get(inode, 0)
+        timeout = 3600.0 if inode == STALE else 0.0
+        return Attributes(
+            inode, stat.S_IFREG | 0o666, size, entry_timeout=timeout, attr_timeout=timeout
+        )
+
+    async def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
+        self.calls["lookup"] += 1
+        if parent == 1 and name in _SPECIAL:
+            return self._special(_SPECIAL[name])
+        if name == b".nothing":
+            return Attributes(0, 0, entry_timeout=3600.0)
+        return self._shown(self._tree.lookup(self._real(parent), name))
+
+    def forget(self, inode: int, count: int) -> None:
+        if inode > STALE:
+            self._tree.forget(inode, count)
+
+    async def getattr(self, inode: int) -> Attributes:
+        self.calls["getattr"] += 1
+        if 1 < inode <= STALE:
+            return self._special(inode)
+        return self._shown(self._tree.getattr(self._real(inode)))
+
+    async def setattr(
+        self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
+    ) -> Attributes:
+        self.calls["setattr"] += 1
+        if 1 < inode <= STALE:
+            return self._special(inode)
+        own = None if handle is None else handle >> 1
+        return self._shown(self._tree.setattr(self._real(inode), changed, own, caller))
+
+    async def readlink(self, inode: int) -> bytes:
+        return self._tree.readlink(inode)
+
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
+    ) -> Attributes:
+        return self._tree.mknod(self._real(parent), name, mode, rdev, caller)
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+        return self._tree.mkdir(self._real(parent), name, mode, caller)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
+        return self._tree.symlink(self._real(parent), name, target, caller)
+
+    async def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
+        return self._tree.link(inode, self._real(parent), name)
+
+    async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+        self._tree.unlink(self._real(parent), name)
+
+    async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+        self._tree.rmdir(self._real(parent), name)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+    ) -> None:
+        self._tree.rename(self._real(parent), name, self._real(new_parent), new_name, flags)
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Attributes]:
+        opened, attributes = self._tree.create(self._real(parent), name, mode, flags, caller)
+        return self._offered(opened, flags), attributes
+
+    async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
+        self.calls["open"] += 1
+        if 1 < inode <= STALE:
+            handle = next(self._numbers)
+            self._handles[handle] = inode
+            return OpenFile(handle, direct_io=inode != SLOW)
+        return self._offered(self._tree.open(inode, flags), flags)
+
+    def _offered(self, opened: OpenFile, flags: int) -> OpenFile:
+        opened.handle = opened.handle << 1 | 1
+        if not self._settings.backed:
+            opened.backing = -1
+        elif self._settings.owned and not flags & os.O_ACCMODE:
+            opened.backing = os.dup(opened.backing)
+            opened.owned = True
+        return opened
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes:
+        self.calls["read"] += 1
+        if handle & 1:
+            return self._tree.read(handle >> 1, offset, size)
+        inode = self._handles[handle]
+        if inode == NEWS:
+            await self._news.wait()
+            return self._news_text[:size]
+        if inode == SLOW:
+            await trio.sleep(60)
+            return b"\0" * min(size, _SLOW_SIZE - offset)
+        if inode == BOOM:
+            raise ValueError("boom")
+        if inode == STATE:
+            return self._state()[offset : offset + size]
+        return b""
+
+    def _state(self) -> bytes:
+        state = {
+            "passthrough": msgspec.to_builtins(passthrough_state(), str_keys=True),
+            "calls": self.calls,
+            "refused": self.refused,
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+        }
+        return json.dumps(state).encode()
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
+        self.calls["write"] += 1
+        if handle & 1:
+            return self._tree.write(handle >> 1, offset, data)
+        inode = self._handles[handle]
+        if inode == STALE:
+            self._stale_size += 1
+            self._notices.forget_attributes(STALE)
+            self._notices.forget_name(1, b".nothing")
+        elif inode == NEWS:
+            self._news_text = data
+            self._news.set()
+            self._news = trio.Event()
+            for wake in self._wakes:
+                wake()
+            self._wakes.clear()
+        return len(data)
+
+    async def flush(self, handle: int) -> None:
+        self.calls["flush"] += 1
+
+    async def fsync(self, handle: int, *, data_only: bool) -> None:
+        self.calls["fsync"] += 1
+        if handle & 1:
+            self._tree.fsync(handle >> 1, data_only=data_only)
+
+    async def release(self, handle: int) -> None:
+        self.calls["release"] += 1
+        if handle & 1:
+            self._tree.release(handle >> 1)
+        else:
+            del self._handles[handle]
+
+    async def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
+        self.calls["poll"] += 1
+        if self._handles.get(handle) != NEWS:
+            raise UnsupportedError("an ordinary file")
+        if wake is not None:
+            self._wakes.append(wake)
+        return 1 if self._news_text else 0
+
+    async def opendir(self, inode: int, caller: Caller) -> int:
+        return self._tree.opendir(self._real(inode)) << 1 | 1
+
+    async def readdir(
+        self, handle: int, start: int
+    ) -> AsyncIterator[tuple[bytes, Attributes, int]]:
+        self.calls["readdir"] += 1
+        for entry in self._tree.readdir(handle >> 1, start):
+            yield entry
+
+    async def releasedir(self, handle: int) -> None:
+        self._tree.releasedir(handle >> 1)
+
+    async def fsyncdir(self, handle: int) -> None:
+        self._tree.fsyncdir(handle >> 1)
+
+    async def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
+        self._tree.setxattr(self._real(inode), name, value)
+
+    async def getxattr(self, inode: int, name: bytes) -> bytes:
+        self.calls["getxattr"] += 1
+        if 1 < inode <= STALE:
+            raise HostError(errno.ENODATA, "no attributes here")
+        return self._tree.getxattr(self._real(inode), name)
+
+    async def listxattr(self, inode: int) -> list[bytes]:
+        return self._tree.listxattr(self._real(inode))
+
+    async def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
+        self._tree.removexattr(self._real(inode), name)
+
+    async def statfs(self) -> FileSystemFigures:
+        return self._tree.figures()
+
+    async def access(self, inode: int, mode: int, caller: Caller) -> bool:
+        return True
+
+    def backing_refused(self, handle: int, reason: str) -> None:
+        self.refused[reason] += 1
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    stop = trio.Event()
+    notices = Notices()
+
+    async def listen() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                stop.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        await serve(
+            LoopbackFileSystem(settings, notices),
+            settings.mountpoint,
+            source=settings.source,
+            options=settings.options,
+            read_only=settings.read_only,
+            allow_other=settings.allow_other,
+            passthrough=settings.passthrough,
+            notices=notices,
+            on_ready=lambda: print("ready", flush=True),
+            stop=stop,
+            grace=settings.grace,
+        )
+        nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    settings = msgspec.json.decode(sys.argv[1], type=Settings)
+    logging.basicConfig(level=logging.DEBUG if settings.verbose else logging.INFO)
+    logging.getLogger("pyfuse3").setLevel(logging.INFO)
+    if settings.uid:
+        os.setgroups([])
+        os.setgid(settings.uid)
+        os.setuid(settings.uid)
+    Path(settings.host).mkdir(exist_ok=True)
+    try:
+        trio.run(run, settings)
+    except MregfsError as exc:
+        sys.exit(str(exc))
+    print("ended", flush=True)
+
+
+if __name__ == "__main__":
+    main()
