@@ -21,7 +21,7 @@ _MAX_REMEMBERED = 1024
 
 
 class Outcome(NamedTuple):
-    """What a script came to: the sequence number it is in the log under, and a result per command."""
+    """What a script came to: its sequence number in the log, and a result per command."""
 
     sequence: int
     results: list[dict[str, Any]]

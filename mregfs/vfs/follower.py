@@ -1,4 +1,4 @@
-"""Follows the log: tells the kernel which names changed, and readers of `events` that there is news.
+"""Follows the log: tells the kernel which names changed, and wakes the readers of `events`.
 
 Decided here: which cached names and attributes a log entry makes stale. Not decided here: how the
 kernel is told (`KernelNotices`), what the entry means (`model.rules`). Run by `filesystem` after

@@ -40,7 +40,7 @@ def decode_name(name: bytes) -> str:
 
 
 class Gestures:
-    """Turns gestures into commands. `mountpoints`: the paths that a caller may know the mount by."""
+    """Turns gestures into commands. `mountpoints`: the paths that a caller knows the mount by."""
 
     def __init__(
         self,

@@ -84,7 +84,7 @@ class FileSystem(Protocol):
 
     async def opendir(self, inode: int, caller: Caller) -> int: ...
     def readdir(self, handle: int, start: int) -> AsyncIterator[tuple[bytes, Attributes, int]]:
-        """Yield (name, attributes, position of the next entry) from position `start`; 0 is the first.
+        """Yield (name, attributes, position of the next) from position `start`; 0 is the first.
 
         An entry that was taken counts as one lookup; the adapter calls `forget(inode, 1)` for the
         one that did not fit. Lazy: a directory of 100 000 entries is never loaded at once.

@@ -1,0 +1,316 @@
+"""The life of one mount: put the parts together, serve, say when ready, end in order.
+
+Decided here: which parts a mount is made of, what its status says, readiness (a pipe of the CLI's,
+systemd's notify socket), signals, the order of the end. Not decided here: adapters of the store
+(`api`), requests (`fuse`, `vfs`), options (`cli.mounting`). Called by `mregfs mount --foreground`.
+
+The order of the end: no new requests, those under way are answered, unmounted, the log follower
+stops, the index and the store are closed. A transaction that has begun is carried to its end.
+"""
+
+import grp
+import logging
+import os
+import pwd
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+import msgspec
+import trio
+
+import mregfs
+from mregfs.api import Store, open_store
+from mregfs.errors import InvalidError, MregfsError
+from mregfs.fuse import mountpoint as mountpoints
+from mregfs.fuse.notices import Notices
+from mregfs.fuse.passthrough import passthrough_state
+from mregfs.fuse.serve import serve
+from mregfs.model.changes import entry_key
+from mregfs.model.commands import Asker
+from mregfs.model.names import ProjectName, parse_project
+from mregfs.ports import Caller, DraftTree
+from mregfs.vfs.events import EventReaders
+from mregfs.vfs.filesystem import Parts, RegistryFileSystem
+from mregfs.vfs.follower import Follower
+from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.transactions import Transactions
+from mregfs.vfs.tree import Ownership, Tree
+from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
+
+__all__ = ["MountOptions", "run_mount"]
+
+log = logging.getLogger(__name__)
+
+
+class MountOptions(msgspec.Struct, frozen=True):
+    """What `mregfs mount` was asked for."""
+
+    store: str
+    mountpoint: str
+    project: str
+    allow_other: bool = False
+    read_only: bool = False
+    passthrough: bool = True
+    ready_fd: int | None = None
+    """Descriptor that gets `ready` and a newline once the mount answers."""
+
+
+def run_mount(options: MountOptions) -> None:
+    """Serve a mount until it is unmounted or the process gets SIGTERM or SIGINT.
+
+    Raises:
+        MregfsError: it could not be mounted, or the session broke off.
+    """
+    _log_to_stderr()
+    _raise_descriptor_limit()
+    project = parse_project(options.project)
+    if "\n" in options.mountpoint:
+        raise InvalidError("a mount point's name cannot hold a newline", "give another directory")
+    store = open_store(options.store, read_only=options.read_only)
+    try:
+        store.log.catch_up()
+        trio.run(_serve, store, project, options, strict_exception_groups=True)
+    except* MregfsError as group:
+        raise _only(group) from None
+    finally:
+        store.close()
+
+
+def _only(group: BaseExceptionGroup[MregfsError]) -> MregfsError:
+    """Return the first error of a group: nurseries wrap what they let through."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, MregfsError)
+    return first
+
+
+async def _serve(store: Store, project: ProjectName, options: MountOptions) -> None:
+    notices = Notices()
+    mount = _Mount(store, project, options, notices)
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, stop)
+        nursery.start_soon(mount.file_system.follow)
+        await serve(
+            mount.file_system,
+            options.mountpoint,
+            source=store.address,
+            read_only=options.read_only,
+            allow_other=options.allow_other,
+            passthrough=options.passthrough,
+            notices=notices,
+            on_ready=lambda: _announce(options),
+            stop=stop,
+        )
+        _tell_systemd("STOPPING=1")
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(
+    stop: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            stop.set()
+
+
+class _Mount:
+    """The parts of one mount, and what its status says of them."""
+
+    def __init__(
+        self, store: Store, project: ProjectName, options: MountOptions, notices: Notices
+    ) -> None:
+        self._store = store
+        self._project = project
+        self._options = options
+        where = os.stat(store.path)
+        tree = Tree(
+            project, store.content, Ownership(where.st_uid, where.st_gid, where.st_mode & 0o777)
+        )
+        drafts: DraftTree = store.open_drafts()
+        self._drafts = drafts
+        gestures = Gestures(tree, store.index, project, self._mountpoints)
+        self.file_system = RegistryFileSystem(
+            Parts(
+                project=project,
+                index=store.index,
+                tree=tree,
+                content=store.content,
+                drafts=drafts,
+                transactions=Transactions(
+                    store.log,
+                    store.committer,
+                    drafts,
+                    store.open_draft_intake,
+                    _identify,
+                    read_only=options.read_only,
+                ),
+                gestures=gestures,
+                xattrs=ExtendedAttributes(store.content, store.unique_size, _read_path),
+                notices=notices,
+                clock=store.clock,
+                catch_up=store.log.catch_up,
+                behind=self._behind,
+                make_follower=lambda wake: Follower(store.log, store.index, tree, notices, wake),
+                make_events=lambda: EventReaders(store.index.applied, store.log.entries),
+                status=self.status,
+                read_only=options.read_only,
+            )
+        )
+
+    def _behind(self) -> bool:
+        """Tell whether another process appended what nobody applied to this host's index yet."""
+        return self._store.objects.exists(entry_key(self._store.index.applied() + 1))
+
+    def _mountpoints(self, caller: Caller) -> Sequence[str]:
+        """Return the paths by which a caller's name space shows this mount, longest first."""
+        return sorted(_places_of(caller.pid, self._options.mountpoint), key=len, reverse=True)
+
+    def status(self) -> bytes:
+        """Return the JSON of `.mregfs/status`."""
+        store = self._store
+        head = store.log.catch_up()
+        passthrough = passthrough_state()
+        status = {
+            "store": store.address,
+            "store_id": store.id,
+            "project": str(self._project),
+            "mountpoint": self._options.mountpoint,
+            "read_only": self._options.read_only,
+            "sequence": head,
+            "lag": head - store.index.applied(),
+            "pid": os.getpid(),
+            "passthrough": {
+                "available": passthrough.available,
+                "reason": passthrough.reason,
+                "handles": passthrough.handles,
+                "refused": self.file_system.refused | passthrough.refused,
+            },
+            "drafts": dict(self._drafts.drafts(str(self._project))),
+            "versions": _versions(),
+        }
+        return msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of everything that a bug report needs."""
+    kernel = os.uname()
+    found = {
+        "mregfs": mregfs.__version__,
+        "python": sys.version.split()[0],
+        "kernel": f"{kernel.sysname} {kernel.release}",
+        "store_format": "1",
+    }
+    for name in ("pyfuse3", "trio", "lmdb", "blake3", "msgspec"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _read_path(content: str) -> str:
+    """Return how a published file is read, given how its bytes are stored; with the reason why."""
+    if content != "whole":
+        return f"cached: stored as {content}"
+    state = passthrough_state()
+    return "passthrough" if state.available else f"cached: {state.reason}"
+
+
+def _places_of(pid: int, mountpoint: str) -> set[str]:
+    places = {mountpoint}
+    own = mountpoints.find(path=mountpoint)
+    if not own:
+        return places
+    try:
+        with open(f"/proc/{pid or 'self'}/mountinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                fields = line.split()
+                if fields[2] == own[-1].device and fields[3] == "/":
+                    places.add(fields[4].replace("\\040", " "))
+    except OSError:  # the caller has ended, or is in a name space that we do not see
+        pass
+    return places
+
+
+def _identify(caller: Caller) -> Asker:
+    """Return who a caller is for the rules and for history."""
+    try:
+        author = pwd.getpwuid(caller.uid).pw_name
+    except KeyError:
+        author = f"uid {caller.uid}"
+    gids = {caller.gid}
+    try:
+        with open(f"/proc/{caller.pid}/status", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("Groups:"):
+                    gids.update(map(int, line.split()[1:]))
+    except OSError:  # the caller has ended, or is in a name space that we do not see
+        pass
+    return Asker(
+        author=author,
+        groups=frozenset(name for name in map(_group_name, gids) if name),
+        privileged=caller.uid == 0,
+    )
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
+
+
+def _announce(options: MountOptions) -> None:
+    log.info("%s is mounted on %s", options.store, options.mountpoint)
+    if options.ready_fd is not None:
+        try:
+            os.write(options.ready_fd, b"ready\n")
+        except OSError:  # whoever started us does not wait any more
+            pass
+        os.close(options.ready_fd)
+    _tell_systemd("READY=1")
+
+
+def _tell_systemd(state: str) -> None:
+    """Send a state to systemd's notify socket (sd_notify(3)), when there is one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.connect(address)
+            sender.sendall(state.encode())
+    except OSError as exc:
+        log.warning("systemd was not told %s: %s", state, exc)
+
+
+def _raise_descriptor_limit() -> None:
+    """Open files of users are descriptors of the daemon: take as many as the host allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard
+    if os.geteuid() == 0:
+        with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+            wanted = max(hard, min(int(file.read()), 1 << 20))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+    except (OSError, ValueError) as exc:
+        log.info("the limit of open files stays at %d: %s", soft, exc)
+
+
+def _log_to_stderr() -> None:
+    root = logging.getLogger("mregfs")
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+        root.setLevel(os.environ.get("MREGFS_LOG", "INFO").upper())
