@@ -1,0 +1,241 @@
+"""The index of a store on LMDB: views, writes, the applied sequence number.
+
+Decided here: what a view and a write are in LMDB's terms. Not decided here: the life of the
+environment (`environment`), what stands under a key (`model/state`). `api` names it; everyone else
+sees `ports.Index`.
+
+The log is the truth, so a write is not made durable; `files` finds out after a crash of the host.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import lmdb
+
+from mregfs.errors import InvalidError
+from mregfs.ports import Put
+from mregfs.stores.index_lmdb.environment import META, Environment, Handle, acquire, release
+
+__all__ = ["IndexLmdb"]
+
+MAP_SIZE = 256 << 20
+"""The first size of the map: room for two million small records; address space, not memory."""
+
+MAX_KEY_SIZE = 511
+"""What LMDB takes."""
+
+_FORMAT = 1
+
+
+class _View:
+    """One read transaction; also the context manager around itself."""
+
+    __slots__ = ("_environment", "_tables", "_txn")
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    def __enter__(self) -> Self:
+        while True:
+            handle = self._environment.enter()
+            try:
+                self._txn = handle.begin()
+            except lmdb.Error as exc:
+                self._environment.leave()
+                self._environment.recover(exc, handle)
+            except BaseException:
+                self._environment.leave()
+                raise
+            else:
+                self._tables = handle.tables
+                return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._txn.abort()
+        self._environment.leave()
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        try:
+            found: bytes | None = self._txn.get(key, None, self._tables[table])
+        except lmdb.BadValsizeError:
+            return None
+        except lmdb.Error as exc:
+            raise self._failed(exc) from exc
+        except KeyError as exc:
+            raise InvalidError(f"the index has no table {table!r}") from exc
+        return found
+
+    def scan(
+        self, table: str, prefix: bytes = b"", start: bytes = b"", *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            cursor = self._txn.cursor(self._tables[table])
+            if reverse:
+                found = _seek_last(cursor, prefix, start)
+                rows = cursor.iterprev() if found else ()
+            else:
+                first = max(prefix, start)
+                found = cursor.set_range(first) if first else cursor.first()
+                rows = cursor.iternext() if found else ()
+            for row in rows:
+                if not row[0].startswith(prefix):
+                    return
+                yield row
+        except lmdb.Error as exc:
+            raise self._failed(exc) from exc
+        except KeyError as exc:
+            raise InvalidError(f"the index has no table {table!r}") from exc
+
+    def _failed(self, exc: Exception) -> Exception:
+        if getattr(exc, "code", 0) == 0:  # py-lmdb's own: the transaction is gone
+            return RuntimeError("this view of the index is closed")
+        return self._environment.translated(exc)
+
+
+class IndexLmdb:
+    """The index in the directory `path`, shared by all processes of the host.
+
+    Args:
+        path: the directory; made if it is missing. On a local file system, not on NFS.
+        tables: the names of all tables.
+        read_only: never write, not even to make or repair the index.
+        map_size: the first size of the map; it grows by itself.
+        schema: what the records look like; an index that was written with another is thrown away.
+
+    Raises:
+        ForbiddenError: this user may not write in the directory; choose another one.
+        NoSpaceError: the disk is full.
+        NotFoundError: `read_only`, and there is no index that can be trusted.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        tables: Sequence[str],
+        *,
+        read_only: bool = False,
+        map_size: int = MAP_SIZE,
+        schema: str = "1",
+    ) -> None:
+        self.path = os.path.abspath(path)
+        self._read_only = read_only
+        if META in tables or not all(tables):
+            raise InvalidError(f"a table of the index is not named {META!r}")
+        identity = f"{_FORMAT} {schema} {' '.join(sorted(tables))}".encode()
+        self._environment: Environment | None = acquire(
+            self.path, tables, identity, map_size, read_only=read_only
+        )
+
+    def read(self) -> _View:
+        """Open a consistent view; about a microsecond. Hold it briefly and never across `await`.
+
+        Raises:
+            UnavailableError: the index was just found damaged, or must grow; try again.
+        """
+        return _View(self._open_environment())
+
+    def write(
+        self, puts: Iterable[Put], *, expected: int | None = None, applied: int | None = None
+    ) -> bool:
+        """Apply all `puts` in one transaction, and set the applied sequence number to `applied`.
+
+        Returns False, and changes nothing, when the applied sequence number is not `expected`.
+        Best called without an open view: the index cannot grow under the caller's own feet.
+
+        Raises:
+            InvalidError: a key is empty or over 511 bytes, or there is no such table.
+            NoSpaceError: the disk is full; nothing changed.
+            UnavailableError: as for `read`.
+        """
+        changes = list(puts)
+
+        def change(txn: Any, handle: Handle) -> bool:
+            meta = handle.tables[META]
+            if expected is not None and _number(txn.get(b"applied", db=meta)) != expected:
+                return False
+            tables = handle.tables
+            put, delete = txn.put, txn.delete
+            for table, key, value in changes:
+                if value is None:
+                    delete(key, db=tables[table])
+                else:
+                    put(key, value, db=tables[table])
+            if applied is not None:
+                put(b"applied", applied.to_bytes(8, "big"), db=meta)
+            return True
+
+        environment = self._writable_environment()
+        for table, key, _ in changes:
+            if not 0 < len(key) <= MAX_KEY_SIZE:
+                raise InvalidError(
+                    f"a key of {len(key)} bytes does not fit table {table!r} of the index",
+                    f"keys have 1 to {MAX_KEY_SIZE} bytes",
+                )
+            if table not in environment.tables:
+                raise InvalidError(f"the index has no table {table!r}")
+        return environment.transact(change)
+
+    def applied(self) -> int:
+        """Return the sequence number of the last applied log entry; 0 for an empty index.
+
+        Looks whether the files were replaced by another process, and follows.
+        """
+        environment = self._open_environment()
+        environment.attend()
+        with _View(environment) as view:
+            return _number(view.get(META, b"applied"))
+
+    def clear(self) -> None:
+        """Empty all tables in one transaction and set the applied sequence number to 0."""
+
+        def change(txn: Any, handle: Handle) -> bool:
+            for table in self._open_environment().tables:
+                txn.drop(handle.tables[table], delete=False)
+            txn.delete(b"applied", db=handle.tables[META])
+            return True
+
+        self._writable_environment().transact(change)
+
+    def sync(self) -> None:
+        """Make the index durable, so that it outlives a crash of the host until the next write."""
+        self._writable_environment().sync()
+
+    def close(self) -> None:
+        """Release the index; calling it again does nothing. The last user leaves it durable."""
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            release(environment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _open_environment(self) -> Environment:
+        if self._environment is None:
+            raise RuntimeError(f"the index in {self.path!r} is closed")
+        return self._environment
+
+    def _writable_environment(self) -> Environment:
+        if self._read_only:
+            raise InvalidError(f"the index in {self.path!r} is open for reading only")
+        return self._open_environment()
+
+
+def _number(data: bytes | None) -> int:
+    return int.from_bytes(data, "big") if data else 0
+
+
+def _seek_last(cursor: Any, prefix: bytes, start: bytes) -> bool:
+    """Go to the last key with `prefix`, and not after `start` unless that is empty."""
+    stripped = prefix.rstrip(b"\xff")
+    beyond = stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else b""
+    if start and (not beyond or start < beyond):
+        if cursor.set_range(start):
+            return bool(cursor.key() == start or cursor.prev())
+        return bool(cursor.last())
+    if beyond and cursor.set_range(beyond):
+        return bool(cursor.prev())
+    return bool(cursor.last())
