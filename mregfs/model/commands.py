@@ -116,6 +116,7 @@ class CreateArtifact(msgspec.Struct, frozen=True):
     project: ProjectName
     name: str
     type: str = "model"
+    description: str = ""
 
 
 class CreateCollection(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from mregfs.model.changes import (
     AliasSet,
     ArtifactCreated,
     Change,
+    Described,
     Unlinked,
     VersionDeleted,
     VersionLogged,
@@ -57,9 +58,12 @@ def create_artifact(state: State, command: CreateArtifact, asker: Asker) -> Deci
     del asker
     project, name = command.project, check_name(command.name, "artifact name")
     kind = check_name(command.type, "type")
+    description = check_text(command.description, "description")
     check_free(state, project, name)
     changes = with_project(state, project)
     changes.append(ArtifactCreated(str(project), name, kind))
+    if description:
+        changes.append(Described(str(project), name, None, description))
     return Decision(
         tuple(changes), {"project": str(project), "artifact": name, "type": kind, "created": True}
     )
