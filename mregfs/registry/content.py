@@ -1,0 +1,214 @@
+"""What is inside versions: their files, and the bytes of those.
+
+Decided here: what of manifests and layouts the index holds, and when it is loaded (`content.md`).
+Not decided here: which versions there are (`model.state`), how bytes are verified (`opening`). The
+vfs, the CLI and the Python API call this, from any thread.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Literal
+
+from mregfs.errors import CorruptError, InvalidError, NotFoundError
+from mregfs.model.layout import FileLayout, Layout, decode_layout, layout_key
+from mregfs.model.manifest import Manifest, decode_manifest, manifest_key
+from mregfs.model.records import VersionRecord
+from mregfs.ports import Index, ObjectStore, PackStore, View
+from mregfs.registry import rows
+from mregfs.registry.opening import Blocks, OpenContent, blocks_of
+from mregfs.registry.rows import CONTENT_TABLES, FileEntry
+
+__all__ = ["CONTENT_TABLES", "Content", "FileEntry", "OpenContent", "Verification"]
+
+Verification = Literal["first-read", "always", "commit"]
+"""When blocks are verified: at their first read in this process, at each read, or only at commit.
+Files that the kernel reads by itself (passthrough) are verified by `fsck --data`, not here."""
+
+_BATCH = 256  # entries of a directory read under one view
+
+_REMEMBERED = 4096  # files whose verified blocks are remembered; 100 GB of a file take 100 KB
+
+
+class Content:
+    """The files of all versions of a store."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        packs: PackStore,
+        index: Index,
+        *,
+        verification: Verification = "first-read",
+    ) -> None:
+        self._objects = objects
+        self._packs = packs
+        self._index = index
+        self._verification = verification
+        self._blocks: OrderedDict[tuple[str, int], Blocks] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # ---- loading
+
+    def ready(self, version: VersionRecord) -> bool:
+        """Tell whether the index has the content of a version; cheap."""
+        with self._index.read() as view:
+            return _is_ready(view, version)
+
+    def ensure(self, version: VersionRecord) -> None:
+        """Have the content of a version in the index: load it if need be, which may take a while.
+
+        Raises:
+            CorruptError: its manifest or layout is damaged or missing.
+        """
+        if not self.ready(version):
+            self.add(version, self.manifest(version), self.layout(version))
+
+    def add(self, version: VersionRecord, manifest: Manifest, layout: Layout) -> None:
+        """Put the content of a version into the index."""
+        self._index.write(
+            rows.rows_of(version.inode, version.digest, version.layout, manifest, layout)
+        )
+
+    def manifest(self, version: VersionRecord) -> Manifest:
+        """Load the manifest of a version from the store.
+
+        Raises:
+            CorruptError: it is damaged or missing.
+        """
+        return decode_manifest(self._object(manifest_key(version.digest)), version.digest)
+
+    def layout(self, version: VersionRecord) -> Layout:
+        """Load the layout of a version from the store.
+
+        Raises:
+            CorruptError: it is damaged or missing.
+        """
+        return decode_layout(self._object(layout_key(version.layout)), version.layout)
+
+    def _object(self, key: str) -> bytes:
+        try:
+            return self._objects.get(key)
+        except NotFoundError as exc:
+            raise CorruptError(f"{key} is missing from the store", "run mregfs fsck") from exc
+
+    # ---- looking
+
+    def entry(self, version: VersionRecord, position: int) -> FileEntry | None:
+        """Return what stands at a position of the manifest; 0 is the version's own directory."""
+        if position == 0:
+            return rows.ROOT
+        with self._index.read() as view:
+            return _entry(view, version.inode, position)
+
+    def find(self, version: VersionRecord, parent: int, name: str) -> FileEntry | None:
+        """Return what is called `name` in the directory at position `parent`, or None."""
+        key = rows.name_key(version.inode, parent, name.encode())
+        if len(key) > 263:  # longer than any name; LMDB would refuse the key
+            return None
+        with self._index.read() as view:
+            row = view.get("entry_name", key)
+        return None if row is None else rows.parse_entry(parent, name, row)
+
+    def find_path(self, version: VersionRecord, path: str) -> FileEntry | None:
+        """Return what is at a path below the version, without following symlinks; or None."""
+        entry: FileEntry | None = rows.ROOT
+        for name in path.split("/"):
+            if name in ("", "."):
+                continue
+            if entry is None or entry.kind != "directory":
+                return None
+            entry = self.find(version, entry.position, name)
+        return entry
+
+    def children(self, version: VersionRecord, parent: int, start: str = "") -> Iterator[FileEntry]:
+        """Yield what is in a directory, by name, from the first name >= `start`.
+
+        Lazy; no view is held while the consumer has an entry.
+        """
+        prefix = rows.name_key(version.inode, parent, b"")
+        key = prefix + start.encode()
+        while True:
+            with self._index.read() as view:
+                found = []
+                for row_key, row in view.scan("entry_name", prefix, key):
+                    found.append(rows.parse_entry(parent, row_key[8:].decode(), row))
+                    if len(found) == _BATCH:
+                        break
+            yield from found
+            if len(found) < _BATCH:
+                return
+            key = prefix + found[-1].name.encode() + b"\0"
+
+    def walk(self, version: VersionRecord, position: int = 0) -> Iterator[tuple[str, FileEntry]]:
+        """Yield (path, entry) of all that is below a directory, in the manifest's order."""
+        for entry in self.children(version, position):
+            yield entry.name, entry
+            if entry.kind == "directory":
+                for path, below in self.walk(version, entry.position):
+                    yield f"{entry.name}/{path}", below
+
+    def path(self, version: VersionRecord, position: int) -> str:
+        """Return the path of a position below the version."""
+        names: list[str] = []
+        with self._index.read() as view:
+            while position:
+                row = view.get("entry", rows.pack_inode(version.inode + position))
+                if row is None:
+                    break
+                position, name = rows.parse_name(row)
+                names.append(name)
+        return "/".join(reversed(names))
+
+    # ---- reading
+
+    def open(self, version: VersionRecord, position: int) -> OpenContent:
+        """Open a file for reading.
+
+        Raises:
+            NotFoundError: there is no such position, or the content is not loaded (`ensure`).
+            InvalidError: it is no file.
+        """
+        key = rows.pack_inode(version.inode + position)
+        place = (version.layout, position)
+        with self._index.read() as view:
+            entry = _entry(view, version.inode, position) if position else rows.ROOT
+            row = view.get("layout", key)
+            blocks = None if row is None or row[0] == 0 else self._blocks.get(place)
+            digests = b"" if blocks is not None else view.get("blocks", key) or b""
+        if entry is None:
+            raise NotFoundError(f"v{version.number} has nothing at position {position}")
+        if row is None:
+            raise InvalidError(f"{entry.name!r} is a {entry.kind}, not a file")
+        layout = rows.parse_layout(row)
+        if layout.inline is None and self._verification != "commit" and blocks is None:
+            blocks = self._remember(place, entry, digests)
+        return OpenContent(entry.name, layout, self._packs, blocks)
+
+    def file_layout(self, view: View, inode: int) -> FileLayout | None:
+        """Return where the bytes of the file with this inode are (no blocks, no chunks)."""
+        row = view.get("layout", rows.pack_inode(inode))
+        return None if row is None else rows.parse_layout(row)
+
+    def _remember(self, place: tuple[str, int], entry: FileEntry, digests: bytes) -> Blocks:
+        forget = self._verification == "always"
+        blocks = blocks_of(repr(entry.name), entry.size, digests, entry.digest, forget=forget)
+        with self._lock:
+            blocks = self._blocks.setdefault(place, blocks)
+            while len(self._blocks) > _REMEMBERED:
+                self._blocks.popitem(last=False)
+        return blocks
+
+
+def _is_ready(view: View, version: VersionRecord) -> bool:
+    row = view.get("content", rows.pack_inode(version.inode))
+    return row is not None and rows.parse_content(row) == (version.digest, version.layout)
+
+
+def _entry(view: View, version: int, position: int) -> FileEntry | None:
+    row = view.get("entry", rows.pack_inode(version + position))
+    if row is None:
+        return None
+    parent, name = rows.parse_name(row)
+    row = view.get("entry_name", rows.name_key(version, parent, name.encode()))
+    return None if row is None else rows.parse_entry(parent, name, row)

@@ -1,0 +1,204 @@
+"""An open file of a version: reading its bytes, wherever they are, and never wrong ones.
+
+Decided here: how a range is put together from packs, and which blocks are verified when. Not
+decided here: where the bytes are (`content`), how the kernel gets them (`vfs`). `content` makes
+these; whoever reads files uses them, from any thread.
+"""
+
+import logging
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from threading import Lock
+from typing import Self
+
+from mregfs.errors import CorruptError, NotFoundError
+from mregfs.model.digest import BLOCK, DIGEST_SIZE, block_count, block_digest
+from mregfs.model.layout import Extent, FileLayout
+from mregfs.ports import PackFile, PackStore
+
+__all__ = ["Blocks", "OpenContent"]
+
+log = logging.getLogger(__name__)
+
+
+class Blocks:
+    """The digests of a file's blocks, and which of them this process has verified.
+
+    Args:
+        digests: joined.
+        forget: True when a block is verified at each read.
+    """
+
+    __slots__ = ("_digests", "_forget", "_verified", "complete", "name")
+
+    def __init__(self, name: str, digests: bytes, *, forget: bool = False) -> None:
+        self.name = name
+        self._digests = digests
+        self._verified = bytearray(len(digests) // DIGEST_SIZE)
+        self._forget = forget
+        self.complete = False
+
+    def verified(self, first: int, last: int) -> bool:
+        """Tell whether all blocks from `first` to `last` have been verified."""
+        return self.complete or 0 not in self._verified[first : last + 1]
+
+    def verify(self, first: int, data: bytes) -> None:
+        """Verify the blocks from `first` on whose bytes `data` is.
+
+        Raises:
+            CorruptError: a block has another digest than when it was committed.
+        """
+        with memoryview(data) as view:
+            for start in range(0, max(len(data), 1), BLOCK):
+                number = first + start // BLOCK
+                if self._verified[number]:
+                    continue
+                expected = self._digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
+                found = block_digest(view[start : start + BLOCK])
+                if found != expected:
+                    log.error(
+                        "%s is damaged: block %d has digest %s, not %s",
+                        self.name,
+                        number,
+                        found.hex(),
+                        expected.hex(),
+                    )
+                    raise CorruptError(
+                        f"{self.name} is damaged at byte {number * BLOCK}",
+                        "see what else is: mregfs fsck --data",
+                    )
+                if not self._forget:
+                    self._verified[number] = 1
+        self.complete = 0 not in self._verified
+
+
+class OpenContent:
+    """One file of a version, open for reading. Close it when done; use it from any thread."""
+
+    def __init__(
+        self, name: str, layout: FileLayout, packs: PackStore, blocks: Blocks | None
+    ) -> None:
+        self.size = layout.size
+        self._name = name
+        self._inline = layout.inline
+        self._extents = _coalesced(layout.extents)
+        self._starts = [0, *accumulate(extent.length for extent in self._extents)]
+        self._packs = packs
+        self._blocks = blocks
+        self._open: dict[str, PackFile] = {}
+        self._lock = Lock()
+
+    @property
+    def read_path(self) -> str:
+        """`inline`, `passthrough-able` (one whole pack: see `backing`) or `extents`."""
+        if self._inline is not None:
+            return "inline"
+        return "passthrough-able" if self.backing() >= 0 else "extents"
+
+    def backing(self) -> int:
+        """Return a descriptor of the one pack that is the whole file, or -1.
+
+        It is valid until `close`.
+
+        Raises:
+            CorruptError: the pack is missing.
+        """
+        if self._inline is not None or len(self._extents) != 1 or self._extents[0].offset:
+            return -1
+        pack = self._pack(self._extents[0].pack)
+        return pack.fileno() if pack.size == self.size else -1
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes at `offset`; fewer only at the end of the file.
+
+        Raises:
+            CorruptError: the bytes are not those that were committed.
+        """
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        if self._inline is not None:
+            return self._inline[offset:end]
+        blocks = self._blocks
+        if blocks is None:
+            return self._gather(offset, end)
+        first, last = offset // BLOCK, (end - 1) // BLOCK
+        if blocks.verified(first, last):
+            return self._gather(offset, end)
+        start = first * BLOCK
+        data = self._gather(start, min((last + 1) * BLOCK, self.size))
+        blocks.verify(first, data)
+        if offset == start and len(data) == end - start:
+            return data
+        return data[offset - start : end - start]
+
+    def close(self) -> None:
+        """Let go of the packs."""
+        with self._lock:
+            packs, self._open = self._open, {}
+        for pack in packs.values():
+            pack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _gather(self, start: int, end: int) -> bytes:
+        pieces = []
+        number = bisect_right(self._starts, start) - 1
+        while start < end:
+            extent = self._extents[number]
+            skip = start - self._starts[number]
+            wanted = min(end - start, extent.length - skip)
+            piece = self._pack(extent.pack).read(extent.offset + skip, wanted)
+            if len(piece) != wanted:
+                log.error("%s is damaged: pack %s is too short", self._name, extent.pack)
+                raise CorruptError(
+                    f"{self._name} is damaged: pack {extent.pack} is too short",
+                    "see what else is: mregfs fsck --data",
+                )
+            pieces.append(piece)
+            start += wanted
+            number += 1
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _pack(self, pack: str) -> PackFile:
+        found = self._open.get(pack)
+        if found is not None:
+            return found
+        try:
+            opened = self._packs.open(pack)
+        except NotFoundError as exc:
+            log.error("%s is damaged: there is no pack %s", self._name, pack)
+            raise CorruptError(
+                f"{self._name} is damaged: there is no pack {pack}",
+                "see what else is missing: mregfs fsck",
+            ) from exc
+        with self._lock:
+            found = self._open.setdefault(pack, opened)
+        if found is not opened:
+            opened.close()
+        return found
+
+
+def _coalesced(extents: Sequence[Extent]) -> list[Extent]:
+    """Join extents that follow each other in one pack, so that each run is one read."""
+    joined: list[Extent] = []
+    for extent in extents:
+        last = joined[-1] if joined else None
+        if last and last.pack == extent.pack and last.offset + last.length == extent.offset:
+            joined[-1] = Extent(last.pack, last.offset, last.length + extent.length)
+        else:
+            joined.append(extent)
+    return joined
+
+
+def blocks_of(name: str, size: int, blocks: bytes, digest: bytes, *, forget: bool) -> Blocks:
+    """Return what the blocks of a file are verified with; a file of one block has no list."""
+    digests = blocks or digest
+    if len(digests) != DIGEST_SIZE * block_count(size):
+        raise CorruptError(f"{name} has {len(digests)} bytes of digests", "run mregfs reindex")
+    return Blocks(name, digests, forget=forget)
