@@ -18,8 +18,9 @@ from mregfs.errors import (
 )
 from mregfs.model import commands
 from mregfs.model.names import LATEST, NEXT, ProjectName, check_alias, parse_number
+from mregfs.model.phrases import link_command
 from mregfs.model.records import ArtifactRecord, CollectionRecord
-from mregfs.model.reference import Location, parse_path
+from mregfs.model.reference import Location
 from mregfs.model.state import State
 from mregfs.ports import Caller, Index
 from mregfs.vfs.tree import Node, NodeKind, Tree
@@ -92,41 +93,14 @@ class Gestures:
         """
         if parent.kind is not NodeKind.OWNER:
             raise self._refuse_new(parent, "a symbolic link")
-        assert parent.owner is not None
-        own = self.location(parent)
-        if parse_number(name) is not None or name in (NEXT, LATEST):
-            if isinstance(parent.owner, CollectionRecord) and name == NEXT:
-                return [commands.LinkVersion(self._source(parent, target, caller), own)]
+        is_collection = isinstance(parent.owner, CollectionRecord)
+        if parse_number(name) is not None or name == LATEST or (name == NEXT and not is_collection):
             raise ForbiddenError(
                 f"{name!r} is given by the registry itself",
                 "make a symlink under an alias's name, such as 'production'",
             )
-        alias = Location(own.project, own.name, own.kind, alias=check_alias(name))
-        source = self._source(parent, target, caller)
-        if (source.project, source.name) == (own.project, own.name):
-            return [commands.MoveAlias(alias, source)]
-        return [commands.LinkVersion(source, alias)]
-
-    def _source(self, directory: Node, target: str, caller: Caller) -> Location:
-        path = self.strip(target, caller)
-        if not path.startswith("/"):
-            base = [] if path != target else self._tree.path(directory).split("/")
-            parts: list[str] = base
-            for part in path.split("/"):
-                if part == "..":
-                    if not parts:
-                        break
-                    parts.pop()
-                elif part not in ("", "."):
-                    parts.append(part)
-            else:
-                location = parse_path("/".join(parts), self._project)
-                if not location.is_owner:
-                    return location
-        raise InvalidError(
-            f"{target!r} is not a version of this mount",
-            "point the symlink at a version, as in 'v3' or '../../artifacts/NAME/v3'",
-        )
+        place = f"{self._tree.path(parent)}/{name}"
+        return [link_command(target, place, self._project, strip=lambda p: self.strip(p, caller))]
 
     # ---- rename
 
