@@ -10,9 +10,11 @@ Errors are those of `mregfs.errors`; no driver's exception leaves an adapter.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, NewType, Protocol
+from typing import NewType, Protocol
 
 import msgspec
+
+from mregfs.model.state import Put
 
 __all__ = [
     "DRAFT_BIT",
@@ -26,12 +28,12 @@ __all__ = [
     "Inode",
     "Intake",
     "IntakeEntry",
+    "LogPosition",
     "ObjectStore",
     "OpenFile",
     "PackFile",
     "PackStore",
     "Put",
-    "LogPosition",
     "View",
 ]
 
@@ -46,14 +48,6 @@ Clock = Callable[[], int]
 
 
 # ---- the index -------------------------------------------------------------------------------
-
-
-class Put(NamedTuple):
-    """One change of the index: store `value` under `key` of `table`, or delete it when None."""
-
-    table: str
-    key: bytes
-    value: bytes | None
 
 
 class View(Protocol):
@@ -78,7 +72,7 @@ class Index(Protocol):
     """The index of one store on this host. Deletable: replay of the log rebuilds it."""
 
     def read(self) -> AbstractContextManager[View]:
-        """Open a consistent view; cheap (microseconds). Hold it briefly and never across `await`."""
+        """Open a consistent view; microseconds. Hold it briefly and never across `await`."""
         ...
 
     def write(
@@ -126,7 +120,7 @@ class ObjectStore(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> None:
-        """Store `data` under `key`, durably, only if the key does not exist: exactly one caller wins.
+        """Store `data` under `key`, durably, only if it does not exist: exactly one caller wins.
 
         A reader sees the whole object or none. On return the object survives a power cut.
 
@@ -234,8 +228,16 @@ class Intake(Protocol):
         """
         ...
 
+    def recover(self, committed: Callable[[str, int], bool]) -> None:
+        """Finish or undo what commits did that ended in a crash, on this directory or another.
+
+        `committed` says of a layout's id, and the log's head when that commit began, whether the
+        log has a version with it.
+        """
+        ...
+
     def seal(self, paths: Sequence[str]) -> None:
-        """Make sure that nobody can change these files any more: lease, write bits, links.
+        """Make sure that nobody can change these large files unseen, so that they may be adopted.
 
         Raises:
             ConflictError: files are open for writing or mapped writable somewhere; all are named.
@@ -246,8 +248,27 @@ class Intake(Protocol):
         """Return a read-only descriptor of a sealed file, owned by the intake."""
         ...
 
+    def read(self, path: str) -> bytes:
+        """Return the whole of a small file, which need not be sealed.
+
+        Raises:
+            ConflictError: it is open for writing somewhere, or changed since `scan`.
+        """
+        ...
+
+    def announce(self, layout: str, since: int, adoptions: Mapping[str, str]) -> None:
+        """Write down what is about to be adopted (path to pack), so that a crash can be undone.
+
+        Takes away the write bits of those files. Called once, before the first `adopt`; `layout`
+        and `since` are what `recover` asks about.
+        """
+        ...
+
     def adopt(self, path: str, pack: str) -> bool:
-        """Make a sealed file the pack `pack`; True when no file data was copied."""
+        """Make a sealed file the pack `pack` as well; True when no file data was copied.
+
+        The directory keeps the file until `release`.
+        """
         ...
 
     def verify(self) -> None:

@@ -34,8 +34,8 @@ from mregfs.model.changes import (
 from mregfs.model.commands import Asker, Command
 from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decide
 from mregfs.model.state import State
-from mregfs.ports import Clock, Index, ObjectStore, View
-from mregfs.registry.replay import Changes, Head, Progress, Replay, read_head
+from mregfs.ports import Clock, Index, ObjectStore, Put, View
+from mregfs.registry.replay import Head, Progress, Replay, read_head
 
 __all__ = ["Log", "Receipt"]
 
@@ -325,7 +325,7 @@ class Log:
             "the change may have been made: look (mregfs history) before trying again",
         )
 
-    def _apply(self, entry: Entry, data: bytes, puts: Changes, expected: int) -> None:
+    def _apply(self, entry: Entry, data: bytes, puts: Sequence[Put], expected: int) -> None:
         try:
             self._replay.applied(Head.of(entry, data), puts, expected)
         except MregfsError as exc:

@@ -25,15 +25,12 @@ from mregfs.model.rules import Overlay, apply_entry
 from mregfs.model.state import STATE_TABLES
 from mregfs.ports import Index, ObjectStore, Put, View
 
-__all__ = ["Changes", "Head", "Progress", "Replay", "entry_digest", "read_head"]
+__all__ = ["Head", "Progress", "Replay", "entry_digest", "read_head"]
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with the entries done and their total."""
-
-Changes = Iterable[tuple[str, bytes, bytes | None]]
-"""What applying an entry gives: table, key, value or None."""
 
 NO_DIGEST = "0" * 64
 """What the first entry has as digest of the entry before."""
@@ -130,15 +127,13 @@ class Replay:
             digest = entry_digest(data)
             yield entry
 
-    def applied(self, head: Head, puts: Changes, expected: int) -> None:
+    def applied(self, head: Head, puts: Iterable[Put], expected: int) -> None:
         """Put an entry that was just appended into the index.
 
         When another process was faster, or the index cannot be written, the next `catch_up` finds
         all as it must be: the entry is in the log.
         """
-        changes = [Put(*put) for put in puts]
-        changes.append(head.put())
-        self._index.write(changes, expected=expected, applied=head.sequence)
+        self._index.write([*puts, head.put()], expected=expected, applied=head.sequence)
 
     def rebuild(self, progress: Progress | None = None) -> int:
         """Empty the index and fill it again from checkpoint and log."""
