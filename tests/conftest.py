@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +23,13 @@ settings.register_profile(
     "deep", settings.get_profile("default"), derandomize=False, max_examples=5000
 )
 settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that turns passthrough off in every daemon that the tests start."""
+    parser.addoption(
+        "--no-passthrough", action="store_true", help="mount without kernel passthrough"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,3 +75,16 @@ def expected_warnings() -> Iterator[ExpectedWarnings]:
     logger.removeHandler(handler)
     unexpected = handler.unexpected()
     assert [] == unexpected
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Poll a condition until it holds; fail the test when it does not within `timeout` seconds."""
+    return poll
+
+
+def poll(condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain until {what}"
+        time.sleep(0.005)

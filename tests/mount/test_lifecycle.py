@@ -1,0 +1,367 @@
+"""How a mount begins and ends: by signals, by umount, by force, at boot, for an ordinary user."""
+
+import errno
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def mount(registry_mount):
+    """A mount with one version and one collection."""
+    registry_mount.commit("mnist", {"config.json": b'{"number": 0}', "weights": b"w" * 3_000_000})
+    registry_mount.control("ln -sf artifacts/mnist/v0 collections/classifier/production")
+    return registry_mount
+
+
+def is_whole(mount) -> bool:
+    config = mount.path / "collections/classifier/production/config.json"
+    return json.loads(config.read_text()) == {"number": 0}
+
+
+# ---- the ends of a mount
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_daemon_cleanly(mount, number) -> None:
+    """SIGTERM and SIGINT unmount and exit 0; all is there at the next mount."""
+    mount.daemon.send_signal(number)
+    assert 0 == mount.daemon.wait(20)
+    mount.daemon = None
+    assert not mount.mounted()
+    mount.start()
+    assert is_whole(mount)
+
+
+@pytest.mark.parametrize("command", ["mregfs umount {}", "umount {}", "fusermount3 -u {}"])
+def test_unmounting_ends_the_daemon(mount, command) -> None:
+    """However it is unmounted, the daemon exits 0."""
+    mount.run(*command.format(mount.path).split(), cwd="/")
+    assert 0 == mount.daemon.wait(20)
+    mount.daemon = None
+    assert not mount.mounted()
+
+
+def test_a_busy_mount_is_not_unmounted(mount) -> None:
+    """`mregfs umount` while a file is open says so; the mount stays."""
+    with (mount.path / "artifacts/mnist/v0/weights").open("rb") as file:
+        refused = mount.cli("umount", mount.path, check=False)
+        assert 8 == refused.returncode
+        assert 1 == len(refused.stderr.splitlines())
+        assert b"w" == file.read(1)
+    assert mount.answers()
+    mount.cli("umount", mount.path)
+    assert 0 == mount.daemon.wait(20)
+    mount.daemon = None
+
+
+def test_a_killed_daemon_leaves_what_was_acknowledged(mount) -> None:
+    """After SIGKILL the mount is dead; the next one cleans up, and has every commit and draft."""
+    mount.draft("run-1", {"half": b"written"})
+    mount.kill()
+    with pytest.raises(OSError) as caught:
+        os.statvfs(mount.path)
+    assert errno.ENOTCONN == caught.value.errno
+    mount.start()
+    assert is_whole(mount)
+    assert b"written" == (mount.path / "staging/run-1/half").read_bytes()
+    assert mount.control("commit run-1 mnist")["ok"]
+    table = Path("/proc/self/mounts").read_text()
+    assert 1 == table.count(f" {mount.path} ")
+
+
+def test_open_files_survive_a_killed_daemon(mount, passthrough) -> None:
+    """Under passthrough the kernel reads the backing file itself, also without a daemon."""
+    path = mount.path / "artifacts/mnist/v0/weights"
+    if not passthrough or os.getxattr(path, "user.mregfs.read_path") != b"passthrough":
+        pytest.skip("read through the daemon here")
+    with path.open("rb") as file:
+        mount.kill()
+        assert b"w" * 3_000_000 == file.read()
+    mount.start()
+
+
+def test_a_kill_during_moves_loses_none_that_was_answered(mount) -> None:
+    """Moves that were acknowledged before a SIGKILL are there after the next mount."""
+    mount.commit("mnist", {"config.json": b'{"number": 1}'})
+    control = os.open(mount.path / ".mregfs/control", os.O_WRONLY)
+    for number in range(30):
+        os.write(control, f"ln -sf artifacts/mnist/v{number % 2} collections/c{number}/p".encode())
+    mount.kill()
+    with pytest.raises(OSError, match="not connected"):
+        os.write(control, b"mkdir collections/never")
+    with pytest.raises(OSError, match="not connected"):
+        os.close(control)
+    mount.start()
+    for number in range(30):
+        links = os.listdir(mount.path / f"collections/c{number}")
+        assert ["latest", "p", "v0"] == sorted(links)
+
+
+def test_a_mount_in_the_background_answers_at_once(make_mount) -> None:
+    """`mregfs mount` returns when the mount is usable, and leaves a daemon behind."""
+    mount = make_mount()
+    mount.init()
+    mount.cli("mount", mount.store, mount.path, "--log-file", mount.log)
+    try:
+        assert mount.answers()
+        mount.sh("mkdir collections/works")
+    finally:
+        mount.cli("umount", mount.path)
+    assert not mount.mounted()
+
+
+# ---- what a mount can be asked to be
+
+
+def test_a_read_only_mount_changes_nothing(mount) -> None:
+    """Every change through a read-only mount is EROFS; reading and following work."""
+    mount.stop()
+    mount.options = ("--read-only",)
+    mount.start()
+    assert is_whole(mount)
+    for command in (
+        "echo 'mkdir collections/c' > .mregfs/control",
+        "mkdir staging/d",
+        "mkdir collections/c",
+        "ln -sfn v0 collections/classifier/production",
+        "rm collections/classifier/production",
+        "touch artifacts/mnist/v0/config.json",
+    ):
+        done = mount.sh(command, check=False)
+        assert "Read-only file system" in done.stderr, (command, done.stderr)
+    assert is_whole(mount)
+
+
+def test_two_mounts_of_one_store_see_each_other(mount, make_mount, wait_until) -> None:
+    """A move through one mount is seen through another mount of the same store."""
+    other = make_mount("other")
+    other.path.mkdir()
+    other.store = mount.store
+    other.start()
+    assert is_whole(other)
+    mount.commit("mnist", {"config.json": b'{"number": 1}'})
+    mount.sh("ln -sfn ../../artifacts/mnist/v1 collections/classifier/production")
+    assert "v1" == os.readlink(other.path / "collections/classifier/production")
+    config = other.path / "collections/classifier/production/config.json"
+    wait_until(lambda: json.loads(config.read_text()) == {"number": 1}, "it is seen", timeout=2)
+    other.sh("ln -sfn v0 collections/classifier/production")
+    assert is_whole(mount)
+
+
+def test_another_project_is_another_tree(mount) -> None:
+    """`--project` mounts another project; both see the other below projects/."""
+    mount.stop()
+    mount.options = ("--project", "team/vision")
+    mount.start()
+    assert [] == os.listdir(mount.path / "artifacts")
+    mount.commit("seen", {"a": b"1"})
+    assert b"1" == (mount.path / "projects/team/vision/artifacts/seen/v0/a").read_bytes()
+    other = mount.path / "projects/default/default/artifacts/mnist/v0/config.json"
+    assert b'{"number": 0}' == other.read_bytes()
+    mount.sh("ln -sfn ../../projects/default/default/artifacts/mnist/v0 artifacts/seen/x || true")
+    mount.control("ln -sf default/default/mnist:v0 collections/mixed/production")
+    mixed = mount.path / "collections/mixed/production/config.json"
+    assert b'{"number": 0}' == mixed.read_bytes()
+
+
+def test_the_figures_are_those_of_the_disk(mount) -> None:
+    """`df` shows the size and the free space of the file system that the store is on."""
+    ours, disk = os.statvfs(mount.path), os.statvfs(mount.store)
+    assert (disk.f_blocks * disk.f_frsize) == (ours.f_blocks * ours.f_frsize)
+    assert abs(disk.f_bavail * disk.f_frsize - ours.f_bavail * ours.f_frsize) < 1 << 30
+
+
+def test_the_index_can_be_thrown_away(mount) -> None:
+    """Without its index the store is the same at the next mount; inode numbers stay."""
+    before = mount.sh("find . -path ./staging -prune -o -printf '%i %p %l\\n' | sort").stdout
+    mount.stop()
+    mount.cli("reindex")
+    mount.start()
+    assert (
+        before == mount.sh("find . -path ./staging -prune -o -printf '%i %p %l\\n' | sort").stdout
+    )
+
+
+# ---- at boot
+
+
+def test_systemd_is_told_when_the_mount_answers(make_mount, tmp_path) -> None:
+    """READY=1 arrives on the notify socket when the mount is usable, STOPPING=1 at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(20)
+        mount = make_mount(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        mount.init()
+        mount.start()
+        assert b"READY=1" in listener.recv(4096)
+        mount.stop()
+        assert b"STOPPING=1" in listener.recv(4096)
+
+
+@pytest.mark.parametrize("kind", ["mregfs", "fuse.mregfs"])
+def test_the_helper_of_mount_8_mounts(make_mount, kind) -> None:
+    """`mount.mregfs SOURCE MOUNTPOINT -o …`, as mount(8) calls it for a line of /etc/fstab."""
+    mount = make_mount()
+    mount.init()
+    options = "rw,_netdev,nofail,noatime,x-systemd.automount,allow_other"
+    mount.run("mount.mregfs", mount.store, mount.path, "-o", options, "-t", kind)
+    try:
+        assert mount.answers()
+        assert not mount.status()["read_only"]
+    finally:
+        mount.run("umount", mount.path, cwd="/")
+    refused = mount.run("mount.mregfs", mount.store, mount.path, "-o", "frobnicate", check=False)
+    assert (32, False) == (refused.returncode, mount.mounted())
+    assert "frobnicate" in refused.stderr
+    mount.run("mount.mregfs", mount.store, mount.path, "-s", "-o", "frobnicate,ro")
+    try:
+        assert mount.status()["read_only"]
+    finally:
+        mount.run("umount", mount.path, cwd="/")
+
+
+def test_fstab_needs_no_helper_in_sbin(make_mount) -> None:
+    """`mount -t fuse mount.mregfs#STORE MOUNTPOINT` works as soon as the program is in the path."""
+    mount = make_mount()
+    mount.init()
+    mount.run("/sbin/mount.fuse3", f"mount.mregfs#{mount.store}", mount.path, "-o", "rw,nofail")
+    try:
+        assert mount.answers()
+    finally:
+        mount.run("umount", mount.path, cwd="/")
+
+
+# ---- an ordinary user
+
+
+@pytest.fixture
+def unprivileged(make_mount, passthrough) -> Iterator:
+    """A mount that belongs to nobody, by fusermount3."""
+    if shutil.which("fusermount3") is None or shutil.which("setpriv") is None:
+        pytest.skip("fusermount3 or setpriv is not installed")
+    runner = ("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
+    probe = [*runner, sys.executable, "-c", "import mregfs, pyfuse3"]
+    if subprocess.run(probe, capture_output=True, check=False, cwd="/").returncode:
+        pytest.skip("nobody cannot run this Python")
+    directory = Path(tempfile.mkdtemp(prefix="mregfs-test-", dir="/tmp"))
+    directory.chmod(0o755)
+    mount = make_mount(
+        "unprivileged", runner=runner, environment={"HOME": str(directory), "USER": "nobody"}
+    )
+    mount.path, mount.store = directory / "mnt", directory / "store"
+    mount.environment |= {"MREGFS_STORE": str(mount.store), "MREGFS_MOUNT": str(mount.path)}
+    os.chown(directory, NOBODY.pw_uid, NOBODY.pw_gid)
+    mount.path.mkdir()
+    os.chown(mount.path, NOBODY.pw_uid, NOBODY.pw_gid)
+    mount.run(sys.executable, "-m", "mregfs", "init", mount.store, cwd=directory)
+    yield mount
+    mount.clear()
+    shutil.rmtree(directory)
+
+
+def test_an_ordinary_user_mounts(unprivileged) -> None:
+    """Without root: fusermount3 mounts, reads go through the daemon, all gestures work."""
+    # Nobody but the user sees into the mount, not even root: so everything is run as the user.
+    mount = unprivileged
+    mregfs = (sys.executable, "-m", "mregfs")
+    mount.run(*mregfs, "mount", mount.store, mount.path, "--log-file", mount.store / "../log")
+    try:
+        mount.run("mkdir", mount.path / "staging/run-1", cwd="/")
+        mount.run("cp", "/etc/passwd", mount.path / "staging/run-1/file", cwd="/")
+        script = f"cd {mount.path} && echo 'commit run-1 mnist --alias best' > .mregfs/control"
+        mount.run("sh", "-c", script, cwd="/")
+        mount.run("cmp", "/etc/passwd", mount.path / "artifacts/mnist/best/file", cwd="/")
+        status = json.loads(mount.run("cat", mount.path / ".mregfs/status", cwd="/").stdout)
+        assert not status["passthrough"]["available"]
+        assert status["passthrough"]["reason"]
+        with pytest.raises(PermissionError):
+            os.listdir(mount.path)
+    finally:
+        mount.run(*mregfs, "umount", mount.path, cwd="/")
+    assert not mount.mounted()
+
+
+# ---- what can go wrong when mounting
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert 0 != done.returncode
+    lines = done.stderr.splitlines()
+    assert 1 == len(lines), done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_wrong_mounts_say_what_to_do(make_mount, tmp_path) -> None:
+    """One clear line for each: no store, no directory, not empty, newer format, taken."""
+    mount = make_mount()
+    mount.init()
+    nowhere = one_line(mount.cli("mount", mount.store, tmp_path / "missing", check=False))
+    assert str(tmp_path / "missing") in nowhere
+    (tmp_path / "plain").mkdir()
+    assert "mregfs init" in one_line(
+        mount.cli("mount", tmp_path / "plain", mount.path, check=False)
+    )
+    (tmp_path / "file").write_text("")
+    assert "file" in one_line(mount.cli("mount", mount.store, tmp_path / "file", check=False))
+    mount.start()
+    assert str(mount.path) in one_line(mount.cli("mount", mount.store, mount.path, check=False))
+    assert mount.answers()
+    mount.stop()
+    description = json.loads((mount.store / "store.json").read_text())
+    number = next(key for key, value in description.items() if isinstance(value, int))
+    newer = {**description, number: 999}
+    (mount.store / "store.json").chmod(0o644)
+    (mount.store / "store.json").write_text(json.dumps(newer))
+    assert "999" in one_line(mount.cli("mount", mount.store, mount.path, check=False))
+    assert not mount.mounted()
+
+
+def test_without_dev_fuse_it_says_so(make_mount) -> None:
+    """On a host or in a container without /dev/fuse: one line that says how to get it."""
+    mount = make_mount()
+    mount.init()
+    mregfs = f"{sys.executable} -m mregfs mount {mount.store} {mount.path}"
+    hidden = "mount -t tmpfs none /dev && : > /dev/null"
+    done = mount.run("unshare", "-m", "sh", "-c", f"{hidden}; {mregfs}", check=False)
+    assert "/dev/fuse" in one_line(done)
+
+
+def test_a_full_disk_changes_nothing(make_mount, tmp_path) -> None:
+    """On a full disk drafts and commands get ENOSPC; what was there stays."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", small], check=True)
+    try:
+        mount = make_mount()
+        mount.store = small / "store"
+        mount.environment["MREGFS_STORE"] = str(mount.store)
+        mount.environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+        mount.init()
+        mount.start()
+        mount.commit("mnist", {"config.json": b'{"number": 0}'})
+        mount.sh("mkdir staging/big")
+        done = mount.sh("head -c 64M /dev/zero > staging/big/file", check=False)
+        assert "No space left" in done.stderr
+        mount.expect_log("No space|ENOSPC")
+        refused = [mount.control(f"describe mnist:v0 {n}{'d' * 9000}") for n in range(20)]
+        assert (False, errno.ENOSPC) == (refused[-1]["ok"], refused[-1]["errno"])
+        assert b'{"number": 0}' == (mount.path / "artifacts/mnist/v0/config.json").read_bytes()
+        mount.sh("rm -r staging/big")
+        mount.commit("mnist", {"config.json": b'{"number": 1}'})
+        mount.stop()
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
