@@ -1,12 +1,14 @@
 """Talks to the control file of a live mount: command lines out, JSON back.
 
 Decided here: how a reply or its failure comes back as results or as an error of ours. Not decided
-here: what is written (`session`, `intake`), what it means (`model.grammar`, in the daemon). A change
-that goes this way is seen through the mount when the call returns.
+here: what is written (`session`, `intake`), what it means (`model.grammar`, in the daemon). A
+change that goes this way is seen through the mount when the call returns.
 """
 
 import errno
 import os
+from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -16,8 +18,14 @@ from mregfs.cli.place import Mount
 
 __all__ = ["MountGoneError", "transact"]
 
-_MOST = 64 << 20
-"""Bytes of a reply that are read at most: that of a transaction is a few hundred bytes."""
+MAX_WRITE = 1 << 20
+"""Bytes: a longer write(2) reaches the daemon in pieces, and one write is one transaction."""
+
+MAX_REPLY = 64 << 20
+"""Bytes; the reply to a transaction has a few hundred."""
+
+TICK = 0.1
+"""Seconds between two calls of `waiting`."""
 
 
 class MountGoneError(Exception):
@@ -34,34 +42,67 @@ class _Reply(msgspec.Struct):
     hint: str = ""
 
 
-def transact(mount: Mount, script: str) -> list[dict[str, Any]]:
+class _Exchange(Thread):
+    """Writes and reads in a thread of its own.
+
+    A system call into FUSE ends early only when its process does: so that Ctrl-C ends a commit that
+    takes long, and a mount that hangs, the main thread only waits.
+    """
+
+    def __init__(self, descriptor: int, data: bytes) -> None:
+        super().__init__(daemon=True)
+        self._descriptor = descriptor
+        self._data = data
+        self.reply = bytearray()
+        self.error: OSError | None = None
+
+    def run(self) -> None:
+        """Write the command, and read the reply to its end."""
+        try:
+            os.write(self._descriptor, self._data)
+            while len(self.reply) <= MAX_REPLY and (piece := os.read(self._descriptor, 1 << 20)):
+                self.reply += piece
+        except OSError as exc:
+            self.error = exc
+        finally:
+            os.close(self._descriptor)
+
+
+def transact(
+    mount: Mount, script: str, waiting: Callable[[], None] | None = None
+) -> list[dict[str, Any]]:
     """Run a script as one transaction through a mount, and return one result per command.
+
+    Args:
+        mount: it is the mount's own project that names without a project are in.
+        script: lines of the control file's grammar.
+        waiting: called again and again while there is no answer.
 
     Raises:
         MountGoneError: the mount takes no commands (dead, read-only, not ours to write).
         MregfsError: what the registry answered; nothing changed.
     """
+    data = script.encode()
+    if len(data) > MAX_WRITE:
+        raise errors.InvalidError(
+            f"the command takes {len(data)} bytes", f"use at most {MAX_WRITE}; put more into a file"
+        )
     try:
         descriptor = os.open(f"{mount.point}/.mregfs/control", os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
-        raise MountGoneError(str(exc)) from exc
-    try:
-        data = script.encode()
-        if os.write(descriptor, data) != len(data):
-            raise errors.InvalidError("the command is too long", "split it into several")
-        reply = bytearray()
-        while piece := os.read(descriptor, 1 << 20):
-            reply += piece
-            if len(reply) > _MOST:
-                raise errors.UnavailableError(f"{mount.point!r} gave a reply without an end")
-    except OSError as exc:
+        raise MountGoneError(exc.strerror) from exc
+    exchange = _Exchange(descriptor, data)
+    exchange.start()
+    while exchange.is_alive():
+        exchange.join(TICK if waiting else None)
+        if waiting:
+            waiting()
+    if exchange.error is not None:
         raise errors.UnavailableError(
-            f"the mount {mount.point!r} went away ({exc.strerror})",
-            "see with mregfs history whether the change was made, then mount again",
-        ) from exc
-    finally:
-        os.close(descriptor)
-    return _results(bytes(reply), mount)
+            f"the mount {mount.point!r} went away ({exchange.error.strerror})",
+            "mount it again, and see with mregfs history whether the change was made",
+        ) from exchange.error
+    return _results(bytes(exchange.reply), mount)
 
 
 def _results(data: bytes, mount: Mount) -> list[dict[str, Any]]:
@@ -75,5 +116,5 @@ def _results(data: bytes, mount: Mount) -> list[dict[str, Any]]:
         return reply.results
     if reply.error == "HostError":
         raise errors.HostError(reply.errno, reply.message, reply.hint)
-    kind = getattr(errors, reply.error, None) if reply.error in errors.__all__ else None
+    kind = getattr(errors, reply.error) if reply.error in errors.__all__ else None
     raise (kind or errors.UnavailableError)(reply.message, reply.hint)

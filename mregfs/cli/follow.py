@@ -22,7 +22,7 @@ from mregfs.cli.session import Session, reference_argument, verb
 __all__ = ["wait", "watch"]
 
 MAX_VARIABLE = 100_000
-"""Bytes of an event that a command gets in its environment; Linux takes 128 KiB for one variable."""
+"""Bytes of an event that a command gets in its environment; Linux takes 128 KiB a variable."""
 
 
 @click.command()

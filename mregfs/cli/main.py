@@ -25,6 +25,8 @@ EXIT_CLOSED_PIPE = 141
 """What a shell reports for a program that a closed pipe ended (128 + SIGPIPE)."""
 
 COMPLETE_VARIABLE = "_MREGFS_COMPLETE"
+COMPLAINT = "mregfs: "
+"""What every error line begins with."""
 
 
 class VerbGroup(click.Group):
@@ -178,7 +180,7 @@ def _complain(message: str) -> None:
     """Write one line to stderr: whatever the message holds, it stays one line."""
     text = " ".join(message.split()) if "\n" in message else message
     try:
-        click.echo(f"mregfs: {text}", err=True)
+        click.echo(f"{COMPLAINT}{text}", err=True)
     except OSError:
         return  # nobody listens to stderr any more
 

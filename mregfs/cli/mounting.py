@@ -6,23 +6,22 @@ learns that the mount is ready. Not decided here: when a directory can be mounte
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from mregfs import errors
+from mregfs.cli.main import COMPLAINT
 from mregfs.cli.output import print_json
+from mregfs.cli.place import read_mounts, read_status
 from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError, MregfsError, NotFoundError, UnavailableError
 from mregfs.model.names import DEFAULT_PROJECT, parse_project
-
-if TYPE_CHECKING:
-    from mregfs.daemon import MountOptions
 
 __all__ = ["mount", "parse_options", "umount"]
 
@@ -30,12 +29,18 @@ READY_VARIABLE = "MREGFS_READY_FD"
 READY_TIMEOUT = 120.0
 """Seconds until a daemon that says nothing is given up; replay of a long log may take a minute."""
 
+END_TIMEOUT = 10.0
+"""Seconds that `umount` waits for the daemon's end; the mount itself is gone before that."""
+
 _IGNORED = frozenset(
-    "async atime auto defaults dev diratime exec group lazytime loud mand netdev noatime noauto "
-    "nodev nodiratime noexec nofail nolazytime nomand norelatime nosuid nouser owner relatime "
-    "remount silent strictatime suid sync user users _netdev rw".split()
+    (
+        *("async", "atime", "auto", "defaults", "dev", "diratime", "exec", "group", "lazytime"),
+        *("loud", "mand", "netdev", "noatime", "noauto", "nodev", "nodiratime", "noexec"),
+        *("nofail", "nolazytime", "nomand", "norelatime", "nosuid", "nouser", "owner", "relatime"),
+        *("rw", "silent", "strictatime", "suid", "sync", "user", "users", "_netdev"),
+    )
 )
-"""Options of mount(8) that are for mount(8) itself, or that a mount of ours always or never has."""
+"""Options of mount(8) that are for mount(8) itself, or that our mounts always or never have."""
 
 
 class Wishes(msgspec.Struct):
@@ -166,7 +171,7 @@ def _store(session: Session, named: str | None) -> str:
         return store
     store = os.path.realpath(store)
     if not os.path.exists(os.path.join(store, "store.json")):
-        raise NotFoundError(f"there is no store at {store!r}", f"make one: mregfs init {store}")
+        raise InvalidError(f"{store} is not a store", f"make one with: mregfs init {store}")
     return store
 
 
@@ -213,13 +218,10 @@ def _start(arguments: list[str], log: Path) -> int:
         raise
     finally:
         os.close(reading)
-    said = line or _last_line(log, start) or f"see {log}"
-    raise _error_of(code, said.removeprefix("mregfs: "))
+    raise _error_of(code, line or _complaint(log, start) or f"see {log}")
 
 
 def _first_line(descriptor: int) -> str:
-    import select
-
     text = b""
     while b"\n" not in text:
         ready, _, _ = select.select([descriptor], [], [], READY_TIMEOUT)
@@ -235,11 +237,13 @@ def _first_line(descriptor: int) -> str:
     return text.decode(errors="replace").partition("\n")[0]
 
 
-def _last_line(log: Path, start: int) -> str:
+def _complaint(log: Path, start: int) -> str:
+    """Return the error line that `main` wrote at the end of a daemon, or an empty string."""
     with log.open("rb") as file:
         file.seek(start)
-        lines = file.read(1 << 20).decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+        lines = file.read(1 << 20).decode(errors="replace").splitlines()
+    said = [line for line in lines if line.startswith(COMPLAINT)]
+    return said[-1].removeprefix(COMPLAINT) if said else ""
 
 
 def _error_of(code: int, message: str) -> MregfsError:
@@ -280,6 +284,33 @@ def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
     if not mountpoints.find(path=place):
         raise NotFoundError(f"no store is mounted on {mountpoint!r}", "see: mregfs status")
     if not mountpoints.clean_dead(place):
+        daemon = None if lazy else _daemon_of(place)
         mountpoints.unmount(place, lazy=lazy)
+        if daemon is not None:
+            _wait_for_end(daemon)
     if session.as_json:
         print_json({"mountpoint": place})
+
+
+def _daemon_of(place: str) -> int | None:
+    """Return the process id of the daemon that serves a mount, if it says so."""
+    for mount in read_mounts():
+        if mount.point == place and mount.top == "/":
+            try:
+                pid = read_status(mount).get("pid")
+            except UnavailableError:
+                return None
+            return pid if isinstance(pid, int) else None
+    return None
+
+
+def _wait_for_end(pid: int) -> None:
+    """Wait until a process that has nothing more to do is gone, for as long as its grace is."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:  # gone already, or in another name space
+        return
+    try:
+        select.select([descriptor], [], [], END_TIMEOUT)
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
-from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
+from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
 
 __all__ = ["FSTYPE", "Mount", "Place", "find_place", "not_mounted", "read_mounts", "read_status"]
 
@@ -34,7 +34,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 def read_mounts(table: str = "/proc/self/mountinfo") -> list[Mount]:
-    """Return the mounts of stores on this host, oldest first; of mounts over one another the top one."""
+    """Return the mounts of stores on this host, oldest first; of several on a path the top one."""
     with open(table, encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.split() for line in file if f" {FSTYPE} " in line]
     found: dict[str, Mount] = {}
@@ -46,7 +46,7 @@ def read_mounts(table: str = "/proc/self/mountinfo") -> list[Mount]:
         found.pop(point, None)
         found[point] = Mount(
             point,
-            _unescape(fields[dash + 2]),
+            _store_of(_unescape(fields[dash + 2])),
             "ro" in fields[5].split(",") or "ro" in fields[dash + 3].split(","),
             _unescape(fields[3]),
         )
@@ -59,6 +59,15 @@ def _unescape(field: str) -> str:
         return field
     head, *rest = field.split("\\")
     return head + "".join(chr(int(piece[:3], 8)) + piece[3:] for piece in rest)
+
+
+def _store_of(source: str) -> str:
+    """Undo `fuse.mountpoint.source_name`: the address of a store is spelled in ASCII."""
+    if "%" not in source:
+        return source
+    from urllib.parse import unquote
+
+    return unquote(source)
 
 
 class Place(msgspec.Struct):
@@ -106,12 +115,17 @@ class Place(msgspec.Struct):
         inside = [mount for mount in self.mounts if _is_below(path, mount.point)]
         return max(inside, key=lambda mount: len(mount.point), default=None)
 
-    def locate(self, text: str) -> str:
+    def locate(self, text: str, *, beside: bool = False) -> str:
         """Return what a person wrote, as the grammar takes it: a reference or a tree path.
 
         An absolute path must be below a mount of the store. A relative one is taken from where one
-        stands in a mount, when it begins with `.` or when the artifact or collection one stands in
-        has it; a name with a selector (`:`, `@`) is always a reference.
+        stands in a mount, when it begins with `.` or when one stands in an artifact or collection;
+        a name with a selector (`:`, `@`) is always a reference.
+
+        Args:
+            text: what was written.
+            beside: as in `ln SOURCE TARGET`, what leads to nothing from here is left alone: the
+                grammar takes it from the target's directory, as a symlink's content.
 
         Raises:
             InvalidError: an absolute path that is in no mount of the store.
@@ -123,9 +137,11 @@ class Place(msgspec.Struct):
             return text.rstrip("/")
         here = self.mount_of(self.working_directory)
         if here is None:
-            return text[2:] if text.startswith("./") else text
+            return text if beside else text.removeprefix("./")
         path = os.path.normpath(os.path.join(self.working_directory, text))
         if first in (".", ".."):
+            if beside and not (_is_below(path, here.point) and os.path.lexists(path)):
+                return text
             return self._tree_path(path, text)
         if ":" in text or "@" in text:
             return text
@@ -155,6 +171,24 @@ class Place(msgspec.Struct):
         if inside.startswith("projects/") or self.project_of(mount) == self.project:
             return inside
         return f"projects/{self.project_of(mount)}/{inside}"
+
+    def for_mount(self, located: str, mount: Mount) -> str:
+        """Return a located name as the control file of `mount` takes it.
+
+        A name without a project means the mount's own there: so say it, where ours is another. What
+        stands for a neighbour of something else (`v1`, `../x`) has no project.
+        """
+        if (
+            self.project_of(mount) == self.project
+            or located.startswith((".", "projects/"))
+            or parse_number(located) is not None
+        ):
+            return located
+        if located.split("/", 1)[0] in _TREE and "/" in located:
+            return f"projects/{self.project}/{located}"
+        name = located.partition(":")[0].partition("@")[0]
+        missing = {0: f"{self.project}/", 1: f"{self.project.entity}/"}
+        return missing.get(name.count("/"), "") + located
 
     def writable_mount(self) -> Mount | None:
         """Return the mount whose control file takes changes of this store, or None."""

@@ -34,7 +34,8 @@ class _Bar:
             if time.monotonic() - self._started < DELAY:
                 return
             self._show()
-        assert self._bar is not None and self._task is not None
+        assert self._bar is not None
+        assert self._task is not None
         self._bar.update(self._task, description=what, completed=done, total=total or None)
 
     def _show(self) -> None:

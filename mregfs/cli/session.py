@@ -8,13 +8,13 @@ Both ways take the same line of the control file's grammar, so a verb means the 
 """
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mregfs.cli.place import Mount, Place, find_place
+from mregfs.cli.place import Place, find_place
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from mregfs.api import Registry
     from mregfs.model.names import ProjectName
 
-__all__ = ["Session", "owner_argument", "reference_argument", "verb"]
+__all__ = ["Options", "Session", "command_line", "owner_argument", "reference_argument", "verb"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+Options = Mapping[str, str | Sequence[str] | None]
 
 
 class Session:
@@ -63,15 +64,48 @@ class Session:
             self._registry = Registry(self.place.store, str(self.place.project))
         return self._registry
 
-    def locate(self, text: str) -> str:
+    def locate(self, text: str, *, beside: bool = False) -> str:
         """Return a reference or tree path for what a person wrote; see `Place.locate`."""
-        return self.place.locate(text)
+        return self.place.locate(text, beside=beside)
 
-    def change(self, *commands: Sequence[str], reason: str = "") -> list[dict[str, Any]]:
-        """Run commands as one transaction, and return one result for each.
+    def split_path(self, text: str) -> tuple[str, str]:
+        """Return the located reference or tree path of a version or owner, and what is below it.
 
-        Each command is the words of a line for the control file; the ones that name things have
-        been through `locate`.
+        Only a tree path can go further down than a version: `artifacts/mnist/v3/config.json`.
+        """
+        located = self.place.locate(text)
+        parts = located.split("/")
+        depth = 6 if parts[0] == "projects" else 3
+        if parts[0] not in ("artifacts", "collections", "projects") or len(parts) <= depth:
+            return located, ""
+        return "/".join(parts[:depth]), "/".join(parts[depth:])
+
+    def names_owner(self, located: str) -> bool:
+        """Tell whether a located text names an artifact or collection, and none of its versions.
+
+        Raises:
+            InvalidError: it names neither.
+        """
+        from mregfs.model.reference import parse_location
+
+        return parse_location(located, self.place.project).is_owner
+
+    def change(
+        self,
+        command: str,
+        *names: str,
+        words: Sequence[str] = (),
+        options: Options | None = None,
+        flags: str = "",
+    ) -> dict[str, Any]:
+        """Run one command of the control file's grammar, and return its result.
+
+        Args:
+            command: its name.
+            names: the operands that name things; they have been through `locate`.
+            words: the other operands, which follow them.
+            options: by name, without dashes; None and empty ones are left out.
+            flags: letters.
 
         Raises:
             MregfsError: the registry said no; nothing changed.
@@ -79,16 +113,13 @@ class Session:
         from mregfs.cli.control import MountGoneError, transact
 
         mount = self.place.writable_mount()
-        if mount is not None and self._speaks_for(mount):
+        if mount is not None:
             try:
-                return transact(mount, _script(commands, reason))
+                own = [self.place.for_mount(name, mount) for name in names]
+                return transact(mount, command_line(command, [*own, *words], options, flags))[0]
             except MountGoneError:
                 pass
-        return self.registry.run(_script(commands, ""), reason=reason)
-
-    def _speaks_for(self, mount: Mount) -> bool:
-        """Names without a project mean the same in a mount's control file only if it is its own."""
-        return self.place.project_of(mount) == self.place.project
+        return self.registry.run(command_line(command, [*names, *words], options, flags))[0]
 
     def close(self) -> None:
         """Close the store if it was opened."""
@@ -97,9 +128,18 @@ class Session:
             self._registry = None
 
 
-def _script(commands: Sequence[Sequence[str]], reason: str) -> str:
-    tail = ["--reason", reason] if reason else []
-    return "".join(shlex.join([*words, *tail]) + "\n" for words in commands)
+def command_line(
+    command: str, operands: Sequence[str], options: Options | None = None, flags: str = ""
+) -> str:
+    """Return a line for the control file; see `Session.change`."""
+    words = [command]
+    if flags:
+        words.append(f"-{flags}")
+    for option, given in (options or {}).items():
+        for value in [given] if isinstance(given, str) else given or ():
+            if value:
+                words += [f"--{option}", value]
+    return shlex.join([*words, "--", *operands]) + "\n"
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

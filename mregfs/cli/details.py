@@ -1,0 +1,148 @@
+"""The verbs that tell about one thing: `show`, `path`, `history`.
+
+Decided here: which facts are shown to people and in which order. Not decided here: the facts
+(`mregfs.Registry`).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from mregfs.cli.output import (
+    as_builtins,
+    count,
+    human_size,
+    human_time,
+    print_json,
+    print_pairs,
+    print_table,
+)
+from mregfs.cli.place import Mount
+from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from mregfs.api import OwnerInfo, VersionInfo
+
+__all__ = ["history", "path", "show"]
+
+
+@click.command()
+@reference_argument("ref")
+@verb
+def show(session: Session, ref: str) -> None:
+    """Show everything known about a version or its owner.
+
+    A bare NAME is the artifact or collection itself; NAME:latest is its newest version.
+    """
+    located, _ = session.split_path(ref)
+    info: OwnerInfo | VersionInfo
+    if session.names_owner(located):
+        info = session.registry.owner(located)
+        pairs = _owner_pairs(info)
+    else:
+        info = session.registry.get(located)
+        pairs = _version_pairs(info)
+    if session.as_json:
+        print_json(as_builtins(info))
+    else:
+        print_pairs(pairs)
+
+
+def _version_pairs(info: "VersionInfo") -> list[tuple[str, str]]:
+    return [
+        ("version", f"{info.project}/{info.artifact}:{info.version}"),
+        ("digest", info.digest),
+        ("size", f"{human_size(info.size)} in {count(info.files, 'file')}"),
+        ("created", f"{human_time(info.created_at_ns)} by {info.author}"),
+        ("aliases", ", ".join(info.aliases)),
+        ("links", "\n".join(map(_link, info.links))),
+        ("tags", ", ".join(info.tags)),
+        ("run", info.run),
+        ("parents", "\n".join(map(str, info.parents))),
+        ("description", info.description),
+        ("metadata", _metadata(info.metadata)),
+    ]
+
+
+def _link(link: Any) -> str:
+    return str(link)
+
+
+def _owner_pairs(info: "OwnerInfo") -> list[tuple[str, str]]:
+    aliases = [
+        f"{alias} -> {version}"
+        + (f"  (protected: group {info.protections[alias]})" if alias in info.protections else "")
+        for alias, version in info.aliases.items()
+    ]
+    aliases += [
+        f"{alias}  (protected: group {group})"
+        for alias, group in info.protections.items()
+        if alias not in info.aliases
+    ]
+    return [
+        (info.kind, f"{info.project}/{info.name}"),
+        ("type", info.type),
+        ("versions", str(info.versions)),
+        ("created", f"{human_time(info.created_at_ns)} by {info.author}"),
+        ("aliases", "\n".join(aliases)),
+        ("tags", ", ".join(info.tags)),
+        ("description", info.description),
+        ("metadata", _metadata(info.metadata)),
+    ]
+
+
+def _metadata(metadata: dict[str, Any]) -> str:
+    if not metadata:
+        return ""
+    return msgspec.json.format(msgspec.json.encode(metadata), indent=2).decode()
+
+
+@click.command()
+@reference_argument("ref")
+@verb
+def path(session: Session, ref: str) -> None:
+    """Print the path of a version below the mount.
+
+    The path of its own directory, which never changes: what a program opens there stays one
+    version while aliases move. The mount is --mount, else $MREGFS_MOUNT, else one of the store.
+    """
+    mount = _mount(session)
+    answer = session.registry.path(session.locate(ref), mount.point)
+    if session.as_json:
+        print_json({"path": answer, "mount": mount.point})
+    else:
+        click.echo(answer)
+
+
+def _mount(session: Session) -> Mount:
+    for mount in session.place.mounts:
+        if mount.top == "/":
+            return mount
+    raise NotFoundError(
+        f"the store {session.place.store!r} is not mounted",
+        f"mount it with: mregfs mount {session.place.store} MOUNTPOINT",
+    )
+
+
+@click.command()
+@reference_argument("ref")
+@click.option("--limit", "-n", type=click.IntRange(min=1), help="Only the N newest lines.")
+@verb
+def history(session: Session, ref: str, limit: int | None) -> None:
+    """Show who moved what, when and why.
+
+    NAME:ALIAS: the moves of the alias; NAME: everything that happened to it. Newest first.
+    """
+    from itertools import islice
+
+    lines = islice(session.registry.history(session.locate(ref)), limit)
+    if session.as_json:
+        print_json([as_builtins(line) for line in lines])
+        return
+    rows = [
+        (str(line.sequence), human_time(line.at_ns), line.author, line.what, line.reason)
+        for line in lines
+    ]
+    print_table(("entry", "when", "who", "what", "why"), rows, right=("entry",))

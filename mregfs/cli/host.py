@@ -1,0 +1,98 @@
+"""The verbs about a store on this host: `init`, `status`, `reindex`.
+
+Decided here: what status tells of store and mounts. Not decided here: how a store is made or
+replayed (`mregfs.api`).
+"""
+
+import os
+
+import click
+
+from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs
+from mregfs.cli.place import Mount, read_status
+from mregfs.cli.progress import progress
+from mregfs.cli.session import Session, verb
+from mregfs.errors import UnavailableError
+
+__all__ = ["init", "reindex", "status"]
+
+
+@click.command()
+@click.argument("path", required=False)
+@verb
+def init(session: Session, path: str | None) -> None:
+    """Make a new store.
+
+    PATH is a directory that does not exist yet, or is empty. Without it: --store, $MREGFS_STORE, or
+    the default store of this user.
+    """
+    from mregfs.api import init_store
+    from mregfs.config import default_store
+
+    if path and session.named_store:
+        raise click.UsageError("name the store once: as PATH or with --store")
+    named = path or session.named_store or os.environ.get("MREGFS_STORE")
+    store = os.path.abspath(named) if named else str(default_store())
+    init_store(store)
+    if session.as_json:
+        print_json({"store": store})
+    else:
+        click.echo(f"made the store {store}")
+        where = f"{store} " if named else ""
+        click.echo(f"mount it with: mregfs mount {where}MOUNTPOINT")
+
+
+@click.command()
+@verb
+def status(session: Session) -> None:
+    """Show the store and its mounts."""
+    store = session.registry.status()
+    mounts = [_mount_status(mount) for mount in session.place.mounts]
+    if session.as_json:
+        print_json({"store": as_builtins(store), "mounts": mounts})
+        return
+    print_pairs([(name.replace("_", " "), _text(name, value)) for name, value in store.items()])
+    for mount in mounts:
+        click.echo()
+        print_pairs([(name.replace("_", " "), _text(name, value)) for name, value in mount.items()])
+
+
+def _mount_status(mount: Mount) -> dict[str, object]:
+    try:
+        answer = read_status(mount)
+    except UnavailableError:
+        return {"mount": mount.point, "state": "hung"}
+    if not answer:
+        return {"mount": mount.point, "state": "dead" if mount.top == "/" else "part"}
+    answer.pop("store", None)
+    answer.pop("versions", None)
+    return {"mount": mount.point, "state": "alive", **answer}
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and name.endswith(("size", "bytes", "unique", "logical", "free")):
+        return human_size(value)
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_text(key, item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return "\n".join(map(str, value))
+    return str(value)
+
+
+@click.command()
+@verb
+def reindex(session: Session) -> None:
+    """Rebuild the index of this host from the log.
+
+    The index may be rebuilt at any time: it holds nothing that the store has not.
+    """
+    with progress(sizes=False) as report:
+        applied = session.registry.reindex(
+            None if report is None else lambda done, total: report("log entries", done, total)
+        )
+    if session.as_json:
+        print_json({"entries": applied})
+    else:
+        click.echo(f"replayed {count(applied, 'log entry', 'log entries')}")

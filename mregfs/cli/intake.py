@@ -1,0 +1,267 @@
+"""The verbs that carry files in and out: `commit`, `import`, `export`.
+
+Decided here: whether a name means a draft of a live mount or a directory on the host. Not decided
+here: how a version is made (`registry.commit`), what a draft may hold (`stores`).
+
+A draft goes by the control file of its mount: only the daemon knows which of its files are still
+open, and takes its bytes over without a copy. Anything else is committed by this process.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import msgspec
+
+from mregfs.cli.gestures import say
+from mregfs.cli.output import count, human_size, print_json
+from mregfs.cli.place import Mount
+from mregfs.cli.progress import progress
+from mregfs.cli.session import Session, command_line, owner_argument, reference_argument, verb
+from mregfs.errors import InvalidError, NotFoundError, UnavailableError
+
+__all__ = ["commit", "export", "import_"]
+
+_Command = Callable[..., None]
+
+
+def _version_options(command: _Command) -> _Command:
+    """Add what can be said of a new version."""
+    options = (
+        click.option("--alias", "-a", "aliases", multiple=True, metavar="ALIAS"),
+        click.option("--type", "kind", metavar="TYPE", help="Of a new artifact: model, if unsaid."),
+        click.option("--metadata", "-m", metavar="JSON|@FILE", help="An object; @- for stdin."),
+        click.option("--description", metavar="TEXT"),
+        click.option("--tag", "tags", multiple=True, metavar="TAG"),
+        click.option("--run", metavar="RUN", help="What made it: a run's name or address."),
+        click.option("--parent", "parents", multiple=True, metavar="REF", help="Made from this."),
+        click.option("--link", metavar="COLLECTION[:ALIAS]", help="Link it there as well."),
+        click.option("--reason", metavar="TEXT", help="Why; history remembers it."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("source", metavar="DRAFT|DIR")
+@owner_argument("artifact")
+@_version_options
+@verb
+def commit(session: Session, source: str, artifact: str, **said: Any) -> None:
+    """Make a draft or a directory the next version.
+
+    A draft is a directory of staging/ in a mount, by its path or by its name alone; it becomes the
+    version. Any other directory is copied (or shared, where the file system can), and stays.
+    Content that is a version already makes no new one.
+    """
+    draft = _draft(session, source)
+    if draft is None:
+        _commit_directory(session, _directory(source), artifact, said)
+    else:
+        _commit_draft(session, *draft, artifact, said)
+
+
+def _draft(session: Session, source: str) -> tuple[Mount, str] | None:
+    """Return the draft that is meant, as a tree path, and its mount; None for any other directory.
+
+    Raises:
+        InvalidError: it could be a draft or a directory.
+    """
+    place = session.place
+    for path in (os.path.abspath(source), os.path.realpath(source)):
+        mount = place.mount_of(path)
+        if mount is not None:
+            located = place.locate(path)
+            return (mount, located) if _is_draft(located) else None
+    bare = "/" not in source and source not in (".", "..")
+    draft = f"staging/{source}" if bare else source.rstrip("/")
+    if not _is_draft(draft):
+        return None
+    for mount in place.mounts:
+        if mount.top == "/" and os.path.isdir(f"{mount.point}/{place.for_mount(draft, mount)}"):
+            if os.path.isdir(source):
+                raise InvalidError(
+                    f"{source!r} is a draft, and a directory here",
+                    f"write {mount.point}/{draft} or ./{source}",
+                )
+            return mount, draft
+    return None
+
+
+def _is_draft(located: str) -> bool:
+    parts = located.split("/")
+    return (parts[3:] if parts[0] == "projects" else parts)[:1] == ["staging"]
+
+
+def _directory(source: str) -> str:
+    if not os.path.lexists(source):
+        raise NotFoundError(
+            f"there is no draft and no directory {source!r}",
+            "name a directory of staging/ in the mount, or a path",
+        )
+    if not os.path.isdir(source):
+        raise InvalidError(
+            f"{source!r} is not a directory", f"use: mregfs import {source} ARTIFACT"
+        )
+    return source
+
+
+def _commit_draft(
+    session: Session, mount: Mount, draft: str, artifact: str, said: dict[str, Any]
+) -> None:
+    from mregfs.cli.control import MountGoneError, transact
+
+    def name(text: str) -> str:
+        return session.place.for_mount(session.locate(text), mount)
+
+    line = command_line(
+        "commit",
+        [session.place.for_mount(draft, mount), name(artifact)],
+        {
+            "alias": said["aliases"],
+            "type": said["kind"],
+            "metadata": _metadata_text(said["metadata"]),
+            "description": said["description"],
+            "tag": said["tags"],
+            "run": said["run"],
+            "parent": list(map(name, said["parents"])),
+            "link": name(said["link"]) if said["link"] else None,
+            "reason": said["reason"],
+        },
+    )
+    try:
+        with progress() as report:
+            waiting = None if report is None else lambda: report("committing", 0, 0)
+            results = transact(mount, line, waiting)
+    except MountGoneError as exc:
+        raise UnavailableError(
+            f"{draft!r} is a draft of the mount {mount.point!r}, which takes no commands ({exc})",
+            f"unmount it, and mount it again: mregfs umount --lazy {mount.point}",
+        ) from exc
+    _say_all(session, results)
+
+
+def _commit_directory(
+    session: Session, directory: str, artifact: str, said: dict[str, Any]
+) -> None:
+    metadata = _metadata_text(said["metadata"])
+    with progress() as report:
+        result = session.registry.commit(
+            directory,
+            session.locate(artifact),
+            aliases=said["aliases"],
+            type=said["kind"],
+            metadata=None if metadata is None else msgspec.json.decode(metadata),
+            description=said["description"] or "",
+            tags=said["tags"],
+            run=said["run"] or "",
+            parents=[session.locate(parent) for parent in said["parents"]],
+            link=session.locate(said["link"]) if said["link"] else None,
+            reason=said["reason"] or "",
+            progress=report,
+        )
+    _say_all(session, [result])
+
+
+def _metadata_text(given: str | None) -> str | None:
+    """Return metadata as JSON text: what was given, or what the file that `@` names holds.
+
+    Raises:
+        InvalidError: it is no JSON object.
+        NotFoundError: there is no such file.
+    """
+    if given is None:
+        return None
+    if given.startswith("@"):
+        try:
+            with click.open_file(given[1:], encoding="utf-8") as file:
+                given = file.read()
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no file {given[1:]!r}", "write @FILE or JSON") from None
+        except UnicodeDecodeError:
+            raise InvalidError(f"{given[1:]!r} is not UTF-8", "write JSON into it") from None
+    from mregfs.model.metadata import encode_metadata, parse_metadata
+
+    return encode_metadata(parse_metadata(given)).decode()
+
+
+def _say_all(session: Session, results: list[dict[str, Any]]) -> None:
+    """Print what a commit came to; that of a link given with it comes second."""
+    if session.as_json:
+        first, *rest = results
+        print_json({**first, "link": rest[0]} if rest else first)
+        return
+    for result in results:
+        say(session, result)
+
+
+@click.command("import")
+@click.argument("source", metavar="SRC")
+@owner_argument("artifact")
+@_version_options
+@verb
+def import_(session: Session, source: str, artifact: str, **said: Any) -> None:
+    """Make a file or a directory the next version.
+
+    A file becomes a version of one file.
+    """
+    if not os.path.lexists(source):
+        raise NotFoundError(f"there is no {source!r}", "name a file or a directory")
+    if os.path.isdir(source):
+        _commit_directory(session, source, artifact, said)
+        return
+    with _directory_of(source) as directory:
+        _commit_directory(session, directory, artifact, said)
+
+
+@contextmanager
+def _directory_of(source: str) -> Iterator[str]:
+    """Yield a directory that holds the file alone; a hard link where possible, else a copy."""
+    import shutil
+    import tempfile
+
+    real = os.path.realpath(source)
+    if not os.path.isfile(real):
+        raise InvalidError(f"{source!r} is neither a file nor a directory", "import one of these")
+    beside = os.path.dirname(real)
+    home = beside if os.access(beside, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".mregfs-import-", dir=home) as directory:
+        target = os.path.join(directory, os.path.basename(source))
+        try:
+            os.link(real, target)
+        except OSError:
+            shutil.copy2(real, target)
+        yield directory
+
+
+@click.command()
+@reference_argument("ref")
+@click.argument("destination", metavar="DEST")
+@verb
+def export(session: Session, ref: str, destination: str) -> None:
+    """Copy a version's files out of the store.
+
+    DEST is a directory that does not exist yet, or is empty.
+    """
+    located = session.locate(ref)
+    info = session.registry.get(located)
+    with progress() as report:
+        session.registry.export(located, destination, progress=report)
+    if session.as_json:
+        print_json(
+            {
+                "path": os.path.abspath(destination),
+                "version": f"{info.project}/{info.artifact}:{info.version}",
+                "digest": info.digest,
+                "size": info.size,
+                "files": info.files,
+            }
+        )
+    else:
+        click.echo(
+            f"exported {info.artifact}:{info.version} to {destination}: "
+            f"{human_size(info.size)} in {count(info.files, 'file')}"
+        )

@@ -1,0 +1,198 @@
+"""The command as a program: help, error lines, exit codes, closed pipes, laziness."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mregfs import errors
+from mregfs.cli import main as main_module
+from mregfs.cli.main import group, run
+from mregfs.cli.verbs import VERBS
+
+
+def mregfs(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, away from any mount and store of this host."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MREGFS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "mregfs", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=clean | {"XDG_DATA_HOME": "/nonexistent"} | environment,
+    )
+
+
+class TestHelp:
+    def test_lists_every_verb_and_imports_none(self) -> None:
+        code = (
+            "import sys; from mregfs.cli.main import run; run(['--help'])\n"
+            "print(sorted(m for m in sys.modules if m.startswith('mregfs.')))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+
+        assert all(f"\n  {name} " in done.stdout for name in VERBS)
+        assert (
+            "['mregfs.cli', 'mregfs.cli.main', 'mregfs.cli.verbs', 'mregfs.errors']"
+            == done.stdout.splitlines()[-1]
+        )
+
+    @pytest.mark.parametrize("name", VERBS)
+    def test_every_verb_says_in_its_help_what_the_table_says(self, name: str) -> None:
+        command = group.get_command(group.make_context("mregfs", [name]), name)
+
+        assert command is not None
+        assert command.help is not None
+        assert VERBS[name].summary == command.help.split("\n")[0].removesuffix("\x08")
+
+    @pytest.mark.parametrize("name", VERBS)
+    def test_every_verb_has_help(self, name: str) -> None:
+        answer = CliRunner().invoke(group, [name, "--help"])
+
+        assert 0 == answer.exit_code
+        assert f"Usage: mregfs {name}" in answer.output.replace("group", "mregfs")
+
+    def test_without_a_verb_it_is_shown_as_a_usage_error(self) -> None:
+        done = mregfs()
+
+        assert (2, "") == (done.returncode, done.stdout)
+        assert "Usage: mregfs" in done.stderr
+
+    def test_version(self) -> None:
+        import mregfs as package
+
+        done = mregfs("--version")
+
+        assert (0, f"mregfs {package.__version__}\n") == (done.returncode, done.stdout)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["lst"], "there is no verb 'lst'; did you mean 'ls'?"),
+            (["frobnicate"], "there is no verb 'frobnicate': see mregfs --help"),
+            (["ls", "--nonsense"], "No such option '--nonsense'"),
+            (["show"], "Missing argument 'REF'"),
+            (["wait", "x", "--timeout", "soon"], "'soon' is not a valid float"),
+            (["completion", "csh"], "'csh' is not one of 'bash', 'zsh', 'fish'"),
+            (["mount", "a", "b", "c"], "mount takes a store and a mount point"),
+        ],
+    )
+    def test_usage(self, arguments: list[str], says: str) -> None:
+        done = mregfs(*arguments)
+
+        assert (2, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+        assert done.stderr.startswith("mregfs: ")
+        assert says in done.stderr
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            getattr(errors, name)
+            for name in errors.__all__
+            if name not in ("MregfsError", "HostError")
+        ],
+    )
+    def test_every_error_is_one_line_with_its_exit_code(
+        self,
+        kind: type[errors.MregfsError],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def fail(_arguments: object) -> int:
+            raise kind("what\nis wrong", "what to do")
+
+        monkeypatch.setattr(main_module, "_run", fail)
+
+        assert kind.exit_code == run([])
+        assert "mregfs: what is wrong: what to do\n" == capsys.readouterr().err
+
+    def test_what_nobody_expected_is_one_line_too(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(_arguments: object) -> int:
+            raise ZeroDivisionError("oops")
+
+        monkeypatch.setattr(main_module, "_run", fail)
+        monkeypatch.delenv("MREGFS_DEBUG", raising=False)
+
+        assert 70 == run([])
+        line = "mregfs: internal error (ZeroDivisionError: oops); run with MREGFS_DEBUG=1 for"
+        assert f"{line} the traceback\n" == capsys.readouterr().err
+
+        monkeypatch.setenv("MREGFS_DEBUG", "1")
+
+        assert 70 == run([])
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_the_hosts_refusal_names_the_file(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(_arguments: object) -> int:
+            raise PermissionError(13, "Permission denied", "/srv/store")
+
+        monkeypatch.setattr(main_module, "_run", fail)
+
+        assert 14 == run([])
+        assert "mregfs: /srv/store: Permission denied\n" == capsys.readouterr().err
+
+
+class TestStreams:
+    def test_a_closed_pipe_is_no_ones_business(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "w") as closed:
+            done = subprocess.run(
+                [sys.executable, "-m", "mregfs", "completion", "bash"],
+                stdout=closed,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+
+        assert (141, b"") == (done.returncode, done.stderr)
+
+    def test_a_full_disk_is_said(self) -> None:
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "mregfs", "completion", "bash"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+
+        assert (14, b"mregfs: No space left on device\n") == (done.returncode, done.stderr)
+
+    def test_json_is_one_line_for_a_program(self) -> None:
+        done = mregfs("completion", "bash", "--json")
+
+        assert 1 == done.stdout.count("\n")
+        assert {"shell", "script"} == set(json.loads(done.stdout))
+
+
+def test_ctrl_c_is_one_line_and_130() -> None:
+    code = (
+        "import sys, time, mregfs.cli.main as m\n"
+        "def wait(_): print('on', flush=True); time.sleep(60)\n"
+        "m._run = wait\n"
+        "sys.exit(m.run([]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+
+    assert (130, "mregfs: interrupted\n") == (process.returncode, said)
