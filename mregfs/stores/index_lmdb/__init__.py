@@ -1,7 +1,8 @@
 """The index on LMDB: `IndexLmdb`, the only importer of lmdb.
 
-`index` is the port, `environment` one open LMDB environment shared by a process, `files` what may
-be trusted of the directory that it stands in. `../stores.md` says why.
+`index` is the port. Below it: `sharing`, the environments of this process; `environment`, one of
+them; `opening`, what LMDB is told; `files`, what may be trusted of the directory. `../stores.md`
+says why.
 """
 
 from mregfs.stores.index_lmdb.index import IndexLmdb

@@ -15,8 +15,6 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lmdb import verify
-
 from mregfs.errors import NotFoundError
 
 __all__ = ["IndexFiles"]
@@ -37,6 +35,10 @@ _PAGE_IS_META = 0x08
 _MAGIC = 0xBEEFC0DE
 _FORMAT = 1
 _NO_PAGE = (1 << 64) - 1
+
+# struct MDB_reader is padded to a cache line; MDB_txninfo holds two mutexes and one reader.
+_READER_SIZE = 64
+_LOCK_HEADER_READERS = 16
 
 
 class _Meta(NamedTuple):
@@ -66,23 +68,28 @@ class IndexFiles:
     @contextlib.contextmanager
     def gate(self) -> Iterator[None]:
         """Keep every other process from opening or wiping meanwhile."""
-        path = os.path.join(self.path, "gate")
-        while True:
+        fd = -1
+        while fd < 0:
             os.makedirs(self.path, exist_ok=True)
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:  # the directory was removed since
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(path), os.fstat(fd)):
-                        yield
-                        return
-            finally:
-                # Said, not left to close(2): a child may have inherited the descriptor.
-                fcntl.flock(fd, fcntl.LOCK_UN)
-                os.close(fd)
+            with contextlib.suppress(FileNotFoundError):  # the directory is removed meanwhile
+                fd = self._lock_gate()
+        try:
+            yield
+        finally:
+            _unlock(fd)
+
+    def _lock_gate(self) -> int:
+        path = os.path.join(self.path, "gate")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.samestat(os.stat(path), os.fstat(fd)):
+                return fd
+        except BaseException:
+            _unlock(fd)
+            raise
+        _unlock(fd)
+        return -1
 
     # ---- the guard: who uses the index, and was it left clean?
 
@@ -108,9 +115,8 @@ class IndexFiles:
 
     def leave(self) -> None:
         """Count this process among the users no more."""
-        fcntl.flock(self._guard, fcntl.LOCK_UN)
-        os.close(self._guard)
-        self._guard = -1
+        fd, self._guard = self._guard, -1
+        _unlock(fd)
 
     def mark_dirty(self) -> None:
         """Note, durably, that from now on a crash of the host may tear the data file."""
@@ -119,13 +125,16 @@ class IndexFiles:
     def mark_clean(self) -> None:
         """Make the data file durable and note it, if nobody else uses it; afterwards share it."""
         if self._try_exclusive():
-            fd = os.open(self.data, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-            self._write_guard("clean " + self._signature())
+            self._note_clean()
         self.share()
+
+    def _note_clean(self) -> None:
+        fd = os.open(self.data, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        self._write_guard("clean " + self._signature())
 
     def _try_exclusive(self) -> bool:
         try:
@@ -143,6 +152,24 @@ class IndexFiles:
         return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
     # ---- trust
+
+    def allocate_lock(self, readers: int) -> None:
+        """Give a lock file that is yet to be made its blocks. The gate is held.
+
+        LMDB would make it sparse, and write to it through a mapping: on a full disk that ends the
+        process (SIGBUS).
+        """
+        try:
+            fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            return
+        try:
+            os.posix_fallocate(fd, 0, (readers + _LOCK_HEADER_READERS) * _READER_SIZE)
+        except BaseException:
+            os.unlink(self.lock)
+            raise
+        finally:
+            os.close(fd)
 
     def prepare(self, *, alone: bool, read_only: bool) -> None:
         """Leave only files that LMDB can be let loose on.
@@ -195,11 +222,19 @@ class IndexFiles:
                 return "has no valid guard"
         if read_only or os.stat(self.data).st_size > VERIFY_LIMIT:
             return ""
+        from lmdb import verify  # 10 ms, and rarely needed
+
         flaws = verify.verify(self.path)  # type: ignore[no-untyped-call]
         if flaws:
             return f"is damaged ({flaws[0]})"
-        self.mark_clean()
-        return "" if self._try_exclusive() else "is in use"
+        self._note_clean()
+        return ""
+
+
+def _unlock(fd: int) -> None:
+    # Said, not left to close(2): a child may have inherited the descriptor, and the lock with it.
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def _boot_id() -> str:

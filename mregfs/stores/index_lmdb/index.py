@@ -15,7 +15,9 @@ import lmdb
 
 from mregfs.errors import InvalidError
 from mregfs.ports import Put
-from mregfs.stores.index_lmdb.environment import META, Environment, Handle, acquire, release
+from mregfs.stores.index_lmdb.environment import Environment
+from mregfs.stores.index_lmdb.opening import META, Handle
+from mregfs.stores.index_lmdb.sharing import acquire, release
 
 __all__ = ["IndexLmdb"]
 

@@ -1,0 +1,164 @@
+"""Opening an LMDB environment on trusted files; what LMDB's complaints mean in our errors.
+
+Decided here: the flags, the tables, the schema check. Not decided here: when to open
+(`environment`), which files are trusted (`files`). Only `environment` calls it.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lmdb
+
+from mregfs.errors import ForbiddenError, HostError, MregfsError, NoSpaceError, NotFoundError
+from mregfs.stores.index_lmdb.files import IndexFiles
+
+__all__ = ["META", "Handle", "Identity", "host_error", "is_damage", "open_handle"]
+
+META = "_index"
+"""The table of the adapter itself: schema, applied sequence number."""
+
+MAX_READERS = 1024
+"""Read transactions at a time, of all processes."""
+
+MAX_TABLES = 64
+
+Identity = tuple[int, int]
+
+# Complaints about the process or the caller; any other negative code is about the file.
+_NOT_DAMAGE = (
+    lmdb.BadDbiError,
+    lmdb.BadRslotError,
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.DbsFullError,
+    lmdb.KeyExistsError,
+    lmdb.MapFullError,
+    lmdb.MapResizedError,
+    lmdb.NotFoundError,
+    lmdb.PanicError,
+    lmdb.ReadersFullError,
+    lmdb.TlsFullError,
+    lmdb.TxnFullError,
+)
+
+
+class Handle:
+    """An LMDB environment, open, with its tables."""
+
+    __slots__ = ("begin", "dirty", "env", "identity", "map_size", "tables")
+
+    def __init__(self, env: Any, identity: Identity | None) -> None:
+        self.env = env
+        self.begin: Callable[[], Any] = env.begin
+        self.tables: dict[str, Any] = {}
+        self.identity = identity
+        self.map_size: int = env.info()["map_size"]
+        self.dirty = False
+
+
+def open_handle(
+    files: IndexFiles, tables: Sequence[str], schema: bytes, map_size: int, *, read_only: bool
+) -> Handle:
+    """Open the index; one that LMDB or the schema refuses is wiped and made anew. The gate is held.
+
+    Raises:
+        NotFoundError: `read_only`, and the index is not usable.
+        NoSpaceError, ForbiddenError, HostError: LMDB could not.
+    """
+    what = f"the index in {files.path!r}"
+    for last in (False, True):
+        try:
+            handle = _open(files, tables, schema, map_size, read_only=read_only)
+        except lmdb.Error as exc:
+            if not is_damage(exc) or last:
+                raise host_error(exc.code, f"cannot open {what}", str(exc)) from exc
+            reason = f"is damaged ({exc})"
+        else:
+            if handle is not None:
+                return handle
+            reason = "was made by another version"
+        if read_only:
+            break
+        files.wipe(reason)
+    raise NotFoundError(f"{what} {reason}")
+
+
+def is_damage(failure: Exception) -> bool:
+    """Tell whether LMDB complains about what is in the file."""
+    return getattr(failure, "code", 0) < 0 and not isinstance(failure, _NOT_DAMAGE)
+
+
+def host_error(code: int | None, doing: str, reason: str = "") -> MregfsError:
+    """Return our error for an errno."""
+    if code is not None and code > 0:
+        reason = os.strerror(code)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(f"{doing}: {reason}", "free some space on the disk of the index")
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ForbiddenError(f"{doing}: {reason}", "put the index where this user may write")
+    return HostError(code if code is not None and code > 0 else errno.EIO, f"{doing}: {reason}")
+
+
+def _open(
+    files: IndexFiles, tables: Sequence[str], schema: bytes, map_size: int, *, read_only: bool
+) -> Handle | None:
+    size = 0
+    with contextlib.suppress(FileNotFoundError):
+        size = os.stat(files.data).st_size
+    if not read_only:
+        files.allocate_lock(MAX_READERS)
+    while map_size < 2 * size:
+        map_size *= 2
+    env = lmdb.open(
+        files.path,
+        map_size=map_size,
+        max_dbs=MAX_TABLES,
+        max_readers=MAX_READERS,
+        # py-lmdb resets a read-only transaction, instead of committing it, when it may keep it:
+        # then the table handles opened in it are lost (below).
+        max_spare_txns=0 if read_only else 1,
+        mode=0o644,
+        # The log is the truth, and the guard tells when this file is not.
+        sync=False,
+        metasync=False,
+        readonly=read_only,
+        # The format that `files` can judge.
+        lib_version=0,
+    )
+    try:
+        if not read_only:
+            env.reader_check()
+        handle = Handle(env, files.identity())
+        if _open_tables(files, handle, (META, *tables), schema, read_only=read_only):
+            return handle
+    except BaseException:
+        env.close()
+        raise
+    env.close()
+    return None
+
+
+def _open_tables(
+    files: IndexFiles, handle: Handle, tables: Sequence[str], schema: bytes, *, read_only: bool
+) -> bool:
+    """Open the tables, or make them if the index is empty; False when it is of another kind."""
+    # An empty write transaction costs no I/O.
+    with handle.env.begin(write=not read_only) as txn:
+        empty = txn.stat()["entries"] == 0
+        if empty and read_only:
+            return False
+        if empty:
+            files.mark_dirty()
+            handle.dirty = True
+        try:
+            for name in tables:
+                handle.tables[name] = handle.env.open_db(name.encode(), txn=txn, create=empty)
+        except lmdb.NotFoundError:
+            return False
+        if empty:
+            txn.put(b"schema", schema, db=handle.tables[META])
+            return True
+        return bool(txn.get(b"schema", db=handle.tables[META]) == schema)
