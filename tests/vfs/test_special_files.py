@@ -1,0 +1,163 @@
+"""`.mregfs/control`, `.mregfs/events` and `.mregfs/status`."""
+
+import errno
+import json
+from select import POLLIN
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from mregfs.errors import MregfsError
+from mregfs.ports import Caller
+from tests.vfs.rig import WRITE_ONLY, Rig
+
+NONBLOCK = 0o4000
+
+
+async def opened(rig: Rig, path: str, flags: int, caller: Caller | None = None) -> int:
+    found = await rig.walk(path)
+    return (await rig.fs.open(found.inode, flags, caller or rig.caller)).handle
+
+
+async def test_a_script_is_one_transaction(rig: Rig) -> None:
+    """All lines of one write, or none: the second line's refusal takes back the first."""
+    await rig.commit("mnist", {"a": b"1"})
+    head = rig.store.index.applied()
+    reply = await rig.control("mkdir collections/one\nln mnist:v9 one:production")
+
+    assert not reply["ok"]
+    assert errno.ENOENT == reply["errno"]
+    assert "line 2" in str(reply["message"])
+    assert head == rig.store.index.applied()
+    assert [] == await rig.names("collections")
+    reply = await rig.control("mkdir collections/one\nln mnist:v0 one:production")
+    assert head + 1 == reply["sequence"] == rig.store.index.applied()
+
+
+async def test_a_writer_that_cannot_read_gets_the_errno(rig: Rig) -> None:
+    """`echo … >` fails with the errno, and the reason waits for the same user's next `cat`."""
+    handle = await opened(rig, ".mregfs/control", WRITE_ONLY)
+    with pytest.raises(MregfsError) as caught:
+        await rig.fs.write(handle, 0, b"ln nothing:v0 c:production\n")
+    assert errno.ENOENT == caught.value.errno
+    await rig.fs.release(handle)
+
+    mine = await opened(rig, ".mregfs/control", 0)
+    theirs = await opened(rig, ".mregfs/control", 0, Caller(uid=1234))
+    assert "nothing" in json.loads(await rig.fs.read(mine, 0, 4096))["message"]
+    assert (await rig.fs.read(theirs, 0, 4096)).startswith(b"#")
+
+
+@pytest.mark.parametrize(
+    "script", [b"\xff\xfe", b"ln a\0b c", b"frobnicate", b"ln 'x", b"", b"#\n"]
+)
+async def test_nonsense_is_refused(rig: Rig, script: bytes) -> None:
+    """Whatever is written, there is a reply that says what was wrong."""
+    handle = await opened(rig, ".mregfs/control", 2)
+    await rig.fs.write(handle, 0, script)
+    reply = json.loads(await rig.fs.read(handle, len(script), 4096))
+
+    assert not reply["ok"]
+    assert errno.EINVAL == reply["errno"]
+
+
+async def test_a_commit_of_an_open_draft_is_refused(rig: Rig) -> None:
+    """EBUSY names the files that are still open; after their close the commit works."""
+    await rig.write("staging/run/done", b"1")
+    parent = (await rig.walk("staging/run")).inode
+    handle = (await rig.fs.create(parent, b"busy", 0o644, WRITE_ONLY, rig.caller))[0].handle
+    await rig.fs.write(handle, 0, b"2")
+    reply = await rig.control("commit run mnist")
+    assert errno.EBUSY == reply["errno"]
+    assert "busy" in str(reply["message"])
+    await rig.fs.release(handle)
+
+    assert (await rig.control("commit run mnist"))["ok"]
+    assert b"2" == await rig.read("artifacts/mnist/v0/busy")
+
+
+async def test_events_come_from_the_moment_of_open(rig: Rig) -> None:
+    """A reader blocks until the next entry, and gets a line of JSON for it."""
+    await rig.commit("mnist", {"a": b"1"})
+    handle = await opened(rig, ".mregfs/events", 0)
+    got: list[bytes] = []
+
+    async def read() -> None:
+        got.append(await rig.fs.read(handle, 0, 65536))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert [] == got
+        await rig.control("ln mnist:v0 c:production --reason promoted")
+
+    (line,) = got[0].splitlines()
+    event = json.loads(line)
+    assert rig.store.index.applied() == event["sequence"]
+    assert ["collection-created", "linked", "alias-set"] == [c["change"] for c in event["changes"]]
+    assert {"promoted"} == {c["reason"] for c in event["changes"]}
+
+
+async def test_events_since(rig: Rig) -> None:
+    """`since N` replays what came after N; small reads lose nothing between them."""
+    for number in range(3):
+        await rig.commit("mnist", {"a": b"%d" % number})
+    head = rig.store.index.applied()
+    handle = await opened(rig, ".mregfs/events", 2 | NONBLOCK)
+    await rig.fs.write(handle, 0, b"since 0\n")
+    data = b""
+    with pytest.raises(MregfsError) as caught:
+        while True:
+            data += await rig.fs.read(handle, 0, 7)
+
+    assert errno.EAGAIN == caught.value.errno
+    assert [*range(1, head + 1)] == [json.loads(line)["sequence"] for line in data.splitlines()]
+    for nonsense in (b"since -1", b"since 99999", b"until 3", b"\xff"):
+        with pytest.raises(MregfsError):
+            await rig.fs.write(handle, 0, nonsense)
+
+
+async def test_poll_tells_when_a_read_would_not_block(rig: Rig) -> None:
+    """poll(2) is woken once per entry; other files are always ready."""
+    await rig.commit("mnist", {"a": b"1"})
+    handle = await opened(rig, ".mregfs/events", 0)
+    woken: list[int] = []
+    assert not await rig.fs.poll(handle, lambda: woken.append(1)) & POLLIN
+    await rig.control("ln mnist:v0 c:production")
+
+    assert [1] == woken
+    assert await rig.fs.poll(handle, None) & POLLIN
+
+
+async def test_entries_of_other_processes_reach_the_kernel(rig: Rig) -> None:
+    """What another process appends wakes readers, and makes names stale in the kernel."""
+    await rig.commit("mnist", {"a": b"1"})
+    await rig.control("ln mnist:v0 c:production")
+    other = Rig(rig.store)
+    collection = (await rig.walk("collections/c")).inode
+    handle = await opened(rig, ".mregfs/events", 0)
+    rig.notices.names.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.fs.follow)
+        await other.control("rm c:production")
+        with trio.fail_after(2):
+            line = await rig.fs.read(handle, 0, 4096)
+        nursery.cancel_scope.cancel()
+
+    assert "alias-dropped" == json.loads(line)["changes"][0]["change"]
+    assert (collection, b"production") in rig.notices.names
+
+
+async def test_status_tells_where_the_mount_stands(rig: Rig) -> None:
+    """Store, sequence number, lag, passthrough and versions, as JSON."""
+    await rig.commit("mnist", {"a": b"1"})
+    handle = await opened(rig, ".mregfs/status", 0)
+    status = json.loads(await rig.fs.read(handle, 0, 65536))
+
+    assert rig.store.index.applied() == status["sequence"]
+    assert 0 == status["lag"]
+    assert "default/default" == status["project"]
+    assert rig.store.id == status["store_id"]
+    assert isinstance(status["passthrough"]["available"], bool)
+    assert status["versions"]["mregfs"]
