@@ -131,7 +131,7 @@ def mount(
                 project=project,
                 allow_other=allow_other or wishes.allow_other,
                 read_only=read_only or wishes.read_only,
-                passthrough=wishes.passthrough,
+                passthrough=wishes.passthrough and os.environ.get("MREGFS_PASSTHROUGH") != "0",
                 ready_fd=int(ready_fd) if ready_fd else None,
             )
         )
