@@ -1,0 +1,1 @@
+"""Random machines that are compared with something simple."""
