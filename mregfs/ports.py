@@ -287,6 +287,10 @@ class Intake(Protocol):
         """The commit failed: put everything back as it was. Safe to call at any point."""
         ...
 
+    def abandon(self) -> None:
+        """Nobody knows whether the commit succeeded: leave all as a crash would, to `recover`."""
+        ...
+
 
 # ---- drafts: the staging area as a POSIX file system -------------------------------------------
 

@@ -1,0 +1,381 @@
+"""The Intake port on a directory of the host.
+
+Decided here: how a file is made unchangeable and becomes a pack without its bytes being copied, and
+how all of it is undone (`../../registry/commit.md` §3). Not decided here: which files become packs
+(`registry.packing`). `api` and `daemon` make one for each commit.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, NoSpaceError
+from mregfs.ports import IntakeEntry
+from mregfs.stores.intake_dir import lease
+from mregfs.stores.intake_dir.copying import copy
+from mregfs.stores.intake_dir.tree import SourceTree, remove_tree, translated, unchanged
+from mregfs.stores.intake_dir.work import (
+    Adoption,
+    Intent,
+    WorkDirectory,
+    pack_path,
+    put_back,
+    recover,
+)
+
+__all__ = ["IntakeDirectory"]
+
+log = logging.getLogger(__name__)
+
+_NAMED = 20  # busy paths that a message lists
+_THREADS = 4  # copies and flushes at a time; more only make a disk seek
+_SPARE_DESCRIPTORS = 256
+
+
+class _Sealed:
+    """A large file that nobody can change unseen."""
+
+    __slots__ = ("adopted", "copied", "fd", "flushed", "leased", "private")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.leased = False
+        self.private = ""
+        """Path of our own copy; empty when it is the draft's file itself."""
+        self.copied = False
+        self.flushed: Future[None] | None = None
+        self.adopted = ""
+
+
+class IntakeDirectory:
+    """A directory that is about to become a version.
+
+    Args:
+        path: the directory.
+        packs_path: the `packs` directory of a store on this host.
+        consume: it is a draft, whose files may become packs and which is gone at the end; else
+            nothing of it is touched.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], packs_path: str | os.PathLike[str], *, consume: bool
+    ) -> None:
+        self.path = os.path.abspath(path)
+        self._packs_path = os.path.abspath(packs_path)
+        self._consume = consume
+        self._tree = SourceTree(self.path)
+        self._work_parent = os.path.join(os.path.dirname(self._packs_path), "intake")
+        self._work = WorkDirectory(self._work_parent)
+        self._sealed: dict[str, _Sealed] = {}
+        self._adoptions: dict[str, Adoption] = {}
+        self._flusher: ThreadPoolExecutor | None = None
+
+    def scan(self) -> list[IntakeEntry]:
+        """List everything below the directory, in no particular order.
+
+        Raises:
+            InvalidError: something cannot be in a version; all of it is named.
+            NotFoundError: there is no such directory.
+        """
+        return self._tree.scan()
+
+    def recover(self, committed: Callable[[str, int], bool]) -> None:
+        """Finish or undo what crashed commits on this store left, on whatever directory."""
+        recover(self._work_parent, self._packs_path, committed)
+
+    # ---- sealing
+
+    def seal(self, paths: Sequence[str]) -> None:
+        """Take read leases on these files, or private copies where that cannot be.
+
+        Files not named are only asked whether they are busy.
+
+        Raises:
+            ConflictError: files are open for writing or mapped writable somewhere; all are named.
+            InvalidError: they are more than this process may have open.
+            NoSpaceError: a private copy does not fit.
+        """
+        _allow_descriptors(len(paths) + _SPARE_DESCRIPTORS)
+        large = set(paths)
+        busy: list[str] = []
+        to_copy: list[str] = []
+        for path in self._tree.found:
+            fd = self._tree.open(path)
+            if path in large:
+                sealed = self._sealed[path] = _Sealed(fd)
+                if self._seal_in_place(sealed, path, busy):
+                    continue
+                to_copy.append(path)
+            else:
+                try:
+                    with contextlib.suppress(lease.Unleasable):
+                        lease.take(fd)
+                except lease.Busy:
+                    busy.append(path)
+                finally:
+                    os.close(fd)
+        if busy:
+            raise _busy(busy)
+        self._flusher = ThreadPoolExecutor(_THREADS, "intake")
+        if to_copy:
+            self._work.make()
+        for _ in self._flusher.map(self._make_private, to_copy):
+            pass
+        for sealed in self._sealed.values():
+            # The disk writes while the processor hashes; `PackStore.sync` then has little to do.
+            sealed.flushed = self._flusher.submit(os.fdatasync, sealed.fd)
+
+    def _seal_in_place(self, sealed: _Sealed, path: str, busy: list[str]) -> bool:
+        """Take a lease; False when the file itself cannot become a pack."""
+        try:
+            lease.take(sealed.fd)
+        except lease.Busy:
+            busy.append(path)
+            return True
+        except lease.Unleasable:
+            return False
+        if not self._consume or self._tree.found[path].st_nlink != 1:
+            return False
+        if os.fstat(sealed.fd).st_dev != self._device():
+            return False
+        sealed.leased = True
+        return True
+
+    def _device(self) -> int:
+        try:
+            return os.stat(self._packs_path).st_dev
+        except FileNotFoundError:
+            return os.stat(os.path.dirname(self._packs_path)).st_dev
+
+    def _make_private(self, path: str) -> None:
+        """Replace the source's descriptor by one of a copy that is ours alone."""
+        sealed = self._sealed[path]
+        source = sealed.fd
+        private = os.path.join(self._work.make(), f"{len(path)}-{source}")
+        try:
+            target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                copy(source, target)
+                os.fchmod(target, 0o444)
+            finally:
+                os.close(target)
+            same = unchanged(self._tree.found[path], os.fstat(source))
+            reader = os.open(private, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise _translated(exc, "cannot copy", f"{self.path}/{path}") from exc
+        sealed.fd, sealed.private, sealed.copied = reader, private, True
+        os.close(source)
+        if not same:
+            raise _changed([path])
+
+    def fileno(self, path: str) -> int:
+        """Return a read-only descriptor of a sealed file, owned by the intake."""
+        return self._sealed[path].fd
+
+    def read(self, path: str) -> bytes:
+        """Return the whole of a small file.
+
+        Raises:
+            ConflictError: it is open for writing somewhere, or changed since `scan`.
+        """
+        before = self._tree.found[path]
+        fd = self._tree.open(path)
+        try:
+            leased = False
+            with contextlib.suppress(lease.Unleasable):
+                lease.take(fd)
+                leased = True
+            data = _read_all(fd, before.st_size)
+            whole = len(data) == before.st_size and unchanged(before, os.fstat(fd))
+            if not whole or (leased and not lease.held(fd)):
+                raise _changed([path])
+        except lease.Busy:
+            raise _busy([path]) from None
+        except OSError as exc:
+            raise _translated(exc, "cannot read", f"{self.path}/{path}") from exc
+        finally:
+            os.close(fd)
+        return data
+
+    # ---- adopting
+
+    def announce(self, layout: str, since: int, adoptions: Mapping[str, str]) -> None:
+        """Write down what is about to be adopted, then take away write bits and foreign owners.
+
+        Raises:
+            HostError: the host refused.
+        """
+        for path, pack in adoptions.items():
+            sealed = self._sealed[path]
+            if not sealed.private:
+                found = os.fstat(sealed.fd)
+                mode = stat.S_IMODE(found.st_mode)
+                self._adoptions[path] = Adoption(
+                    path, pack, found.st_ino, mode, found.st_uid, found.st_gid
+                )
+        if not self._adoptions:
+            return
+        entries = {path: (found.st_ino, found.st_mtime_ns) for path, found in self._found()}
+        intent = Intent(self.path, layout, since, tuple(self._adoptions.values()), entries)
+        try:
+            self._work.write_intent(intent)
+            for path in self._adoptions:
+                fd = self._sealed[path].fd
+                # Its former owner could give himself the right to write again.
+                if os.geteuid() == 0:
+                    os.fchown(fd, 0, 0)
+                os.fchmod(fd, 0o444)
+        except OSError as exc:
+            raise _translated(exc, "cannot prepare", self.path) from exc
+
+    def _found(self) -> Iterable[tuple[str, os.stat_result]]:
+        return self._tree.found.items() if self._consume else ()
+
+    def adopt(self, path: str, pack: str) -> bool:
+        """Give a sealed file (or the private copy of one) a second name, as a pack.
+
+        Raises:
+            HostError: the host refused.
+        """
+        sealed = self._sealed[path]
+        target = pack_path(self._packs_path, pack)
+        # By descriptor: whatever is called `path` by now, this is what was sealed.
+        source = f"/proc/self/fd/{sealed.fd}"
+        sealed.adopted = target
+        try:
+            try:
+                os.link(source, target, follow_symlinks=True)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                os.link(source, target, follow_symlinks=True)
+        except OSError as exc:
+            raise _translated(exc, "cannot make a pack of", f"{self.path}/{path}") from exc
+        return not sealed.copied
+
+    def verify(self) -> None:
+        """Check that no sealed file was touched since `seal`, and that adopted ones are on disk.
+
+        Raises:
+            ConflictError: a file was opened for writing meanwhile; all are named.
+            HostError: the disk failed.
+        """
+        touched = []
+        for path, sealed in self._sealed.items():
+            if sealed.leased:
+                links = 2 if sealed.adopted else 1
+                if not lease.held(sealed.fd) or os.fstat(sealed.fd).st_nlink != links:
+                    touched.append(path)
+            try:
+                if sealed.adopted and sealed.flushed is not None:
+                    sealed.flushed.result()
+            except OSError as exc:
+                raise _translated(exc, "cannot make durable", f"{self.path}/{path}") from exc
+        if touched:
+            raise _changed(touched)
+
+    # ---- the end
+
+    def release(self) -> None:
+        """The version is in the log: a draft's directory disappears.
+
+        What cannot be removed is logged, not raised: the commit has succeeded.
+        """
+        if self._consume:
+            try:
+                remove_tree(self.path)
+            except OSError as exc:
+                log.warning("the draft %s is a version now, but remains: %s", self.path, exc)
+        self._close()
+        self._work.remove()
+
+    def restore(self) -> None:
+        """The commit failed: packs lose their names here, drafts get their modes back."""
+        try:
+            for path, sealed in self._sealed.items():
+                if sealed.adopted:
+                    _unlink_same(sealed.adopted, sealed.fd)
+                adoption = self._adoptions.get(path)
+                if adoption is not None:
+                    put_back(sealed.fd, adoption)
+        except OSError as exc:
+            log.error("cannot put back all of %s: %s", self.path, exc)
+            self._work.leave()
+        self._close()
+        self._work.remove()
+
+    def abandon(self) -> None:
+        """Whether the commit succeeded is unknown: leave all as a crash would, for `recover`."""
+        self._close()
+        self._work.leave()
+
+    def _close(self) -> None:
+        if self._flusher is not None:
+            self._flusher.shutdown(cancel_futures=True)
+            self._flusher = None
+        for sealed in self._sealed.values():
+            os.close(sealed.fd)
+        self._sealed.clear()
+        self._adoptions.clear()
+        self._tree.close()
+
+
+def _allow_descriptors(count: int) -> None:
+    """Raise this process's limit of open files if need be.
+
+    Raises:
+        InvalidError: the hard limit is lower.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise InvalidError(
+            f"{count - _SPARE_DESCRIPTORS} large files are more than this process may have open",
+            f"raise the limit (ulimit -Hn) above {count}, or commit in parts",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+def _unlink_same(path: str, fd: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.lstat(path), os.fstat(fd)):
+            os.unlink(path)
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    pieces = []
+    while size >= 0 and (piece := os.read(fd, size + 1)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    paths = sorted(paths)
+    more = len(paths) - _NAMED
+    return ", ".join(map(repr, paths[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def _busy(paths: Sequence[str]) -> ConflictError:
+    return ConflictError(
+        f"still open for writing: {_listed(paths)}", "commit again when they are closed"
+    )
+
+
+def _changed(paths: Sequence[str]) -> ConflictError:
+    return ConflictError(
+        f"changed while being committed: {_listed(paths)}", "commit again when they are finished"
+    )
+
+
+def _translated(exc: OSError, doing: str, path: str) -> MregfsError:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(f"{doing} {path!r}: {exc.strerror}", "free some space (mregfs gc)")
+    found = translated(exc, doing, path)
+    return found if isinstance(found, HostError) else HostError(errno.EIO, found.message)
