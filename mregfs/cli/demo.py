@@ -29,7 +29,8 @@ __all__ = ["demo"]
 STORY = r"""
 # Make a registry, and mount it.
 $ mregfs init registry
-$ mregfs mount registry models
+$ mkdir models
+$ mregfs mount registry models --log-file daemon.log
 $ export MREGFS_MOUNT=$PWD/models
 
 # Train a small model; training code writes files into a directory, as ever.
