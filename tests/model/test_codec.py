@@ -1,0 +1,99 @@
+"""Log entries and records come back as they were written, always as the same bytes."""
+
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mregfs.errors import CorruptError
+from mregfs.model import records
+from mregfs.model.changes import (
+    Change,
+    Entry,
+    Request,
+    decode_entry,
+    encode_entry,
+    entry_key,
+    event_line,
+)
+from mregfs.model.records import Parent
+from mregfs.model.state import encode_record
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+integers = st.integers(0, (1 << 63) - 1)
+metadata = st.dictionaries(text, st.none() | st.booleans() | text | integers, max_size=3)
+parents = st.lists(st.builds(Parent, text, text, integers, text), max_size=2).map(tuple)
+by_type = {
+    str: text,
+    int: integers,
+    int | None: st.none() | integers,
+    tuple[str, ...]: st.lists(text, max_size=3).map(tuple),
+    tuple[Parent, ...]: parents,
+}
+
+
+def build(cls: type) -> st.SearchStrategy:
+    fields = msgspec.structs.fields(cls)
+    return st.builds(cls, **{field.name: by_type.get(field.type, metadata) for field in fields})
+
+
+changes = st.one_of([build(cls) for cls in get_args(Change)])
+requests = st.builds(Request, text, st.lists(changes, max_size=4).map(tuple), text)
+entries = st.builds(
+    Entry, integers, text, text, integers, text, st.lists(requests, max_size=3).map(tuple)
+)
+
+
+@settings(max_examples=60)
+@given(entries)
+def test_entries_come_back_from_one_line_of_json(entry):
+    data = encode_entry(entry)
+
+    assert (b"\n", 1) == (data[-1:], data.count(b"\n"))
+    assert entry == decode_entry(data, "log/1")
+    assert data == encode_entry(decode_entry(data, "log/1"))
+
+
+@settings(max_examples=60)
+@given(entries.filter(lambda entry: entry.at_ns < 10**19))
+def test_an_event_tells_all_changes_in_order(entry):
+    event = msgspec.json.decode(event_line(entry))
+
+    assert entry.sequence == event["sequence"]
+    assert [change.__struct_config__.tag for r in entry.requests for change in r.changes] == [
+        change["change"] for change in event["changes"]
+    ]
+
+
+RECORDS = [getattr(records, name) for name in records.__all__ if name != "OwnerRecord"]
+
+
+@pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
+def test_records_come_back(cls):
+    @settings(max_examples=20)
+    @given(build(cls))
+    def comes_back(record):
+        data = encode_record(record)
+        assert record == msgspec.msgpack.decode(data, type=cls)
+        assert data == encode_record(msgspec.msgpack.decode(data, type=cls))
+
+    comes_back()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b"[]", b"\xff", b'{"sequence": "1"}', encode_entry(
+        Entry(1, "", "", 0, "", ()))[:-2] + b',"more":1}',
+     b'{"sequence":1,"previous":"","transaction":"","at_ns":0,"host":"","requests":[{"author":"",'
+     b'"changes":[{"change":"exploded","project":"a/b"}]}]}'],
+)  # fmt: skip
+def test_what_is_no_entry_is_corrupt_and_named(data):
+    with pytest.raises(CorruptError, match="log/7"):
+        decode_entry(data, "log/7")
+
+
+def test_keys_sort_as_sequence_numbers_do():
+    assert "log/00000000000000000042.json" == entry_key(42)
+    assert entry_key(9) < entry_key(10)

@@ -1,0 +1,66 @@
+"""An overlay is a view: whatever is on top, it reads as if it had been stored."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mregfs.model.rules import Overlay
+from mregfs.ports import Put
+from mregfs.stores.index_memory import IndexMemory
+
+keys = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b % 3 for b in key))
+puts = st.lists(
+    st.builds(Put, st.sampled_from("ab"), keys, st.none() | st.binary(max_size=2)), max_size=25
+)
+
+
+@given(
+    below=puts, above=puts, prefix=keys | st.just(b""), start=keys | st.just(b""), data=st.data()
+)
+def test_reading_through_is_reading_what_was_written(below, above, prefix, start, data):
+    stored, index = IndexMemory(), IndexMemory()
+    index.write(below)
+    stored.write([*below, *above])
+    with index.read() as view, stored.read() as expected:
+        overlay = Overlay(view)
+        for _ in range(3):
+            overlay.apply(above)
+        reverse = data.draw(st.booleans())
+
+        assert list(expected.scan("a", prefix, start, reverse=reverse)) == list(
+            overlay.scan("a", prefix, start, reverse=reverse)
+        )
+        for table in "ab":
+            for key, value in expected.scan(table):
+                assert value == overlay.get(table, key)
+        again = IndexMemory()
+        again.write([*below, *overlay.puts()])
+        with again.read() as replayed:
+            assert list(expected.scan("a")) == list(replayed.scan("a"))
+
+
+def test_a_scan_is_not_disturbed_by_changes_made_meanwhile():
+    index = IndexMemory()
+    with index.read() as view:
+        overlay = Overlay(view)
+        overlay.apply([("t", b"a", b"1"), ("t", b"b", b"2")])
+        seen = []
+        for key, _ in overlay.scan("t"):
+            overlay.apply([("t", key, None), ("t", key + b"x", b"3")])
+            seen.append(key)
+
+        assert [b"a", b"b"] == seen
+        assert [b"ax", b"bx"] == [key for key, _ in overlay.scan("t")]
+
+
+def test_an_overlay_lies_on_an_overlay():
+    index = IndexMemory()
+    index.write([Put("t", b"a", b"1"), Put("t", b"c", b"3")])
+    with index.read() as view:
+        middle = Overlay(view)
+        middle.apply([("t", b"b", b"2"), ("t", b"a", None)])
+        top = Overlay(middle)
+        top.apply([("t", b"d", b"4"), ("t", b"c", None)])
+
+        assert [(b"b", b"2"), (b"d", b"4")] == list(top.scan("t"))
+        assert (None, b"2", None) == (top.get("t", b"a"), top.get("t", b"b"), top.get("t", b"c"))
+        assert [("t", b"c", None), ("t", b"d", b"4")] == top.puts()
