@@ -1,0 +1,369 @@
+"""What every `ports.ObjectStore` promises; then what the directory promises beyond."""
+
+import errno
+import itertools
+import os
+import pathlib
+import threading
+
+import pytest
+
+from mregfs.errors import (
+    ExistsError,
+    ForbiddenError,
+    HostError,
+    InvalidError,
+    NoSpaceError,
+    NotFoundError,
+    UnsupportedError,
+)
+from mregfs.stores.objects_dir import ObjectsDirectory
+from mregfs.stores.objects_memory import ObjectsMemory
+
+KEYS = (
+    "checkpoints/00000000000000000400.zst",
+    "layouts/0001",
+    "log/00000000000000000001.json",
+    "log/00000000000000000002.json",
+    "log/00000000000000000010.json",
+    "manifests/ab/ab01",
+    "manifests/ab/ab02",
+    "manifests/abc",
+    "manifests/ab.d",
+    "manifests/ac/ac01",
+    "store.json",
+)
+
+
+@pytest.fixture(params=["memory", "directory"])
+def objects(request, tmp_path):
+    return ObjectsMemory() if request.param == "memory" else ObjectsDirectory(tmp_path)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return ObjectsDirectory(tmp_path)
+
+
+def files_below(path: pathlib.Path) -> list[str]:
+    return sorted(str(each.relative_to(path)) for each in path.rglob("*") if each.is_file())
+
+
+def test_what_was_created_is_read_back(objects):
+    for data in (b"", b"{}", bytes(range(256)) * 1000):
+        key = f"manifests/{len(data)}"
+        objects.create(key, data)
+
+        assert data == objects.get(key)
+        assert objects.exists(key)
+
+
+def test_a_missing_key_is_not_found(objects):
+    objects.create("log/1/2", b"")
+
+    for key in ("log/2", "log/1", "log/1/2/3", "nowhere/at/all"):
+        assert not objects.exists(key)
+        with pytest.raises(NotFoundError):
+            objects.get(key)
+
+
+def test_an_existing_key_is_not_replaced(objects):
+    objects.create("log/1", b"first")
+
+    with pytest.raises(ExistsError):
+        objects.create("log/1", b"second")
+
+    assert b"first" == objects.get("log/1")
+
+
+def test_delete_removes_and_forgives(objects):
+    objects.create("log/1", b"x")
+
+    objects.delete("log/1")
+    objects.delete("log/1")
+    objects.delete("never/there")
+
+    assert not objects.exists("log/1")
+    assert [] == list(objects.list(""))
+    objects.create("log/1", b"y")
+    assert b"y" == objects.get("log/1")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/", "/log", "log/", "a//b", "..", "../x", "a/../b", ".", "a/./b", ".a", "a/.b", "tmp/x",
+     "a\0b", "a\nb", "a b", "ä"],
+)  # fmt: skip
+def test_keys_that_are_none_are_refused(objects, key):
+    for use in (objects.get, objects.exists, objects.delete, lambda key: objects.create(key, b"")):
+        with pytest.raises(InvalidError):
+            use(key)
+
+
+def test_list_is_sorted_and_keeps_to_prefix_and_start(objects):
+    for key in reversed(KEYS):
+        objects.create(key, b"")
+    prefixes = ("", "l", "log", "log/", "log/00000000000000000001.json", "manifests/ab", "zzz",
+                "manifests/ab/", "manifests/a", "log/0000000000000000000", "none/")  # fmt: skip
+    starts = ("", *KEYS, "log", "log/", "manifests/ab/", "manifests/ab/zz", "manifests/b", "zzz")
+
+    for prefix, start in itertools.product(prefixes, starts):
+        expected = sorted(key for key in KEYS if key.startswith(prefix) and key > start)
+        assert expected == list(objects.list(prefix, start)), (prefix, start)
+
+
+def test_list_survives_changes_between_two_keys(objects):
+    for number in range(5):
+        objects.create(f"log/{number}", b"")
+
+    found = []
+    for key in objects.list("log/"):
+        objects.delete(key)
+        found.append(key)
+
+    assert [f"log/{number}" for number in range(5)] == found
+
+
+def test_of_many_threads_that_create_one_key_exactly_one_wins(objects):
+    threads, keys = 8, 10
+    barrier = threading.Barrier(threads)
+    winners: list[tuple[int, int]] = []
+
+    def race(me: int) -> None:
+        for key in range(keys):
+            barrier.wait()
+            try:
+                objects.create(f"log/{key}", b"%d" % me)
+            except ExistsError:
+                continue
+            winners.append((key, me))
+
+    runners = [threading.Thread(target=race, args=(me,)) for me in range(threads)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+
+    assert list(range(keys)) == sorted(key for key, _ in winners)
+    for key, me in winners:
+        assert b"%d" % me == objects.get(f"log/{key}")
+
+
+def test_the_probe_accepts_an_exclusive_store_and_leaves_nothing(objects):
+    objects.probe_exclusive()
+
+    assert [] == list(objects.list(""))
+
+
+# ---- the directory
+
+
+def test_of_many_processes_that_create_one_key_exactly_one_wins(tmp_path, start, wait_for):
+    """The processes run up key after key, as appends to a log do."""
+    processes, keys = 4, 25
+    (tmp_path / "won").mkdir()
+
+    def race(me: int) -> None:
+        objects = ObjectsDirectory(tmp_path)
+        for key in range(keys):
+            try:
+                objects.create(f"log/{key:04}", b"%d" % me * 1000)
+            except ExistsError:
+                continue
+            (tmp_path / "won" / f"{key:04}.{me}").touch()
+
+    children = [start(lambda me=me: race(me)) for me in range(processes)]
+    for child in children:
+        wait_for(child)
+
+    won = sorted(path.name.split(".") for path in (tmp_path / "won").iterdir())
+    assert [f"{key:04}" for key in range(keys)] == [key for key, _ in won]
+    objects = ObjectsDirectory(tmp_path)
+    for key, me in won:
+        assert me.encode() * 1000 == objects.get(f"log/{key}")
+
+
+def test_a_reader_sees_the_whole_object_or_none(directory, start, wait_for):
+    """Objects are large enough that a torn one would be seen."""
+    data = os.urandom(1 << 20)
+    count = 15
+
+    def write() -> None:
+        for number in range(count):
+            directory.create(f"log/{number}", data)
+
+    child = start(write)
+    for number in range(count):
+        while True:
+            try:
+                found = directory.get(f"log/{number}")
+            except NotFoundError:
+                continue
+            assert data == found
+            break
+    wait_for(child)
+
+
+def test_after_a_kill_every_object_is_whole(directory, start):
+    data = os.urandom(1 << 16)
+
+    def write() -> None:
+        for number in itertools.count():
+            directory.create(f"log/{number:06}", data)
+
+    child = start(write)
+    while not directory.exists("log/000009"):
+        pass
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+    keys = list(directory.list("log/"))
+    assert len(keys) >= 10
+    assert all(data == directory.get(key) for key in keys)
+
+
+def test_objects_are_read_only_files_and_nothing_else_stays(directory, tmp_path):
+    directory.create("log/1", b"x")
+
+    assert ["log/1"] == files_below(tmp_path)
+    found = (tmp_path / "log/1").stat()
+    assert 0 == found.st_mode & 0o222
+    assert 1 == found.st_nlink
+
+
+def test_a_create_costs_two_syncs_the_object_before_its_name(directory, tmp_path, monkeypatch):
+    directory.create("log/1", b"x")
+    synced = []
+
+    def fsync(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), (tmp_path / "log/2").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    directory.create("log/2", b"x")
+
+    (file, named), (folder, linked) = synced
+    assert file.startswith(f"{tmp_path}/tmp/")
+    assert not named
+    assert (str(tmp_path / "log"), True) == (folder, linked)
+
+
+def test_new_directories_are_made_durable_up_to_the_store(directory, tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def record(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    directory.create("manifests/ab/abcd", b"x")
+
+    expected = [str(tmp_path), str(tmp_path / "manifests"), str(tmp_path / "manifests/ab")]
+    assert expected == synced[1:]
+
+
+def test_what_crashes_left_is_swept_after_a_day(directory, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    for name, age in (("old", 2 * 86400), ("young", 3600)):
+        path = tmp_path / "tmp" / name
+        path.touch()
+        modified = path.stat().st_mtime - age
+        os.utime(path, (modified, modified))
+
+    assert not directory.exists("log/1")
+    assert ["tmp/old", "tmp/young"] == files_below(tmp_path)
+    directory.create("log/1", b"x")
+
+    assert ["log/1", "tmp/young"] == files_below(tmp_path)
+
+
+def test_a_store_that_is_not_mounted_is_not_made(tmp_path):
+    objects = ObjectsDirectory(tmp_path / "gone")
+
+    with pytest.raises(NotFoundError, match="mounted"):
+        objects.create("log/1", b"x")
+
+    assert not (tmp_path / "gone").exists()
+    assert [] == list(objects.list(""))
+
+
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.EIO, errno.ETIMEDOUT])
+def test_an_nfs_link_that_was_made_although_it_failed_is_a_win(directory, monkeypatch, code):
+    link = os.link
+
+    def lossy(source: str, target: str) -> None:
+        link(source, target)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", lossy)
+    directory.create("log/1", b"mine")
+
+    assert b"mine" == directory.get("log/1")
+
+
+def test_a_failed_link_stores_nothing(directory, tmp_path, monkeypatch):
+    (tmp_path / "log").mkdir()
+
+    def failing(source: str, target: str) -> None:
+        raise OSError(errno.EMLINK, "Too many links")
+
+    monkeypatch.setattr(os, "link", failing)
+    with pytest.raises(HostError) as caught:
+        directory.create("log/1", b"mine")
+
+    assert errno.EMLINK == caught.value.errno
+    assert [] == files_below(tmp_path)
+
+
+def test_the_probe_refuses_a_file_system_that_lets_two_win(directory, monkeypatch):
+    monkeypatch.setattr(os, "link", os.replace)
+    # Renaming takes the temporary file away, as such a file system would not.
+    monkeypatch.setattr(os, "unlink", lambda path: None)
+
+    with pytest.raises(UnsupportedError, match="two writers"):
+        directory.probe_exclusive()
+
+
+def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
+    objects = ObjectsDirectory(small_disk)
+    objects.create("log/1", b"kept")
+
+    objects.create("big/1", bytes(1900 << 10))
+
+    for size in (3 << 20, 200 << 10):
+        with pytest.raises(NoSpaceError):
+            objects.create("big/2", bytes(size))
+
+    assert ["big/1", "log/1"] == files_below(small_disk)
+    assert b"kept" == objects.get("log/1")
+    objects.delete("big/1")
+    objects.create("log/2", b"works again")
+
+
+def test_a_store_of_another_user_can_be_read_but_not_written(tmp_path, as_nobody):
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    ObjectsDirectory(tmp_path).create("log/1", b"x")
+
+    def use() -> None:
+        objects = ObjectsDirectory(tmp_path)
+        assert b"x" == objects.get("log/1")
+        for change in (lambda: objects.create("log/2", b""), lambda: objects.delete("log/1")):
+            with pytest.raises(ForbiddenError, match="permissions"):
+                change()
+
+    as_nobody(use)
+
+
+def test_a_read_only_disk_says_so(small_disk):
+    import subprocess
+
+    objects = ObjectsDirectory(small_disk)
+    objects.create("log/1", b"x")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    with pytest.raises(HostError, match="remount") as caught:
+        objects.create("log/2", b"x")
+
+    assert errno.EROFS == caught.value.errno
+    assert b"x" == objects.get("log/1")

@@ -1,0 +1,311 @@
+"""What every `ports.PackStore` promises; there is one, the directory."""
+
+import itertools
+import os
+import pathlib
+import threading
+
+import pytest
+
+from mregfs.errors import ExistsError, ForbiddenError, InvalidError, NoSpaceError, NotFoundError
+from mregfs.stores.packs_dir import PacksDirectory
+
+A, B, C = ("a" * 32, "ab" + "0" * 30, "c" * 32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "packs"
+
+
+@pytest.fixture
+def packs(path):
+    packs = PacksDirectory(path)
+    yield packs
+    packs.close()
+
+
+def files_below(path: pathlib.Path) -> list[str]:
+    return sorted(str(each.relative_to(path)) for each in path.rglob("*") if each.is_file())
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_pack_is_its_pieces_back_to_back(packs):
+    assert 6 == packs.create(A, [b"abc", b"", memoryview(b"def")])
+
+    with packs.open(A) as pack:
+        assert 6 == pack.size == packs.size(A)
+        assert b"abcdef" == pack.read(0, 6)
+        assert b"cd" == pack.read(2, 2)
+        assert b"ef" == pack.read(4, 100)
+        assert b"" == pack.read(6, 1)
+        assert b"" == pack.read(100, 1)
+        assert b"" == pack.read(3, 0)
+        assert b"abcdef" == os.pread(pack.fileno(), 10, 0)
+
+
+def test_an_empty_pack_is_a_pack(packs):
+    assert 0 == packs.create(A, [])
+
+    with packs.open(A) as pack:
+        assert 0 == pack.size
+        assert b"" == pack.read(0, 10)
+
+
+def test_large_packs_come_back(packs):
+    pieces = [os.urandom(1 << 20) for _ in range(5)]
+
+    packs.create(A, iter(pieces))
+
+    with packs.open(A) as pack:
+        assert b"".join(pieces) == pack.read(0, 5 << 20)
+
+
+def test_a_missing_pack_is_not_found(packs):
+    for use in (packs.open, packs.size, lambda pack: packs.sync([pack])):
+        with pytest.raises(NotFoundError):
+            use(A)
+    packs.delete(A)
+    assert [] == list(packs.list())
+
+
+@pytest.mark.parametrize("pack", ["", "a" * 31, "a" * 33, "A" * 32, "../" + "a" * 29, "g" * 32])
+def test_ids_that_are_none_are_refused(packs, pack):
+    for use in (packs.open, packs.size, packs.delete, lambda pack: packs.create(pack, [])):
+        with pytest.raises(InvalidError):
+            use(pack)
+
+
+def test_list_names_all_packs_and_only_packs(packs, path):
+    for pack in (C, A, B):
+        packs.create(pack, [b"x"])
+    (path / "aa" / "README").touch()
+    (path / "lost+found").mkdir()
+    (path / "bb").mkdir()
+    (path / "bb" / A).touch()
+
+    assert [A, B, C] == list(packs.list())
+
+
+def test_packs_are_read_only_files_and_nothing_else_stays(packs, path):
+    packs.create(A, [b"x"])
+
+    assert [f"aa/{A}"] == files_below(path)
+    found = (path / "aa" / A).stat()
+    assert 0o444 == found.st_mode & 0o777
+    assert 1 == found.st_nlink
+
+
+def test_an_id_is_never_taken_twice(packs, path):
+    packs.create(A, [b"first"])
+
+    with pytest.raises(ExistsError):
+        packs.create(A, [b"second"])
+
+    assert [f"aa/{A}"] == files_below(path)
+    with packs.open(A) as pack:
+        assert b"first" == pack.read(0, 10)
+
+
+def test_pieces_that_fail_leave_nothing(packs, path):
+    def pieces():
+        yield b"abc"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        packs.create(A, pieces())
+
+    assert [] == files_below(path)
+    with pytest.raises(NotFoundError):
+        packs.open(A)
+
+
+def test_a_deleted_pack_stays_readable_where_it_is_open(packs):
+    packs.create(A, [b"abc"])
+    pack = packs.open(A)
+
+    packs.delete(A)
+    packs.delete(A)
+
+    assert b"abc" == pack.read(0, 3)
+    with pytest.raises(NotFoundError):
+        packs.open(A)
+    before = open_descriptors()
+    pack.close()
+    assert before - 1 == open_descriptors()
+
+
+def test_closing_is_idempotent_and_then_nothing_is_read(packs):
+    packs.create(A, [b"abc"])
+    pack, other = packs.open(A), packs.open(A)
+
+    pack.close()
+    pack.close()
+
+    for use in (pack.fileno, lambda: pack.read(0, 1)):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    assert b"abc" == other.read(0, 3)
+    other.close()
+
+
+def test_sync_makes_files_durable_before_directories(packs, path, monkeypatch):
+    for pack in (A, B, C):
+        packs.create(pack, [b"x"])
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+
+    packs.sync([A, B, C])
+
+    files, directories, root = sorted(synced[:3]), sorted(synced[3:6]), synced[6:]
+    assert [f"{path}/aa/{A}", f"{path}/ab/{B}", f"{path}/cc/{C}"] == files
+    assert [f"{path}/aa", f"{path}/ab", f"{path}/cc"] == directories
+    assert [str(path)] == root
+
+
+def test_syncing_nothing_costs_nothing(packs, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: pytest.fail("synced"))
+
+    packs.sync([])
+
+
+def test_descriptors_stay_open_up_to_the_limit(path):
+    packs = PacksDirectory(path, open_packs=2)
+    before = open_descriptors()
+    ids = [f"{number:032x}" for number in range(5)]
+    for pack in ids:
+        packs.create(pack, [pack.encode()])
+        packs.open(pack).close()
+    assert before + 2 == open_descriptors()
+
+    held = [packs.open(pack) for pack in ids]
+    assert [pack.encode() for pack in ids] == [each.read(0, 99) for each in held]
+    for each in held:
+        each.close()
+
+    assert before + 2 == open_descriptors()
+    packs.close()
+    assert before == open_descriptors()
+    packs.open(ids[0]).close()
+    assert before == open_descriptors()
+
+
+def test_descriptors_of_packs_deleted_elsewhere_are_released(packs, path):
+    for pack in (A, B):
+        packs.create(pack, [b"x"])
+        packs.open(pack).close()
+    held = packs.open(A)
+    before = open_descriptors()
+
+    for pack in (A, B):
+        PacksDirectory(path).delete(pack)
+
+    assert 2 == packs.release_deleted()
+    assert before - 1 == open_descriptors()
+    assert b"x" == held.read(0, 1)
+    held.close()
+    assert before - 2 == open_descriptors()
+    assert 0 == packs.release_deleted()
+
+
+def test_threads_share_descriptors_without_mixing_packs_up(path):
+    """The cache is smaller than the number of packs, so descriptors are closed and reused."""
+    packs = PacksDirectory(path, open_packs=2)
+    ids = [f"{number:032x}" for number in range(6)]
+    for pack in ids:
+        packs.create(pack, [pack.encode() * 10])
+    failures: list[object] = []
+
+    def read(seed: int) -> None:
+        for turn in range(300):
+            pack = ids[(turn * seed) % len(ids)]
+            with packs.open(pack) as opened:
+                if opened.read(320 - 32, 32) != pack.encode():
+                    failures.append(pack)
+
+    before = open_descriptors()
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in (1, 2, 3, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [] == failures
+    packs.close()
+    assert before == open_descriptors()
+
+
+def test_what_crashes_left_is_swept_after_a_day(packs, path):
+    (path / "tmp").mkdir(parents=True)
+    for name, age in (("old", 2 * 86400), ("young", 3600)):
+        left = path / "tmp" / name
+        left.touch()
+        modified = left.stat().st_mtime - age
+        os.utime(left, (modified, modified))
+
+    packs.create(A, [b"x"])
+
+    assert [f"aa/{A}", "tmp/young"] == files_below(path)
+
+
+def test_after_a_kill_every_pack_is_whole(packs, path, start):
+    piece = os.urandom(1 << 16)
+
+    def write() -> None:
+        for number in itertools.count():
+            PacksDirectory(path).create(f"{number:032x}", [piece, piece])
+
+    child = start(write)
+    while f"{9:032x}" not in packs.list():
+        pass
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+    for pack in packs.list():
+        with packs.open(pack) as opened:
+            assert piece + piece == opened.read(0, 1 << 20)
+
+
+def test_a_store_that_is_not_mounted_is_not_made(tmp_path):
+    packs = PacksDirectory(tmp_path / "gone" / "packs")
+
+    with pytest.raises(NotFoundError):
+        packs.create(A, [b"x"])
+
+    assert [] == list(packs.list())
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
+    packs = PacksDirectory(small_disk / "packs")
+    packs.create(A, [bytes(1 << 20)])
+    assert 2 << 20 == packs.total_bytes()
+    free = packs.free_bytes()
+    assert 0 < free <= 1 << 20
+
+    with pytest.raises(NoSpaceError):
+        packs.create(B, itertools.repeat(bytes(1 << 16)))
+
+    assert [A] == list(packs.list())
+    assert [f"aa/{A}"] == files_below(small_disk / "packs")
+    assert free == pytest.approx(packs.free_bytes(), abs=1 << 14)
+    packs.create(B, [b"works again"])
+
+
+def test_packs_of_another_user_can_be_read_but_not_written(packs, path, as_nobody):
+    for each in (*path.parents[:3],):
+        each.chmod(0o755)
+    packs.create(A, [b"x"])
+
+    def use() -> None:
+        theirs = PacksDirectory(path)
+        with theirs.open(A) as pack:
+            assert b"x" == pack.read(0, 1)
+        for change in (lambda: theirs.create(B, []), lambda: theirs.delete(A)):
+            with pytest.raises(ForbiddenError, match="permissions"):
+                change()
+
+    as_nobody(use)
