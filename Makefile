@@ -11,7 +11,7 @@ BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libf
 # What the tests drive the mount with.
 TEST_PACKAGES := attr busybox coreutils e2fsprogs findutils fio git procps rsync sqlite3 \
 	stress-ng systemd tar util-linux
-EXTENSION := $(wildcard mregfs/fuse/_passthrough.c)
+EXTENSION := $(wildcard mregfs/fuse/*.c)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak dev clean build-packages test-packages
@@ -52,7 +52,7 @@ build-packages:
 test-packages:
 	@.ci/debian-packages $(TEST_PACKAGES)
 
-# The stamps are rebuilt when pyproject.toml or the C file changes; the packages only ever added.
+# The stamps are rebuilt when pyproject.toml or the C code changes; the packages only ever added.
 $(VENV)/.demo: pyproject.toml $(EXTENSION) | $(VENV)/bin/python
 	@echo 'setting up $(VENV), about a minute'
 	@$(PIP) install --editable '.[demo]'
