@@ -27,6 +27,7 @@ from mregfs.model.changes import (
     Change,
     Entry,
     Request,
+    VersionLogged,
     decode_entry,
     encode_entry,
     entry_key,
@@ -117,6 +118,7 @@ class Log:
         self._delivery = threading.RLock()
         self._callbacks: list[Callable[[Entry], None]] = []
         self._delivered = 0
+        self._doubtful = 0
 
     # ---- reading
 
@@ -171,7 +173,35 @@ class Log:
                 for callback in self._callbacks:
                     callback(entry)
 
+    def has_layout(self, layout: str, since: int) -> bool | None:
+        """Tell whether an entry after `since` makes a version with this layout.
+
+        None: an append of this process is still in doubt, and could be that entry.
+        """
+        doubtful = self._doubtful
+        if layout:
+            for entry in self.entries(since):
+                doubtful = 0 if entry.sequence >= doubtful else doubtful
+                for request in entry.requests:
+                    for change in request.changes:
+                        if isinstance(change, VersionLogged) and change.layout == layout:
+                            return True
+        return None if layout and doubtful > since else False
+
     # ---- appending
+
+    def rehearse(self, commands: Sequence[Command], asker: Asker) -> None:
+        """Ask the rules whether these commands may be carried out now; nothing changes.
+
+        Raises:
+            MregfsError: they may not.
+        """
+        waiting = _Waiting(commands, asker, "")
+        with self._index.read() as view:
+            head = read_head(view)
+            self._decide_all(view, [waiting], Stamp(head.sequence + 1, head.at_ns + 1, ""))
+        if waiting.error is not None:
+            raise waiting.error
 
     def submit(self, commands: Sequence[Command], asker: Asker, reason: str = "") -> Receipt:
         """Carry out all commands or none, as one transaction in one log entry.
@@ -320,6 +350,7 @@ class Log:
                 break
             self._pause(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        self._doubtful = int(key[4:24])
         raise UnavailableError(
             f"the store did not say whether it has {key}",
             "the change may have been made: look (mregfs history) before trying again",

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from mregfs.errors import MregfsError
 from mregfs.stores.intake_dir.tree import remove_tree, translated
 
 __all__ = ["Adoption", "Intent", "WorkDirectory", "pack_path", "put_back", "recover"]
@@ -139,7 +140,7 @@ def recover(parent: str, packs_path: str, committed: Callable[[str, int], bool])
                 _recover_one(path, packs_path, committed)
         except BlockingIOError:
             pass  # alive
-        except OSError as exc:
+        except (OSError, MregfsError) as exc:
             log.warning("cannot undo the commit that left %s: %s", path, exc)
         finally:
             os.close(lock)
