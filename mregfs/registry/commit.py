@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mregfs.errors import CorruptError, ExistsError, MregfsError
+from mregfs.errors import CorruptError, ExistsError, MregfsError, UnavailableError
 from mregfs.model.commands import Asker, Command
 from mregfs.model.grammar import CommitRequest
 from mregfs.model.layout import Layout, encode_layout, layout_key
