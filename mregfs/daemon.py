@@ -37,11 +37,12 @@ from mregfs.vfs.events import EventReaders
 from mregfs.vfs.filesystem import Parts, RegistryFileSystem
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Ownership, Tree
 from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
 
-__all__ = ["MountOptions", "run_mount"]
+__all__ = ["MountOptions", "Mounted", "run_mount"]
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def _only(group: BaseExceptionGroup[MregfsError]) -> MregfsError:
 
 async def _serve(store: Store, project: ProjectName, options: MountOptions) -> None:
     notices = Notices()
-    mount = _Mount(store, project, options, notices)
+    mount = Mounted(store, project, options, notices)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stop)
@@ -121,38 +122,43 @@ async def _watch_signals(
             stop.set()
 
 
-class _Mount:
-    """The parts of one mount, and what its status says of them."""
+class Mounted:
+    """The parts of one mount put together, and what its status says of them.
+
+    Args:
+        store: opened; whoever opened it closes it.
+        project: the one whose artifacts and collections are at the top.
+        options: of the mount.
+        notices: how the kernel is told what it must forget.
+    """
 
     def __init__(
-        self, store: Store, project: ProjectName, options: MountOptions, notices: Notices
+        self, store: Store, project: ProjectName, options: MountOptions, notices: KernelNotices
     ) -> None:
         self._store = store
         self._project = project
         self._options = options
         where = os.stat(store.path)
-        tree = Tree(
-            project, store.content, Ownership(where.st_uid, where.st_gid, where.st_mode & 0o777)
+        ownership = Ownership(where.st_uid, where.st_gid, where.st_mode & 0o777)
+        tree = Tree(project, store.content, ownership)
+        self.drafts: DraftTree = store.open_drafts()
+        transactions = Transactions(
+            store.log,
+            store.committer,
+            self.drafts,
+            store.open_draft_intake,
+            _identify,
+            read_only=options.read_only,
         )
-        drafts: DraftTree = store.open_drafts()
-        self._drafts = drafts
-        gestures = Gestures(tree, store.index, project, self._mountpoints)
         self.file_system = RegistryFileSystem(
             Parts(
                 project=project,
                 index=store.index,
                 tree=tree,
                 content=store.content,
-                drafts=drafts,
-                transactions=Transactions(
-                    store.log,
-                    store.committer,
-                    drafts,
-                    store.open_draft_intake,
-                    _identify,
-                    read_only=options.read_only,
-                ),
-                gestures=gestures,
+                drafts=self.drafts,
+                transactions=transactions,
+                gestures=Gestures(tree, store.index, project, self._mountpoints),
                 xattrs=ExtendedAttributes(store.content, store.unique_size, _read_path),
                 notices=notices,
                 clock=store.clock,
@@ -193,7 +199,7 @@ class _Mount:
                 "handles": passthrough.handles,
                 "refused": self.file_system.refused | passthrough.refused,
             },
-            "drafts": dict(self._drafts.drafts(str(self._project))),
+            "drafts": dict(self.drafts.drafts(str(self._project))),
             "versions": _versions(),
         }
         return msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"

@@ -65,7 +65,7 @@ class Transactions:
             for statement in statements:
                 request = statement.command
                 if isinstance(request, CommitRequest):
-                    commands += self._prepare(request, undo, finish)
+                    commands += self._prepare(request, asker, undo, finish)
                 else:
                     commands.append(request)
             receipt = self._log.submit(commands, asker, "; ".join(reasons))
@@ -75,14 +75,18 @@ class Transactions:
         return Outcome(receipt.sequence, list(receipt.results))
 
     def _prepare(
-        self, request: CommitRequest, undo: ExitStack, finish: list[Callable[[], None]]
-    ) -> list[Command]:
-        project = str(request.artifact.project)
-        path = self._drafts.freeze(str(request.project), request.draft)
-        undo.callback(self._drafts.thaw, str(request.project), request.draft)
-        prepared = self._committer.prepare(self._open_intake(path), request)
+        self,
+        request: CommitRequest,
+        asker: Asker,
+        undo: ExitStack,
+        finish: list[Callable[[], None]],
+    ) -> Sequence[Command]:
+        project, draft = str(request.project), request.draft
+        path = self._drafts.freeze(project, draft)
+        undo.callback(self._drafts.thaw, project, draft)
+        log.info("committing draft %s of %s", draft, project)
+        prepared = self._committer.prepare(self._open_intake(path), request, asker=asker)
         undo.callback(prepared.abort)
         finish.append(prepared.done)
-        finish.append(lambda: self._drafts.consumed(str(request.project), request.draft))
-        log.info("committing draft %s of %s", request.draft, project)
-        return list(prepared.commands)
+        finish.append(lambda: self._drafts.consumed(project, draft))
+        return prepared.commands
