@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 from mregfs.errors import CorruptError, InvalidError, NotFoundError
+from mregfs.model.digest import DIGEST_SIZE, block_count
 from mregfs.model.layout import FileLayout, Layout, decode_layout, layout_key
 from mregfs.model.manifest import Manifest, decode_manifest, manifest_key
 from mregfs.model.records import VersionRecord
 from mregfs.ports import Index, ObjectStore, PackStore, View
 from mregfs.registry import rows
-from mregfs.registry.opening import Blocks, OpenContent, blocks_of
+from mregfs.registry.opening import Blocks, OpenContent
 from mregfs.registry.rows import CONTENT_TABLES, FileEntry
 
 __all__ = ["CONTENT_TABLES", "Content", "FileEntry", "OpenContent", "Verification"]
@@ -174,14 +175,14 @@ class Content:
         with self._index.read() as view:
             entry = _entry(view, version.inode, position) if position else rows.ROOT
             row = view.get("layout", key)
-            blocks = None if row is None or row[0] == 0 else self._blocks.get(place)
+            blocks = self._blocks.get(place)
             digests = b"" if blocks is not None else view.get("blocks", key) or b""
         if entry is None:
             raise NotFoundError(f"v{version.number} has nothing at position {position}")
         if row is None:
             raise InvalidError(f"{entry.name!r} is a {entry.kind}, not a file")
         layout = rows.parse_layout(row)
-        if layout.inline is None and self._verification != "commit" and blocks is None:
+        if blocks is None:
             blocks = self._remember(place, entry, digests)
         return OpenContent(entry.name, layout, self._packs, blocks)
 
@@ -191,8 +192,12 @@ class Content:
         return None if row is None else rows.parse_layout(row)
 
     def _remember(self, place: tuple[str, int], entry: FileEntry, digests: bytes) -> Blocks:
-        forget = self._verification == "always"
-        blocks = blocks_of(repr(entry.name), entry.size, digests, entry.digest, forget=forget)
+        """Return what the blocks of a file are verified with; a file of one block has no list."""
+        name, digests = repr(entry.name), digests or entry.digest
+        if len(digests) != DIGEST_SIZE * block_count(entry.size):
+            raise CorruptError(f"{name} has {len(digests)} bytes of digests", "run mregfs reindex")
+        policy = self._verification
+        blocks = Blocks(name, digests, forget=policy == "always", trust=policy == "commit")
         with self._lock:
             blocks = self._blocks.setdefault(place, blocks)
             while len(self._blocks) > _REMEMBERED:

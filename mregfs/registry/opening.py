@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Self
 
 from mregfs.errors import CorruptError, NotFoundError
-from mregfs.model.digest import BLOCK, DIGEST_SIZE, block_count, block_digest
+from mregfs.model.digest import BLOCK, DIGEST_SIZE, block_digest
 from mregfs.model.layout import Extent, FileLayout
 from mregfs.ports import PackFile, PackStore
 
@@ -28,15 +28,19 @@ class Blocks:
     Args:
         digests: joined.
         forget: True when a block is verified at each read.
+        trust: True when none ever is; then this only remembers what was read.
     """
 
-    __slots__ = ("_digests", "_forget", "_verified", "complete", "name")
+    __slots__ = ("_digests", "_forget", "_trust", "_verified", "complete", "name")
 
-    def __init__(self, name: str, digests: bytes, *, forget: bool = False) -> None:
+    def __init__(
+        self, name: str, digests: bytes, *, forget: bool = False, trust: bool = False
+    ) -> None:
         self.name = name
         self._digests = digests
         self._verified = bytearray(len(digests) // DIGEST_SIZE)
         self._forget = forget
+        self._trust = trust
         self.complete = False
 
     def verified(self, first: int, last: int) -> bool:
@@ -53,6 +57,9 @@ class Blocks:
             for start in range(0, max(len(data), 1), BLOCK):
                 number = first + start // BLOCK
                 if self._verified[number]:
+                    continue
+                if self._trust:
+                    self._verified[number] = 1
                     continue
                 expected = self._digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
                 found = block_digest(view[start : start + BLOCK])
@@ -76,9 +83,7 @@ class Blocks:
 class OpenContent:
     """One file of a version, open for reading. Close it when done; use it from any thread."""
 
-    def __init__(
-        self, name: str, layout: FileLayout, packs: PackStore, blocks: Blocks | None
-    ) -> None:
+    def __init__(self, name: str, layout: FileLayout, packs: PackStore, blocks: Blocks) -> None:
         self.size = layout.size
         self._name = name
         self._inline = layout.inline
@@ -91,10 +96,10 @@ class OpenContent:
 
     @property
     def read_path(self) -> str:
-        """`inline`, `passthrough-able` (one whole pack: see `backing`) or `extents`."""
+        """`inline`, `whole` (one whole pack: see `backing`) or `extents`."""
         if self._inline is not None:
             return "inline"
-        return "passthrough-able" if self.backing() >= 0 else "extents"
+        return "whole" if self.backing() >= 0 else "extents"
 
     def backing(self) -> int:
         """Return a descriptor of the one pack that is the whole file, or -1.
@@ -121,8 +126,6 @@ class OpenContent:
         if self._inline is not None:
             return self._inline[offset:end]
         blocks = self._blocks
-        if blocks is None:
-            return self._gather(offset, end)
         first, last = offset // BLOCK, (end - 1) // BLOCK
         if blocks.verified(first, last):
             return self._gather(offset, end)
@@ -132,6 +135,20 @@ class OpenContent:
         if offset == start and len(data) == end - start:
             return data
         return data[offset - start : end - start]
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """Return what `read` would, or None when it may take a while.
+
+        Quick is what this process has read (and verified) before: it is likely in memory still.
+        """
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        if self._inline is not None:
+            return self._inline[offset:end]
+        if self._blocks.verified(offset // BLOCK, (end - 1) // BLOCK):
+            return self._gather(offset, end)
+        return None
 
     def close(self) -> None:
         """Let go of the packs."""
@@ -194,11 +211,3 @@ def _coalesced(extents: Sequence[Extent]) -> list[Extent]:
         else:
             joined.append(extent)
     return joined
-
-
-def blocks_of(name: str, size: int, blocks: bytes, digest: bytes, *, forget: bool) -> Blocks:
-    """Return what the blocks of a file are verified with; a file of one block has no list."""
-    digests = blocks or digest
-    if len(digests) != DIGEST_SIZE * block_count(size):
-        raise CorruptError(f"{name} has {len(digests)} bytes of digests", "run mregfs reindex")
-    return Blocks(name, digests, forget=forget)
