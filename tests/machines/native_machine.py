@@ -11,6 +11,7 @@ that it is recent. Sizes of directories and access times are the host's own busi
 """
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
@@ -38,6 +39,8 @@ class User(NamedTuple):
     gid: int
     groups: tuple[int, ...] = ()
 
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 ROOT = User(os.geteuid(), os.getegid())
 
@@ -207,15 +210,29 @@ class Machine:
         left: the native directory; the machine looks at it to choose what makes sense.
         right: what is being tested.
         users: who makes the calls, each time a random one; several need a privileged process.
+        strict: False leaves out the two cases in which the FUSE protocol does not tell enough for
+            the native answer when users lack rights: a write by somebody outside the group takes
+            away a set-group-id bit that stands without group execution (an old sign for locking),
+            and chown(-1, -1) of another's set-user-id file is EPERM.
+        awkward: also try paths that end in `/`, `/.` or `/..`, which only a kernel understands.
     """
 
     def __init__(
-        self, seed: int, left: HostSide, right: Side, users: Sequence[User] = (ROOT,)
+        self,
+        seed: int,
+        left: HostSide,
+        right: Side,
+        users: Sequence[User] = (ROOT,),
+        *,
+        strict: bool = True,
+        awkward: bool = False,
     ) -> None:
         self.seed = seed
         self.left = left
         self.right = right
         self.users = users
+        self.strict = strict
+        self.awkward = awkward
         self.steps = 0
         self.succeeded = 0
         self._random = random.Random(seed)
@@ -299,6 +316,12 @@ class Machine:
         return sorted(known)
 
     def _path(self) -> str:
+        end = ""
+        if self.awkward and self._random.random() < 0.05:
+            end = self._random.choice(("/", "/.", "/.."))
+        return self._name() + end
+
+    def _name(self) -> str:
         if self._known and self._random.random() < 0.6:
             return self._random.choice(self._known)
         if self._random.random() < 0.01:
@@ -311,7 +334,9 @@ class Machine:
     def _mode(self) -> int:
         if self._random.random() < 0.6:
             return self._random.choice((0o644, 0o666, 0o755, 0o777))
-        return self._random.getrandbits(12)
+        mode = self._random.getrandbits(12)
+        locking = mode & stat.S_ISGID and not self.strict
+        return mode | stat.S_IXGRP if locking else mode
 
     def _data(self) -> bytes:
         size = self._random.choice((0, 1, 10, 100, 4096, 5000, self._random.randrange(20_000)))
@@ -435,9 +460,17 @@ class Machine:
     def _chmod(self) -> None:
         self._both("chmod", self._path(), self._mode())
 
+    def _open_up(self) -> None:
+        """Give users something to do: after a while everything is closed to them."""
+        known = [path for path in self._known if os.path.isdir(self.left.at(path))]
+        if len(self.users) > 1 and known:
+            self._same("chmod", self._random.choice(known), 0o777)
+
     def _chown(self) -> None:
         ids = (-1, *(user.uid for user in self.users), *(user.gid for user in self.users), 1001)
         uid, gid = self._random.choice(ids), self._random.choice(ids)
+        if uid == gid == -1 and not self.strict:
+            return
         self._both("chown", self._path(), uid, gid, follow=self._random.random() < 0.5)
 
     def _utime(self) -> None:
@@ -498,6 +531,7 @@ _WEIGHTS = {
     "readlink": 2,
     "mknod": 2,
     "chmod": 3,
+    "open_up": 4,
     "chown": 3,
     "utime": 3,
     "truncate": 3,
@@ -544,10 +578,7 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 
 def _renameat2(path: str, new_path: str, flags: int) -> None:
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(-100, os.fsencode(path), -100, os.fsencode(new_path), flags) != 0:
+    if _libc.renameat2(-100, os.fsencode(path), -100, os.fsencode(new_path), flags) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

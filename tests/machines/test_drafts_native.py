@@ -31,6 +31,10 @@ def fail(code: int) -> HostError:
     return HostError(code, os.strerror(code))
 
 
+def _protects(what: str) -> int:
+    return int(Path(f"/proc/sys/fs/protected_{what}").read_text())
+
+
 class DraftSide:
     """What the kernel would ask of a `DraftDirectory` for each system call."""
 
@@ -85,9 +89,27 @@ class DraftSide:
             return found
         if links >= MAX_SYMLINKS:
             raise fail(errno.ELOOP)
-        target = os.fsdecode(self.tree.readlink(found.inode))
+        target = self._follow(inode, found)
         directory, last = self._parent(target, inode, links + 1)
         return self._step(directory, last, links + 1)
+
+    def _follow(self, parent: int, link: Attributes) -> str:
+        """Read a link; in a directory like /tmp only one's own or its owner's (proc(5))."""
+        if _protects("symlinks") and self._foreign(parent, link, stat.S_IWOTH):
+            raise fail(errno.EACCES)
+        return os.fsdecode(self.tree.readlink(link.inode))
+
+    def _foreign(self, parent: int, found: Attributes, writable: int) -> bool:
+        directory = self.tree.getattr(parent)
+        shared = directory.mode & stat.S_ISVTX and directory.mode & writable
+        return bool(shared) and found.uid not in (directory.uid, CALLER.uid)
+
+    def _check_reuse(self, parent: int, found: Attributes) -> None:
+        """Refuse O_CREAT of what somebody else put into a directory like /tmp (proc(5))."""
+        level = _protects("regular") if stat.S_ISREG(found.mode) else 1
+        groups = stat.S_IWGRP if level > 1 else 0
+        if level and self._foreign(parent, found, stat.S_IWOTH | groups):
+            raise fail(errno.EACCES)
 
     def _find(self, path: str, *, follow: bool = True) -> Attributes:
         if not path:
@@ -121,16 +143,17 @@ class DraftSide:
                 return
             if flags & os.O_EXCL:
                 raise fail(errno.EEXIST)
-            if not stat.S_ISLNK(found.mode):
+            if not stat.S_ISLNK(found.mode) or flags & os.O_NOFOLLOW:
                 break
-            if flags & os.O_NOFOLLOW:
-                raise fail(errno.ELOOP)
-            target = os.fsdecode(self.tree.readlink(found.inode))
-            inode, name = self._parent(target, inode, links + 1)
+            inode, name = self._parent(self._follow(inode, found), inode, links + 1)
         else:
             raise fail(errno.ELOOP)
         if stat.S_ISDIR(found.mode):
             raise fail(errno.EISDIR)
+        if flags & os.O_CREAT:
+            self._check_reuse(inode, found)
+        if stat.S_ISLNK(found.mode):
+            raise fail(errno.ELOOP)
         flags &= ~(os.O_CREAT | os.O_EXCL)
         if flags & os.O_TRUNC and self._random.random() < 0.5:
             self._set(found, size=0)
