@@ -28,13 +28,19 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "_passthrough_map.c"
+
 /* ---- of the protocol, what older copies of linux/fuse.h do not have --------------------------- */
 
+#define INIT_KILLPRIV_V2 (1u << 28)    /* FUSE_HANDLE_KILLPRIV_V2 */
 #define INIT_EXT (1u << 30)            /* FUSE_INIT_EXT: flags2 counts */
 #define INIT2_PASSTHROUGH (1u << 5)    /* FUSE_PASSTHROUGH, bit 37 */
 #define OPEN_KEEP_CACHE (1u << 1)      /* FOPEN_KEEP_CACHE */
 #define OPEN_NOFLUSH (1u << 5)         /* FOPEN_NOFLUSH */
 #define OPEN_PASSTHROUGH (1u << 7)     /* FOPEN_PASSTHROUGH */
+#define SETATTR_KILL (1u << 11)        /* FATTR_KILL_SUIDGID */
+#define WRITE_KILL (1u << 2)           /* FUSE_WRITE_KILL_SUIDGID */
+#define OPEN_KILL (1u << 0)            /* FUSE_OPEN_KILL_SUIDGID */
 #define OP_COPY_FILE_RANGE 47
 #define OPCODES 64                     /* more than the protocol has; the rest is counted at 0 */
 
@@ -71,93 +77,6 @@ struct session_io { /* struct fuse_custom_io of libfuse, symbol version FUSE_3.0
 	ssize_t (*splice_send)(int, off_t *, int, off_t *, size_t, unsigned, void *);
 };
 
-/* ---- a map from 64-bit keys (file handles, request numbers) to small records ------------------ */
-
-struct record {
-	uint64_t key;
-	uint64_t offset;     /* an LSEEK's */
-	uint32_t opcode;     /* of a request; 0 marks a free slot, handles have 1 */
-	uint32_t detail;     /* OPEN: the open(2) flags; LSEEK: the whence */
-	int32_t backing_id;  /* of a handle */
-	int32_t fd;          /* of a handle */
-};
-
-struct map {
-	struct record *slots;
-	size_t mask, used;
-};
-
-static size_t home(const struct map *map, uint64_t key)
-{
-	return (size_t)((key * 0x9E3779B97F4A7C15u) >> 20) & map->mask;
-}
-
-static struct record *find(const struct map *map, uint64_t key)
-{
-	if (map->used == 0)
-		return NULL;
-	for (size_t i = home(map, key); map->slots[i].opcode; i = (i + 1) & map->mask)
-		if (map->slots[i].key == key)
-			return &map->slots[i];
-	return NULL;
-}
-
-static void place(struct map *map, const struct record *record)
-{
-	size_t i = home(map, record->key);
-
-	while (map->slots[i].opcode && map->slots[i].key != record->key)
-		i = (i + 1) & map->mask;
-	map->used += map->slots[i].opcode == 0;
-	map->slots[i] = *record;
-}
-
-static int insert(struct map *map, const struct record *record)
-{
-	if (map->slots == NULL || map->used * 2 > map->mask) {
-		struct map larger = {.mask = map->slots ? map->mask * 2 + 1 : 63};
-
-		larger.slots = calloc(larger.mask + 1, sizeof(struct record));
-		if (larger.slots == NULL)
-			return -ENOMEM;
-		for (size_t i = 0; map->slots && i <= map->mask; i++)
-			if (map->slots[i].opcode)
-				place(&larger, &map->slots[i]);
-		free(map->slots);
-		*map = larger;
-	}
-	place(map, record);
-	return 0;
-}
-
-static int take_out(struct map *map, uint64_t key, struct record *out)
-{
-	struct record *found = find(map, key);
-	size_t hole, next;
-
-	if (found == NULL)
-		return 0;
-	*out = *found;
-	hole = (size_t)(found - map->slots);
-	for (next = (hole + 1) & map->mask; map->slots[next].opcode; next = (next + 1) & map->mask) {
-		size_t wanted = home(map, map->slots[next].key);
-
-		if (((next - wanted) & map->mask) >= ((next - hole) & map->mask)) {
-			map->slots[hole] = map->slots[next];
-			hole = next;
-		}
-	}
-	map->slots[hole].opcode = 0;
-	map->used--;
-	return 1;
-}
-
-static void empty(struct map *map)
-{
-	free(map->slots);
-	*map = (struct map){0};
-}
-
 /* ---- the session ------------------------------------------------------------------------------ */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the two maps and the figures */
@@ -168,10 +87,12 @@ static struct {
 	int fd;              /* of /dev/fuse, -1 while no session is hooked */
 	int want;            /* passthrough is asked for */
 	int offered;         /* by the kernel, in INIT */
+	int killpriv;        /* likewise FUSE_HANDLE_KILLPRIV_V2, which is always taken */
 	int agreed;          /* INIT was answered with passthrough */
 	int mounts;          /* calls of fuse_session_mount() that came through here */
 	uint64_t unique;     /* the latest request that went to libfuse */
-	uint32_t pid;        /* and who made it */
+	uint32_t pid;        /* who made it */
+	int kill;            /* setuid and setgid are to go before it is carried out */
 	uint64_t count[OPCODES];
 	uint64_t opened, closed; /* backing ids */
 } session = {.fd = -1};
@@ -191,7 +112,7 @@ static ssize_t reply(int fd, uint64_t unique, int error, void *payload, size_t s
 
 struct job { /* what may take long on the host: it gets a thread, the event loop goes on */
 	int device, in, out;
-	uint32_t opcode;
+	uint32_t opcode, uid;
 	uint64_t unique;
 	union {
 		struct fuse_fallocate_in fallocate;
@@ -199,11 +120,38 @@ struct job { /* what may take long on the host: it gets a thread, the event loop
 	} arg;
 };
 
+/* The mode without what a write takes away (setgid only stands for a group if it may execute), or
+ * -1 when there is nothing to take. */
+static int plain_mode(int fd)
+{
+	struct stat found;
+	mode_t gone;
+
+	if (fstat(fd, &found) != 0)
+		return -1;
+	gone = found.st_mode & S_ISUID;
+	if (found.st_mode & S_IXGRP)
+		gone |= found.st_mode & S_ISGID;
+	return gone ? (int)(found.st_mode & 07777 & ~gone) : -1;
+}
+
+static void finish(struct job *job)
+{
+	int owned[] = {job->in, job->out, job->device};
+
+	for (int i = 0; i < 3; i++)
+		if (owned[i] >= 0)
+			close(owned[i]);
+	free(job);
+}
+
 static void *work(void *argument)
 {
 	struct job *job = argument;
-	int error = 0;
+	int error = 0, mode;
 
+	if (session.killpriv && job->uid != 0 && (mode = plain_mode(job->out)) >= 0)
+		fchmod(job->out, (mode_t)mode);
 	if (job->opcode == FUSE_FALLOCATE) {
 		if (fallocate(job->out, (int)job->arg.fallocate.mode,
 			      (off_t)job->arg.fallocate.offset,
@@ -225,11 +173,7 @@ static void *work(void *argument)
 			reply(job->device, job->unique, 0, &written, sizeof(written));
 		}
 	}
-	if (job->in >= 0)
-		close(job->in);
-	close(job->out);
-	close(job->device);
-	free(job);
+	finish(job);
 	return NULL;
 }
 
@@ -250,7 +194,8 @@ static void start(int fd, const struct fuse_in_header *in)
 		reply(fd, in->unique, -ENOMEM, NULL, 0);
 		return;
 	}
-	*job = (struct job){.in = -1, .out = -1, .opcode = in->opcode, .unique = in->unique};
+	*job = (struct job){.device = -1, .in = -1, .out = -1, .opcode = in->opcode, .uid = in->uid,
+			    .unique = in->unique};
 	pthread_mutex_lock(&lock);
 	if (in->opcode == FUSE_FALLOCATE) {
 		job->arg.fallocate = *(const struct fuse_fallocate_in *)(in + 1);
@@ -264,13 +209,7 @@ static void start(int fd, const struct fuse_in_header *in)
 	job->device = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (job->out < 0 || job->device < 0 || (in->opcode != FUSE_FALLOCATE && job->in < 0)) {
 		reply(fd, in->unique, -EOPNOTSUPP, NULL, 0);
-		if (job->in >= 0)
-			close(job->in);
-		if (job->out >= 0)
-			close(job->out);
-		if (job->device >= 0)
-			close(job->device);
-		free(job);
+		finish(job);
 		return;
 	}
 	pthread_attr_init(&detached);
@@ -344,12 +283,29 @@ static void interrupted(uint64_t unique)
 	PyGILState_Release(gil);
 }
 
+/* Whether a cached write has bits to take away; a file without a descriptor may have some. */
+static int write_kills(const struct fuse_write_in *arg)
+{
+	int kills = 0;
+
+	if (arg->write_flags & WRITE_KILL) {
+		pthread_mutex_lock(&lock);
+		struct record *handle = find(&handles, arg->fh);
+		kills = !handle || handle->fd < 0 || plain_mode(handle->fd) >= 0;
+		pthread_mutex_unlock(&lock);
+	}
+	return kills;
+}
+
 /* What libfuse is to see of a request of `size` bytes: its length, or 0 when it is done with. */
 static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
 {
 	struct record waiting = {.key = in->unique, .opcode = in->opcode};
 
 	session.count[in->opcode < OPCODES ? in->opcode : 0]++;
+	session.unique = in->unique;
+	session.pid = in->pid;
+	session.kill = 0;
 	switch (in->opcode) {
 	case FUSE_INTERRUPT:
 		interrupted(((struct fuse_interrupt_in *)(in + 1))->unique);
@@ -364,17 +320,26 @@ static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
 		struct fuse_init_in *arg = (struct fuse_init_in *)(in + 1);
 
 		session.offered = (arg->flags & INIT_EXT) && (arg->flags2 & INIT2_PASSTHROUGH);
+		session.killpriv = (arg->flags & INIT_KILLPRIV_V2) != 0;
 		break;
 	}
-	case FUSE_OPEN:
-		waiting.detail = ((struct fuse_open_in *)(in + 1))->flags;
+	case FUSE_OPEN: {
+		struct fuse_open_in *arg = (struct fuse_open_in *)(in + 1);
+
+		waiting.detail = arg->flags;
+		session.kill = session.killpriv && (arg->open_flags & OPEN_KILL);
 		break;
+	}
 	case FUSE_CREATE:
 		waiting.detail = ((struct fuse_create_in *)(in + 1))->flags;
 		break;
+	case FUSE_SETATTR:
+		session.kill = (((struct fuse_setattr_in *)(in + 1))->valid & SETATTR_KILL) != 0;
+		return size;
+	case FUSE_WRITE:
+		session.kill = write_kills((struct fuse_write_in *)(in + 1));
+		return size;
 	default:
-		session.unique = in->unique;
-		session.pid = in->pid;
 		return size;
 	}
 	pthread_mutex_lock(&lock);
@@ -407,6 +372,8 @@ static void amend_init(struct init_out *out)
 {
 	out->max_background = MAX_BACKGROUND;
 	out->congestion_threshold = MAX_BACKGROUND * 3 / 4;
+	if (session.killpriv)
+		out->flags |= INIT_KILLPRIV_V2;
 	if (session.want && session.offered && !(out->flags & FUSE_WRITEBACK_CACHE)) {
 		out->flags |= INIT_EXT;
 		out->flags2 |= INIT2_PASSTHROUGH;
@@ -486,7 +453,7 @@ int fuse_session_mount(void *libfuse_session, const char *mountpoint)
 
 	session.fd = -1;
 	session.mounts++;
-	session.offered = session.agreed = 0;
+	session.offered = session.agreed = session.killpriv = 0;
 	result = mount(libfuse_session, mountpoint);
 	if (result == 0 && device && custom_io) {
 		int fd = device(libfuse_session);
@@ -515,6 +482,7 @@ static PyObject *configure(PyObject *module, PyObject *args)
 	if (!PyArg_ParseTuple(args, "pO:configure", &want, &callback))
 		return NULL;
 	session.want = want;
+	session.fd = -1;
 	Py_XINCREF(callback == Py_None ? NULL : callback);
 	Py_XSETREF(on_interrupt, callback == Py_None ? NULL : callback);
 	Py_RETURN_NONE;
@@ -579,7 +547,8 @@ static PyObject *unbind_handle(PyObject *module, PyObject *argument)
 static PyObject *request(PyObject *module, PyObject *unused)
 {
 	(void)module, (void)unused;
-	return Py_BuildValue("(KI)", (unsigned long long)session.unique, session.pid);
+	return Py_BuildValue("(KIO)", (unsigned long long)session.unique, session.pid,
+			     session.kill ? Py_True : Py_False);
 }
 
 static PyObject *figures(PyObject *module, PyObject *unused)
@@ -601,7 +570,8 @@ static PyObject *figures(PyObject *module, PyObject *unused)
 	}
 	if (counts == NULL)
 		return NULL;
-	return Py_BuildValue("{s:i,s:i,s:i,s:i,s:n,s:n,s:K,s:K,s:N}", "fd", session.fd, "mounts",
+	return Py_BuildValue("{s:O,s:i,s:i,s:i,s:n,s:n,s:K,s:K,s:N}", "hooked",
+			     session.fd < 0 ? Py_False : Py_True, "mounts",
 			     session.mounts, "offered", session.offered, "agreed", session.agreed,
 			     "handles", (Py_ssize_t)handles.used, "pending", (Py_ssize_t)pending.used,
 			     "opened", (unsigned long long)session.opened, "closed",
@@ -617,7 +587,7 @@ static PyMethodDef methods[] = {
 	{"bind", bind_handle, METH_VARARGS,
 	 "bind(handle, backing_id, fd): how the kernel is to treat a handle that is about to open."},
 	{"unbind", unbind_handle, METH_O, "unbind(handle): the handle was released."},
-	{"request", request, METH_NOARGS, "request(): number and pid of the latest request."},
+	{"request", request, METH_NOARGS, "request(): of the latest request: its number, its pid, whether setuid bits are to go."},
 	{"figures", figures, METH_NOARGS, "figures(): the state of the session, for people and tests."},
 	{NULL, NULL, 0, NULL},
 };

@@ -14,7 +14,7 @@ import select
 import stat
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
 
@@ -26,7 +26,15 @@ from mregfs.errors import (
     UnsupportedError,
 )
 from mregfs.fuse.passthrough import Passthrough, ReadPath, pyfuse3
-from mregfs.ports import Attributes, Caller, ChangedAttributes, OpenFile
+from mregfs.fuse.translation import (
+    caller_of,
+    changes_of,
+    entry_of,
+    plain_mode,
+    statvfs_of,
+)
+from mregfs.fuse.waits import Waits
+from mregfs.ports import Caller, ChangedAttributes, OpenFile
 from mregfs.vfs.surface import FileSystem
 
 __all__ = ["Adapter"]
@@ -35,13 +43,6 @@ log = logging.getLogger(__name__)
 
 _ALWAYS_READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 """What poll(2) tells of every ordinary file."""
-
-_PATIENCE = 1.0
-"""Seconds between two looks at a waiting read that nobody tells us about."""
-
-_SIGKILL_PENDING = 1 << 8
-"""SIGKILL in the masks of /proc/PID/status; every deadly signal sets it for each thread."""
-
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -76,7 +77,7 @@ def _answers(
             log.exception("%s(%s) failed: this is a bug in mregfs", name, _spell(args))
             raise pyfuse3.FUSEError(errno.EIO) from None
         except trio.Cancelled:
-            if not self.ending:
+            if not self._ending:
                 raise
             # The session is over and its loop ends after this answer; without one the caller, and
             # whoever waits for a lock that it holds in the kernel, would stay blocked.
@@ -90,54 +91,6 @@ _TRANSFERS = frozenset({"read", "write", "flush", "fsync", "fsyncdir"})
 
 def _spell(args: Sequence[object]) -> str:
     return ", ".join(repr(a)[:80] for a in args if isinstance(a, int | bytes | None))
-
-
-class _Context(Protocol):
-    """What pyfuse3 tells of the process that makes a request."""
-
-    @property
-    def uid(self) -> int: ...
-    @property
-    def gid(self) -> int: ...
-    @property
-    def pid(self) -> int: ...
-    @property
-    def umask(self) -> int: ...
-
-
-def _caller(context: _Context) -> Caller:
-    return Caller(context.uid, context.gid, context.pid, context.umask)
-
-
-def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
-    """Translate; inode 0 becomes a negative entry that the kernel may remember."""
-    entry = pyfuse3.EntryAttributes()
-    entry.st_ino = attributes.inode
-    entry.entry_timeout = attributes.entry_timeout
-    entry.attr_timeout = attributes.attr_timeout
-    entry.generation = attributes.generation
-    entry.st_mode = attributes.mode
-    entry.st_nlink = attributes.nlink
-    entry.st_uid = attributes.uid
-    entry.st_gid = attributes.gid
-    entry.st_rdev = attributes.rdev
-    entry.st_size = attributes.size
-    entry.st_blocks = attributes.blocks
-    entry.st_atime_ns = attributes.atime_ns
-    entry.st_mtime_ns = attributes.mtime_ns
-    entry.st_ctime_ns = attributes.ctime_ns
-    return entry
-
-
-class _Read:
-    """A read that is being answered."""
-
-    __slots__ = ("direct", "pid", "scope")
-
-    def __init__(self, scope: trio.CancelScope, pid: int, *, direct: bool) -> None:
-        self.scope = scope
-        self.pid = pid
-        self.direct = direct
 
 
 class Adapter(pyfuse3.Operations):
@@ -155,36 +108,38 @@ class Adapter(pyfuse3.Operations):
     def __init__(self, fs: FileSystem, *, passthrough: bool) -> None:
         super().__init__()
         self._fs = fs
-        self._passthrough = Passthrough(wanted=passthrough, on_interrupt=self._interrupted)
+        self._waits = Waits()
+        self._passthrough = Passthrough(wanted=passthrough, on_interrupt=self._waits.interrupted)
         self._direct: set[int] = set()
-        self._reads: dict[int, _Read] = {}
-        self._unhooked = 0
-        self.background: trio.Nursery | None = None
-        """Where the adapter may start tasks of its own; set by `serve`."""
-        self.ending = False
-        """True once the session loop was told to end: what is cancelled now is still answered."""
-        self.closed = False
-        """True once no notification may be sent any more."""
+        self._ending = False
+        self._closed = False
 
     def mounted(self) -> None:
         """The session is set up: from now on requests arrive."""
         self._passthrough.mounted()
 
-    def release_readers(self) -> None:
-        """End every read that waits for news: each gets the end of the file."""
-        self.ending = True
-        for read in self._reads.values():
-            if read.direct:
-                read.scope.cancel()
+    def watch_in(self, nursery: trio.Nursery) -> None:
+        """Tell where tasks of the adapter's own may run."""
+        self._waits.background = nursery
+
+    def closed(self) -> None:
+        """The session is about to be closed: no request is answered, no poller woken any more."""
+        self._closed = True
+        self._passthrough.ended()
+
+    def end(self) -> None:
+        """The session is about to end: nobody waits for news any more."""
+        self._ending = True
+        self._waits.end()
 
     # ---- names
 
     @_answers
     async def lookup(
-        self, parent_inode: int, name: bytes, ctx: _Context
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Find a name."""
-        return _entry(await self._fs.lookup(parent_inode, name, _caller(ctx)))
+        return entry_of(await self._fs.lookup(parent_inode, name, caller_of(ctx)))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back references; there is nobody to answer to."""
@@ -196,41 +151,43 @@ class Adapter(pyfuse3.Operations):
 
     @_answers
     async def mknod(
-        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: _Context
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Make a file, FIFO, socket or device node."""
-        return _entry(await self._fs.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
+        return entry_of(await self._fs.mknod(parent_inode, name, mode, rdev, caller_of(ctx)))
 
     @_answers
     async def mkdir(
-        self, parent_inode: int, name: bytes, mode: int, ctx: _Context
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Make a directory."""
-        return _entry(await self._fs.mkdir(parent_inode, name, stat.S_IMODE(mode), _caller(ctx)))
+        return entry_of(
+            await self._fs.mkdir(parent_inode, name, stat.S_IMODE(mode), caller_of(ctx))
+        )
 
     @_answers
     async def symlink(
-        self, parent_inode: int, name: bytes, target: bytes, ctx: _Context
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Make a symlink."""
-        return _entry(await self._fs.symlink(parent_inode, name, target, _caller(ctx)))
+        return entry_of(await self._fs.symlink(parent_inode, name, target, caller_of(ctx)))
 
     @_answers
     async def link(
-        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: _Context
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Make a hard link."""
-        return _entry(await self._fs.link(inode, new_parent_inode, new_name, _caller(ctx)))
+        return entry_of(await self._fs.link(inode, new_parent_inode, new_name, caller_of(ctx)))
 
     @_answers
-    async def unlink(self, parent_inode: int, name: bytes, ctx: _Context) -> None:
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Remove a name."""
-        await self._fs.unlink(parent_inode, name, _caller(ctx))
+        await self._fs.unlink(parent_inode, name, caller_of(ctx))
 
     @_answers
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: _Context) -> None:
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Remove a directory."""
-        await self._fs.rmdir(parent_inode, name, _caller(ctx))
+        await self._fs.rmdir(parent_inode, name, caller_of(ctx))
 
     @_answers
     async def rename(
@@ -240,24 +197,24 @@ class Adapter(pyfuse3.Operations):
         parent_inode_new: int,
         name_new: bytes,
         flags: int,
-        ctx: _Context,
+        ctx: pyfuse3.RequestContext,
     ) -> None:
         """Move a name; `flags` are those of renameat2(2)."""
         await self._fs.rename(
-            parent_inode_old, name_old, parent_inode_new, name_new, flags, _caller(ctx)
+            parent_inode_old, name_old, parent_inode_new, name_new, flags, caller_of(ctx)
         )
 
     @_answers
-    async def readlink(self, inode: int, ctx: _Context) -> bytes:
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Return where a symlink points."""
         return await self._fs.readlink(inode)
 
     # ---- attributes
 
     @_answers
-    async def getattr(self, inode: int, ctx: _Context) -> pyfuse3.EntryAttributes:
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Answer stat(2)."""
-        return _entry(await self._fs.getattr(inode))
+        return entry_of(await self._fs.getattr(inode))
 
     @_answers
     async def setattr(
@@ -266,77 +223,76 @@ class Adapter(pyfuse3.Operations):
         attr: pyfuse3.EntryAttributes,
         fields: pyfuse3.SetattrFields,
         fh: int | None,
-        ctx: _Context,
+        ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Change mode, owner, size or times."""
-        changed = ChangedAttributes(
-            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            size=attr.st_size if fields.update_size else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-        )
-        return _entry(await self._fs.setattr(inode, changed, fh, _caller(ctx)))
+        changed = changes_of(attr, fields)
+        if changed.mode is None and self._passthrough.request()[2]:
+            changed.mode = await self._without_privileges(inode)
+        return entry_of(await self._fs.setattr(inode, changed, fh, caller_of(ctx)))
+
+    async def _without_privileges(self, inode: int) -> int | None:
+        """Return the mode without what a write takes away; None when there is nothing to take."""
+        mode = stat.S_IMODE((await self._fs.getattr(inode)).mode)
+        plain = plain_mode(mode)
+        return plain if plain != mode else None
+
+    async def _drop_privileges(self, inode: int, caller: Caller) -> None:
+        mode = await self._without_privileges(inode)
+        if mode is not None:
+            await self._fs.setattr(inode, ChangedAttributes(mode=mode), None, caller)
 
     @_answers
-    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: _Context) -> None:
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
         """Set an extended attribute."""
-        await self._fs.setxattr(inode, name, value, _caller(ctx))
+        await self._fs.setxattr(inode, name, value, caller_of(ctx))
 
     @_answers
-    async def getxattr(self, inode: int, name: bytes, ctx: _Context) -> bytes:
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """Return an extended attribute."""
         return await self._fs.getxattr(inode, name)
 
     @_answers
-    async def listxattr(self, inode: int, ctx: _Context) -> Sequence[bytes]:
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
         return await self._fs.listxattr(inode)
 
     @_answers
-    async def removexattr(self, inode: int, name: bytes, ctx: _Context) -> None:
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Remove an extended attribute."""
-        await self._fs.removexattr(inode, name, _caller(ctx))
+        await self._fs.removexattr(inode, name, caller_of(ctx))
 
     @_answers
-    async def access(self, inode: int, mode: int, ctx: _Context) -> bool:
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         """Answer access(2); with default_permissions the kernel decides by itself."""
-        return await self._fs.access(inode, mode, _caller(ctx))
+        return await self._fs.access(inode, mode, caller_of(ctx))
 
     @_answers
-    async def statfs(self, ctx: _Context) -> pyfuse3.StatvfsData:
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Answer statvfs(3)."""
-        figures = await self._fs.statfs()
-        data = pyfuse3.StatvfsData()
-        data.f_bsize = figures.block_size
-        data.f_frsize = figures.fragment_size
-        data.f_blocks = figures.blocks
-        data.f_bfree = figures.blocks_free
-        data.f_bavail = figures.blocks_available
-        data.f_files = figures.files
-        data.f_ffree = figures.files_free
-        data.f_favail = figures.files_available
-        data.f_namemax = figures.name_max
-        return data
+        return statvfs_of(await self._fs.statfs())
 
     # ---- open files
 
     @_answers
-    async def open(self, inode: int, flags: int, ctx: _Context) -> pyfuse3.FileInfo:
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file."""
-        opened = await self._fs.open(inode, flags, _caller(ctx))
+        if self._passthrough.request()[2]:  # it is also truncated
+            await self._drop_privileges(inode, caller_of(ctx))
+        opened = await self._fs.open(inode, flags, caller_of(ctx))
         return self._file(inode, opened)
 
     @_answers
     async def create(
-        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: _Context
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make and open a file in one step."""
         opened, attributes = await self._fs.create(
-            parent_inode, name, stat.S_IMODE(mode), flags, _caller(ctx)
+            parent_inode, name, stat.S_IMODE(mode), flags, caller_of(ctx)
         )
-        return self._file(attributes.inode, opened), _entry(attributes)
+        return self._file(attributes.inode, opened), entry_of(attributes)
 
     def _file(self, inode: int, opened: OpenFile) -> pyfuse3.FileInfo:
         path, reason = self._passthrough.opened(inode, opened)
@@ -354,30 +310,18 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read; a reader that is interrupted or killed while it waits gets EINTR."""
-        direct = fh in self._direct
-        if direct and self.ending:
-            return b""
-        hooked = self._passthrough.hooked
-        if hooked:
-            unique, pid = self._passthrough.request()
-        else:
-            self._unhooked += 1
-            unique, pid = self._unhooked, 0
-        with trio.CancelScope() as scope:
-            if direct and not hooked:
-                scope.deadline = trio.current_time() + _PATIENCE
-            self._reads[unique] = _Read(scope, pid, direct=direct)
-            try:
-                return await self._fs.read(fh, off, size)
-            finally:
-                del self._reads[unique]
-        if self.ending:
-            return b""
-        raise pyfuse3.FUSEError(errno.EINTR)
+        unique, pid, _ = self._passthrough.request()
+        return await self._waits.read(
+            self._fs.read, fh, off, size, unique=unique, pid=pid, direct=fh in self._direct
+        )
 
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write, and return how many bytes."""
+        if self._passthrough.request()[2]:
+            inode = self._passthrough.inode_of(fh)
+            if inode is not None:
+                await self._drop_privileges(inode, Caller())
         return await self._fs.write(fh, off, buf)
 
     @_answers
@@ -399,7 +343,11 @@ class Adapter(pyfuse3.Operations):
 
     @_answers
     async def poll(
-        self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: _Context
+        self,
+        inode: int,
+        fh: int,
+        poll_handle: pyfuse3.PollHandle | None,
+        ctx: pyfuse3.RequestContext,
     ) -> int:
         """Answer poll(2); ENOSYS would turn it off for the whole mount."""
         try:
@@ -409,7 +357,7 @@ class Adapter(pyfuse3.Operations):
 
     def _waker(self, handle: pyfuse3.PollHandle) -> Callable[[], None]:
         def wake() -> None:
-            if self.closed:
+            if self._closed:
                 return
             try:
                 handle.notify()
@@ -421,9 +369,9 @@ class Adapter(pyfuse3.Operations):
     # ---- directories
 
     @_answers
-    async def opendir(self, inode: int, ctx: _Context) -> int:
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a directory."""
-        return await self._fs.opendir(inode, _caller(ctx))
+        return await self._fs.opendir(inode, caller_of(ctx))
 
     @_answers
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -432,7 +380,7 @@ class Adapter(pyfuse3.Operations):
         listed = 0
         try:
             async for name, attributes, following in entries:
-                fits = pyfuse3.readdir_reply(token, name, _entry(attributes), following)
+                fits = pyfuse3.readdir_reply(token, name, entry_of(attributes), following)
                 if not fits or name in {b".", b".."}:  # the kernel does not count these
                     self._fs.forget(attributes.inode, 1)
                 if not fits:
@@ -454,38 +402,3 @@ class Adapter(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Make a directory durable."""
         await self._fs.fsyncdir(fh)
-
-    # ---- interrupts
-
-    def _interrupted(self, unique: int) -> None:
-        """The process that waits for a read got a signal (called while a request is received).
-
-        Who reads a file of news expects EINTR. Nobody expects it from an ordinary file, so there
-        only a process that is being killed gets it.
-        """
-        read = self._reads.get(unique)
-        if read is None:
-            return
-        if read.direct or _is_dying(read.pid):
-            read.scope.cancel()
-        elif self.background is not None:
-            self.background.start_soon(self._watch, unique)
-
-    async def _watch(self, unique: int) -> None:
-        """The kernel tells of the first signal only, and a deadly one may follow it."""
-        while (read := self._reads.get(unique)) is not None:
-            if _is_dying(read.pid):
-                read.scope.cancel()
-                return
-            await trio.sleep(_PATIENCE)
-
-
-def _is_dying(pid: int) -> bool:
-    """Tell whether a thread is being killed; False when it is not visible from here."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            fields = dict(line.split(":", 1) for line in status)
-    except OSError:
-        return False
-    pending = int(fields.get("SigPnd", "0"), 16) | int(fields.get("ShdPnd", "0"), 16)
-    return bool(pending & _SIGKILL_PENDING)

@@ -14,7 +14,9 @@ import errno
 import logging
 import os
 import platform
+import stat
 import sys
+from collections import Counter
 from collections.abc import Callable
 from types import ModuleType
 
@@ -106,7 +108,7 @@ def choose_read_path(open_as: ReadPath | None, opened: OpenFile, *, available: b
 
 
 class _OpenInode:
-    """An inode that is open: its mode, and what its handles share."""
+    """An inode that is open: how, and what its handles share."""
 
     __slots__ = ("backing_id", "fd", "path", "users")
 
@@ -114,7 +116,9 @@ class _OpenInode:
         self.path = path
         self.users = 0
         self.backing_id = 0
+        """One for all handles: the kernel refuses a second backing file of an open inode."""
         self.fd = -1
+        """A descriptor that the vfs gave away; kept because holes and reflinks need one."""
 
 
 class Passthrough:
@@ -128,11 +132,10 @@ class Passthrough:
     def __init__(self, *, wanted: bool, on_interrupt: Callable[[int], None]) -> None:
         self._inodes: dict[int, _OpenInode] = {}
         self._handles: dict[int, int] = {}
-        self._refused: dict[str, int] = {}
+        self._refused: Counter[str] = Counter()
         self._wanted = wanted
+        self._reason: str | None = None
         self._mounts = _native.figures()["mounts"] if _native else 0
-        self._privileged = True
-        self._usable: bool | None = None
         self.hooked = False
         """Whether requests pass through the extension, so that interrupts are seen."""
         if _native:
@@ -140,32 +143,52 @@ class Passthrough:
         global _current
         _current = self
 
+    def mounted(self) -> None:
+        """Note that pyfuse3 has mounted: only now can be seen whether it did so through us."""
+        if _native:
+            figures = _native.figures()
+            self.hooked = figures["mounts"] > self._mounts and figures["hooked"]
+
+    def ended(self) -> None:
+        """Note that the session is closed; what the kernel held for us is gone with it."""
+        self.hooked = False
+        for known in self._inodes.values():
+            if known.fd >= 0:
+                os.close(known.fd)
+        self._inodes.clear()
+        self._handles.clear()
+        if _native:
+            _native.configure(False, None)
+
     def why_not(self) -> str:
         """Say why passthrough is not available, as a sentence; empty when it is."""
         if not self._wanted:
-            return "passthrough is turned off by the option of the mount"
+            return "passthrough is turned off by an option of the mount"
         if _native is None:
             return _why_not_loaded
         figures = _native.figures()
         if figures["mounts"] == self._mounts:
-            return "pyfuse3 does not call through the extension"
-        if figures["fd"] < 0:
-            return "this libfuse has no fuse_session_custom_io: it is older than 3.13"
+            return "pyfuse3 did not mount through the extension"
+        if not self.hooked:
+            return "this libfuse has no fuse_session_custom_io (3.14 and later have it)"
         if not figures["offered"]:
             return f"Linux {platform.release()} does not offer FUSE_PASSTHROUGH (6.9 and later do)"
-        if not self._privileged:
+        if _native.backing_open(-1) == -errno.EPERM:
             return "the daemon lacks CAP_SYS_ADMIN, without which Linux takes no backing files"
         return ""
 
-    def mounted(self) -> None:
-        """Note that pyfuse3 has mounted: only now can be seen whether it did so through us."""
-        if _native is not None:
-            figures = _native.figures()
-            self.hooked = figures["mounts"] > self._mounts and figures["fd"] >= 0
+    def request(self) -> tuple[int, int, bool]:
+        """Tell of the request that is being handed over right now.
 
-    def request(self) -> tuple[int, int]:
-        """Return number and process id of the request that is being handed over right now."""
-        return _native.request() if _native else (0, 0)
+        Returns:
+            Its number, its process id, and whether setuid and setgid bits have to go before it is
+            carried out.
+        """
+        return _native.request() if _native and self.hooked else (0, 0, False)
+
+    def inode_of(self, handle: int) -> int | None:
+        """Return the inode of an open handle that is not DIRECT."""
+        return self._handles.get(handle)
 
     def opened(self, inode: int, opened: OpenFile) -> tuple[ReadPath, str]:
         """Settle how a new handle is served, just before the kernel is told of it.
@@ -174,33 +197,29 @@ class Passthrough:
             The read path, and why a backing descriptor that the vfs offered was not used ("" when
             it was, or when there was none).
         """
-        if self._usable is None:  # INIT has been answered by now, and stays so
-            self._usable = not self.why_not()
         known = self._inodes.get(inode)
-        path = choose_read_path(known.path if known else None, opened, available=self._usable)
-        reason = ""
-        if path is ReadPath.PASSTHROUGH and known is None:
-            backing_id = _native.backing_open(opened.backing)  # type: ignore[union-attr]
-            if backing_id > 0:
-                known = self._inodes[inode] = _OpenInode(path)
-                known.backing_id = backing_id
-                if opened.owned:
-                    known.fd, opened.owned = opened.backing, False
-            else:
-                reason = self._refuse(-backing_id)
-                path = ReadPath.CACHED
-        elif path is ReadPath.CACHED and opened.backing >= 0:
-            reason = self.why_not() or "the file is open by the cached path elsewhere"
+        offered = opened.backing >= 0
+        reason = self._why_not_this(opened.backing) if offered and known is None else ""
+        path = choose_read_path(known.path if known else None, opened, available=not reason)
+        keep = False
         if path is not ReadPath.DIRECT:
             if known is None:
                 known = self._inodes[inode] = _OpenInode(path)
+                if path is ReadPath.PASSTHROUGH:
+                    reason = self._back(known, opened)
+                keep = opened.owned and known.backing_id > 0
+            elif path is ReadPath.CACHED and offered:
+                reason = "the file is open by the cached path already"
             known.users += 1
             self._handles[opened.handle] = inode
-            fd = known.fd if opened.owned or opened.backing < 0 else opened.backing
+            fd = opened.backing if offered and not opened.owned else known.fd
             if _native and (known.backing_id or fd >= 0):
                 _native.bind(opened.handle, known.backing_id, fd)
-        if opened.owned:
+            path = known.path
+        if opened.owned and not keep:
             os.close(opened.backing)
+        if reason and reason != self._reason:
+            self._count(reason)
         return path, reason
 
     def released(self, handle: int) -> None:
@@ -208,14 +227,14 @@ class Passthrough:
         inode = self._handles.pop(handle, None)
         if inode is None:
             return
-        known = self._inodes[inode]
-        known.users -= 1
         if _native:
             _native.unbind(handle)
+        known = self._inodes[inode]
+        known.users -= 1
         if known.users:
             return
         del self._inodes[inode]
-        if known.backing_id and _native:
+        if _native and known.backing_id:
             failed = _native.backing_close(known.backing_id)
             if failed:
                 log.warning("Backing file of inode %d: close: %s", inode, os.strerror(-failed))
@@ -225,31 +244,46 @@ class Passthrough:
     def state(self) -> PassthroughState:
         """Return the state of this mount for people."""
         reason = self.why_not()
-        figures = _native.figures() if _native else {}
+        backed = [known.users for known in self._inodes.values() if known.backing_id]
         return PassthroughState(
             available=not reason,
             reason=reason,
             extension=self.hooked,
-            handles=sum(i.users for i in self._inodes.values() if i.backing_id),
-            backings=sum(1 for i in self._inodes.values() if i.backing_id),
+            handles=sum(backed),
+            backings=len(backed),
             refused=dict(self._refused),
-            requests=figures.get("requests", {}),
+            requests=_native.figures()["requests"] if _native else {},
         )
 
-    def _refuse(self, code: int) -> str:
-        if code == errno.EPERM:
-            self._privileged = self._usable = False
-            reason = self.why_not()
-        elif code == errno.ELOOP:
-            reason = "it lies on a stacked file system (overlayfs): no passthrough there"
-        elif code in (errno.EOPNOTSUPP, errno.EBADF):
-            reason = "its file system cannot back another one"
-        else:
-            reason = f"Linux refused the backing file: {os.strerror(code)}"
-        if reason not in self._refused:
-            log.info("Passthrough is not used for every file: %s", reason)
-        self._refused[reason] = self._refused.get(reason, 0) + 1
-        return reason
+    def _why_not_this(self, backing: int) -> str:
+        if self._reason is None:  # INIT has been answered by now, and stays so
+            self._reason = self.why_not()
+        if self._reason:
+            return self._reason
+        if os.fstat(backing).st_mode & (stat.S_ISUID | stat.S_ISGID):
+            return "it is setuid or setgid, and writes must take that away"
+        return ""
+
+    def _back(self, known: _OpenInode, opened: OpenFile) -> str:
+        """Give the kernel the backing file; on refusal make the inode cached, and say why."""
+        assert _native is not None
+        backing_id = _native.backing_open(opened.backing)
+        if backing_id > 0:
+            known.backing_id = backing_id
+            known.fd = opened.backing if opened.owned else -1
+            return ""
+        known.path = ReadPath.CACHED
+        code = -backing_id
+        if code == errno.ELOOP:
+            return "it lies on a stacked file system (overlayfs): no passthrough there"
+        if code in (errno.EOPNOTSUPP, errno.EBADF):
+            return "its file system cannot back another one"
+        return f"Linux refused the backing file: {os.strerror(code)}"
+
+    def _count(self, reason: str) -> None:
+        if not self._refused[reason]:
+            log.info("Not every file goes by passthrough: %s", reason)
+        self._refused[reason] += 1
 
 
 _current: Passthrough | None = None
@@ -260,7 +294,5 @@ def passthrough_state() -> PassthroughState:
     if _current is not None:
         return _current.state()
     return PassthroughState(
-        available=False,
-        reason=_why_not_loaded or "nothing is mounted",
-        extension=_native is not None,
+        available=False, reason=_why_not_loaded or "nothing is mounted", extension=False
     )

@@ -110,14 +110,14 @@ async def serve(
         notices.start()
         await session.run(on_ready, stop, grace)
     finally:
-        adapter.closed = True
         if not notices.stop(timeout=grace):
             log.error("A notice is stuck in the kernel: requests on %s are aborted", place)
             _abort(place)
+        adapter.closed()
         pyfuse3.close(unmount=True)
     if session.failure is not None:
         raise UnavailableError(
-            f"the session on {place} broke off ({session.failure})", "mount it again"
+            f"the session on {place} broke off: {session.failure.exceptions[0]!r}", "mount it again"
         ) from session.failure
 
 
@@ -137,11 +137,11 @@ class _Session:
         self._place = place
         self._ended = trio.Event()
         self._scope = trio.CancelScope(shield=True)
-        self.failure: Exception | None = None
+        self.failure: ExceptionGroup[Exception] | None = None
 
     async def run(self, on_ready: Callable[[], object], stop: trio.Event, grace: float) -> None:
         async with trio.open_nursery() as nursery:
-            self._adapter.background = nursery
+            self._adapter.watch_in(nursery)
             nursery.start_soon(self._answer_requests)
             try:
                 await self._until_ended(self._announce, on_ready)
@@ -158,7 +158,7 @@ class _Session:
         try:
             with self._scope:
                 await pyfuse3.main(_MIN_TASKS, _MAX_TASKS)
-        except Exception as exc:
+        except ExceptionGroup as exc:
             log.exception("The session on %s broke off", self._place)
             self.failure = exc
         finally:
@@ -187,7 +187,7 @@ class _Session:
         if self._ended.is_set():
             return
         deadline = trio.current_time() + grace
-        self._adapter.release_readers()
+        self._adapter.end()
         await trio.to_thread.run_sync(self._notices.stop, grace)
         pyfuse3.terminate()
         with trio.CancelScope(deadline=deadline):

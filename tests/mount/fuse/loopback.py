@@ -16,6 +16,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+if __name__ == "__main__" and '"extension":false' in sys.argv[1]:
+    sys.modules["mregfs.fuse._passthrough"] = None  # type: ignore[assignment] # as if not built
+
 import msgspec
 import trio
 
@@ -43,15 +46,19 @@ class Settings(msgspec.Struct):
     grace: float = 5.0
     options: list[str] = []
     uid: int = 0
-    verbose: bool = False
+    """Who serves it; 0 is root."""
+    extension: bool = True
+    """False: as if `_passthrough` were not built."""
 
 
 NEWS = 2
-SLOW = 3
-BOOM = 4
-STATE = 5
-STALE = 6
-_SPECIAL = {b".news": NEWS, b".slow": SLOW, b".boom": BOOM, b".state": STATE, b".stale": STALE}
+BOOM = 3
+STATE = 4
+STALE = 5
+SLOW = 100
+"""The first of a thousand: what is being read cannot be opened by the next test."""
+_LAST_SPECIAL = SLOW + 1000
+_SPECIAL = {b".news": NEWS, b".boom": BOOM, b".state": STATE, b".stale": STALE}
 _SLOW_SIZE = 1 << 20
 
 
@@ -59,7 +66,7 @@ class LoopbackFileSystem:
     """The root shows the draft tree, and these files, which are not listed:
 
     * `.news`: a read waits until somebody writes; poll tells of it
-    * `.slow`: each read of this ordinary file takes a minute
+    * `.slow0`, `.slow1`, …: ordinary files that are never read to the end of a request
     * `.boom`: a read raises what no file system should
     * `.state`: figures as JSON
     * `.stale`: attributes that the kernel keeps for an hour; a write makes the size 1 larger
@@ -71,6 +78,7 @@ class LoopbackFileSystem:
         self._tree = DraftDirectory(settings.host)
         self._root = self._tree.root(PROJECT).inode
         self._handles: dict[int, int] = {}
+        self._texts: dict[int, bytes] = {}
         self._numbers = iter(range(2, 1 << 40, 2))
         self._news = trio.Event()
         self._news_text = b""
@@ -88,7 +96,7 @@ class LoopbackFileSystem:
         return attributes
 
     def _special(self, inode: int) -> Attributes:
-        size = {SLOW: _SLOW_SIZE, STALE: self._stale_size}.get(inode, 0)
+        size = _SLOW_SIZE if inode >= SLOW else self._stale_size if inode == STALE else 0
         timeout = 3600.0 if inode == STALE else 0.0
         return Attributes(
             inode, stat.S_IFREG | 0o666, size, entry_timeout=timeout, attr_timeout=timeout
@@ -98,17 +106,19 @@ class LoopbackFileSystem:
         self.calls["lookup"] += 1
         if parent == 1 and name in _SPECIAL:
             return self._special(_SPECIAL[name])
+        if parent == 1 and name.startswith(b".slow"):
+            return self._special(SLOW + int(name[5:]))
         if name == b".nothing":
             return Attributes(0, 0, entry_timeout=3600.0)
         return self._shown(self._tree.lookup(self._real(parent), name))
 
     def forget(self, inode: int, count: int) -> None:
-        if inode > STALE:
+        if inode > _LAST_SPECIAL:
             self._tree.forget(inode, count)
 
     async def getattr(self, inode: int) -> Attributes:
         self.calls["getattr"] += 1
-        if 1 < inode <= STALE:
+        if 1 < inode <= _LAST_SPECIAL:
             return self._special(inode)
         return self._shown(self._tree.getattr(self._real(inode)))
 
@@ -116,7 +126,7 @@ class LoopbackFileSystem:
         self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
     ) -> Attributes:
         self.calls["setattr"] += 1
-        if 1 < inode <= STALE:
+        if 1 < inode <= _LAST_SPECIAL:
             return self._special(inode)
         own = None if handle is None else handle >> 1
         return self._shown(self._tree.setattr(self._real(inode), changed, own, caller))
@@ -157,10 +167,11 @@ class LoopbackFileSystem:
 
     async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
         self.calls["open"] += 1
-        if 1 < inode <= STALE:
+        if 1 < inode <= _LAST_SPECIAL:
             handle = next(self._numbers)
             self._handles[handle] = inode
-            return OpenFile(handle, direct_io=inode != SLOW)
+            self._texts[handle] = self._state() if inode == STATE else b""
+            return OpenFile(handle, direct_io=inode < SLOW)
         return self._offered(self._tree.open(inode, flags), flags)
 
     def _offered(self, opened: OpenFile, flags: int) -> OpenFile:
@@ -173,20 +184,19 @@ class LoopbackFileSystem:
         return opened
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
-        self.calls["read"] += 1
         if handle & 1:
+            self.calls["read"] += 1
             return self._tree.read(handle >> 1, offset, size)
         inode = self._handles[handle]
         if inode == NEWS:
             await self._news.wait()
             return self._news_text[:size]
-        if inode == SLOW:
-            await trio.sleep(60)
-            return b"\0" * min(size, _SLOW_SIZE - offset)
+        if inode >= SLOW:
+            await trio.sleep_forever()
         if inode == BOOM:
             raise ValueError("boom")
         if inode == STATE:
-            return self._state()[offset : offset + size]
+            return self._texts[handle][offset : offset + size]
         return b""
 
     def _state(self) -> bytes:
@@ -200,8 +210,8 @@ class LoopbackFileSystem:
         return json.dumps(state).encode()
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
-        self.calls["write"] += 1
         if handle & 1:
+            self.calls["write"] += 1
             return self._tree.write(handle >> 1, offset, data)
         inode = self._handles[handle]
         if inode == STALE:
@@ -230,7 +240,7 @@ class LoopbackFileSystem:
         if handle & 1:
             self._tree.release(handle >> 1)
         else:
-            del self._handles[handle]
+            del self._handles[handle], self._texts[handle]
 
     async def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
         self.calls["poll"] += 1
@@ -261,7 +271,7 @@ class LoopbackFileSystem:
 
     async def getxattr(self, inode: int, name: bytes) -> bytes:
         self.calls["getxattr"] += 1
-        if 1 < inode <= STALE:
+        if 1 < inode <= _LAST_SPECIAL:
             raise HostError(errno.ENODATA, "no attributes here")
         return self._tree.getxattr(self._real(inode), name)
 
@@ -311,8 +321,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
-    logging.basicConfig(level=logging.DEBUG if settings.verbose else logging.INFO)
-    logging.getLogger("pyfuse3").setLevel(logging.INFO)
+    logging.basicConfig(level=logging.INFO)
     if settings.uid:
         os.setgroups([])
         os.setgid(settings.uid)
@@ -320,8 +329,8 @@ def main() -> None:
     Path(settings.host).mkdir(exist_ok=True)
     try:
         trio.run(run, settings)
-    except MregfsError as exc:
-        sys.exit(str(exc))
+    except* MregfsError as group:
+        sys.exit(f"{group.exceptions[0]!r}")
     print("ended", flush=True)
 
 

@@ -1,0 +1,232 @@
+"""Promises of the adapter: every error is an errno, every operation means what the kernel meant."""
+
+import ctypes
+import errno
+import logging
+import os
+import stat
+import subprocess
+
+import pytest
+import trio
+
+from mregfs.errors import (
+    CorruptError,
+    HostError,
+    ImmutableError,
+    NoSpaceError,
+    NotFoundError,
+    UnavailableError,
+)
+from mregfs.fuse.adapter import Adapter
+from mregfs.fuse.passthrough import ReadPath, choose_read_path, pyfuse3
+from mregfs.ports import OpenFile
+
+CONTEXT = pyfuse3.RequestContext()
+
+
+class Raises:
+    """A file system that fails in one way."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def lookup(self, parent, name, caller):
+        raise self.error
+
+    async def read(self, handle, offset, size):
+        raise self.error
+
+    async def statfs(self):
+        await trio.sleep_forever()
+
+    def forget(self, inode, count):
+        raise self.error
+
+
+def adapter(error):
+    return Adapter(Raises(error), passthrough=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "level"),
+    [
+        (NotFoundError("it is not there"), errno.ENOENT, logging.DEBUG),
+        (ImmutableError("it never changes"), errno.EROFS, logging.DEBUG),
+        (HostError(errno.ENODATA, "no attribute"), errno.ENODATA, logging.DEBUG),
+        (HostError(errno.EIO, "the disk"), errno.EIO, logging.WARNING),
+        (NoSpaceError("full"), errno.ENOSPC, logging.WARNING),
+        (UnavailableError("no answer"), errno.EAGAIN, logging.WARNING),
+        (CorruptError("wrong bytes"), errno.EIO, logging.ERROR),
+        (KeyError("a bug"), errno.EIO, logging.ERROR),
+    ],
+)
+async def test_an_error_is_its_errno_and_one_log_line(
+    error, code, level, caplog, expected_warnings
+):
+    expected_warnings.expect("lookup")
+    with (
+        caplog.at_level(logging.DEBUG, "mregfs"),
+        pytest.raises(pyfuse3.FUSEError) as caught,
+    ):
+        await adapter(error).lookup(7, b"name", CONTEXT)
+
+    assert code == caught.value.errno
+    (record,) = caplog.records
+    assert level == record.levelno
+    assert "lookup(7, b'name')" in record.getMessage()
+
+
+async def test_a_reader_sees_an_io_error_when_the_store_does_not_answer(expected_warnings):
+    """EAGAIN from a blocking read is nothing that programs expect."""
+    expected_warnings.expect("read")
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await adapter(UnavailableError("no answer")).read(4, 0, 10)
+
+    assert errno.EIO == caught.value.errno
+
+
+async def test_a_failing_forget_does_not_end_the_session(expected_warnings):
+    expected_warnings.expect("forget")
+    await adapter(ValueError("a bug")).forget([(1, 1), (2, 1)])
+
+
+async def test_cancellation_passes_until_the_session_ends():
+    served = adapter(None)
+    with trio.move_on_after(0) as scope:
+        await served.statfs(CONTEXT)
+    assert scope.cancelled_caught
+
+    served.end()
+    with trio.move_on_after(0), pytest.raises(pyfuse3.FUSEError) as caught:
+        await served.statfs(CONTEXT)
+    assert errno.ENODEV == caught.value.errno
+
+
+@pytest.mark.parametrize(
+    ("open_as", "opened", "available", "path"),
+    [
+        (None, OpenFile(1, backing=5), True, ReadPath.PASSTHROUGH),
+        (None, OpenFile(1, backing=5), False, ReadPath.CACHED),
+        (None, OpenFile(1), True, ReadPath.CACHED),
+        (None, OpenFile(1, direct_io=True), True, ReadPath.DIRECT),
+        (ReadPath.CACHED, OpenFile(1, backing=5), True, ReadPath.CACHED),
+        (ReadPath.CACHED, OpenFile(1, direct_io=True), True, ReadPath.DIRECT),
+        (ReadPath.PASSTHROUGH, OpenFile(1, backing=5), True, ReadPath.PASSTHROUGH),
+        (ReadPath.PASSTHROUGH, OpenFile(1), True, ReadPath.PASSTHROUGH),
+        (ReadPath.PASSTHROUGH, OpenFile(1, direct_io=True), True, ReadPath.PASSTHROUGH),
+    ],
+)
+def test_an_inode_is_never_open_in_two_ways(open_as, opened, available, path):
+    assert path is choose_read_path(open_as, opened, available=available)
+
+
+# ---- through a mount
+
+
+def test_names_behave_as_on_the_host(place):
+    (place / "dir").mkdir(mode=0o750)
+    (place / "dir/file").write_text("x")
+    os.link(place / "dir/file", place / "hard")
+    os.symlink("dir/file", place / "soft")
+    os.mkfifo(place / "fifo")
+    os.rename(place / "hard", place / "dir/moved")
+
+    assert {"dir", "soft", "fifo"} == set(os.listdir(place))
+    assert 0o750 == stat.S_IMODE((place / "dir").stat().st_mode)
+    assert ("dir/file", "x") == (os.readlink(place / "soft"), (place / "soft").read_text())
+    assert 2 == (place / "dir/file").stat().st_nlink
+    with pytest.raises(OSError, match="Directory not empty"):
+        os.rmdir(place / "dir")
+    with pytest.raises(FileNotFoundError):
+        (place / "nothing").read_text()
+    with pytest.raises(FileExistsError):
+        (place / "dir").mkdir()
+    (place / "dir/moved").unlink()
+    (place / "dir/file").unlink()
+    (place / "dir").rmdir()
+
+
+def test_renameat2_flags_arrive(place):
+    (place / "a").write_text("a")
+    (place / "b").write_text("b")
+    exchange, no_replace = 2, 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = [os.fsencode(place / name) for name in "ab"]
+    at_cwd = -100
+
+    assert -1 == libc.renameat2(at_cwd, names[0], at_cwd, names[1], no_replace)
+    assert errno.EEXIST == ctypes.get_errno()
+    assert 0 == libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange)
+    assert ("b", "a") == ((place / "a").read_text(), (place / "b").read_text())
+
+
+def test_a_large_directory_is_listed_whole(place):
+    names = {f"a-rather-long-name-of-an-entry-{number:05}" for number in range(1000)}
+    for name in names:
+        (place / name).touch()
+
+    assert names == set(os.listdir(place))
+    with os.scandir(place) as entries:
+        assert names == {entry.name for entry in entries if entry.is_file()}
+
+
+def test_attributes_are_set(place):
+    file = place / "file"
+    file.write_bytes(b"12345")
+    os.chmod(file, 0o640)
+    os.utime(file, ns=(1_000_000_001, 2_000_000_002))
+    os.truncate(file, 3)
+    os.utime(file, ns=(1_000_000_001, 2_000_000_002))
+    os.chown(file, 12, 34)
+    found = file.stat()
+
+    assert (0o640, 3, 12, 34) == (
+        stat.S_IMODE(found.st_mode),
+        found.st_size,
+        found.st_uid,
+        found.st_gid,
+    )
+    assert (1_000_000_001, 2_000_000_002) == (found.st_atime_ns, found.st_mtime_ns)
+
+
+def test_extended_attributes(place):
+    file = place / "file"
+    file.touch()
+    os.setxattr(file, "user.one", b"1")
+    os.setxattr(file, "user.two", b"2" * 1000)
+
+    assert {"user.one", "user.two"} <= set(os.listxattr(file))
+    assert b"2" * 1000 == os.getxattr(file, "user.two")
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(file, "user.none")
+    with pytest.raises(FileExistsError):
+        os.setxattr(file, "user.one", b"x", os.XATTR_CREATE)
+    os.removexattr(file, "user.one")
+    assert "user.one" not in os.listxattr(file)
+
+
+def test_statvfs_is_the_hosts(loopback, place):
+    assert os.statvfs(loopback.host).f_blocks == os.statvfs(place).f_blocks
+
+
+def test_truncating_and_exclusive_opens(place):
+    (place / "file").write_bytes(b"12345")
+    with (place / "file").open("wb"):
+        assert 0 == (place / "file").stat().st_size
+    with pytest.raises(FileExistsError):
+        (place / "file").open("x")
+
+
+def test_permissions_are_the_kernels_own(place):
+    (place / "secret").write_text("x")
+    (place / "secret").chmod(0o600)
+    done = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "cat", "secret"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "Permission denied" in done.stderr

@@ -1,0 +1,388 @@
+"""Promises of the passthrough path: the kernel reads and writes the backing file itself."""
+
+import errno
+import fcntl
+import mmap
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+FLUSH = 25
+MiB = 1 << 20
+
+
+def tree(loopback):
+    """The host directory that the mount's root shows."""
+    return loopback.host / "default/default"
+
+
+def test_reads_and_writes_never_reach_the_daemon(loopback, place):
+    before = loopback.state()["calls"]
+    data = os.urandom(3 * MiB + 17)
+    (place / "file").write_bytes(data)
+    with (place / "file").open("r+b") as file:
+        for offset in range(0, MiB, 4096):
+            os.pwrite(file.fileno(), b"x", offset)
+        file.seek(0)
+        read = file.read()
+    calls = Counter(loopback.state()["calls"])
+    calls.subtract(before)
+
+    expected = bytearray(data)
+    expected[0:MiB:4096] = b"x" * 256
+    assert bytes(expected) == read
+    assert (0, 0) == (calls["read"], calls["write"])
+    assert calls["getxattr"] < 5  # no question for capabilities before each small write
+
+
+def test_a_mapping_reads_and_writes_the_backing_file(loopback, place):
+    (place / "file").write_bytes(b"a" * MiB)
+    before = loopback.state()["calls"]
+    with (place / "file").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        assert b"a" * MiB == mapping[:]
+        mapping[5:8] = b"xyz"
+        mapping.flush()
+
+    assert b"aaaaaxyzaa" == (place / "file").read_bytes()[:10]
+    backing = tree(loopback) / place.name / "file"
+    assert b"aaaaaxyzaa" == backing.read_bytes()[:10]
+    after = loopback.state()["calls"]
+    assert [before.get(call) for call in ("read", "write")] == [
+        after.get(call) for call in ("read", "write")
+    ]
+
+
+def test_appends_of_two_writers_do_not_overwrite_each_other(place):
+    one = os.open(place / "file", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    two = os.open(place / "file", os.O_WRONLY | os.O_APPEND)
+    for number in range(50):
+        os.write((one, two)[number % 2], b"%04d\n" % number)
+    os.close(one)
+    os.close(two)
+
+    assert [b"%04d" % n for n in range(50)] == (place / "file").read_bytes().split()
+
+
+def test_o_direct_works(place):
+    buffer = mmap.mmap(-1, 4096)
+    buffer.write(b"d" * 4096)
+    file = os.open(place / "file", os.O_CREAT | os.O_RDWR | os.O_DIRECT)
+    try:
+        assert 4096 == os.pwrite(file, buffer, 0)
+        back = mmap.mmap(-1, 4096)
+        assert 4096 == os.preadv(file, [back], 0)
+        assert buffer[:] == back[:]
+    finally:
+        os.close(file)
+
+
+def test_fsync_and_truncate_reach_the_backing_file(loopback, place):
+    with (place / "file").open("wb") as file:
+        file.write(b"x" * 10000)
+        file.flush()
+        os.fsync(file.fileno())
+        os.ftruncate(file.fileno(), 7)
+        assert 7 == os.fstat(file.fileno()).st_size
+    backing = tree(loopback) / place.name / "file"
+    assert b"x" * 7 == backing.read_bytes()
+    assert loopback.state()["calls"]["fsync"] >= 1
+
+
+def test_a_descriptor_opened_for_reading_closes_without_a_flush(loopback, place):
+    (place / "file").write_bytes(b"x")
+    before = loopback.requests(FLUSH)
+    for _ in range(10):
+        (place / "file").read_bytes()
+
+    assert before == loopback.requests(FLUSH)
+
+
+def test_an_inode_open_by_passthrough_takes_every_mode_of_open(place):
+    """All handles share one backing id: the kernel opens the backing file anew with their flags."""
+    (place / "file").write_bytes(b"0123456789")
+    reader = os.open(place / "file", os.O_RDONLY)
+    writer = os.open(place / "file", os.O_WRONLY)
+    both = os.open(place / "file", os.O_RDWR | os.O_APPEND)
+    try:
+        os.pwrite(writer, b"W", 0)
+        os.write(both, b"A")
+        assert b"W123456789A" == os.pread(reader, 100, 0)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(reader, b"x")
+    finally:
+        for file in (reader, writer, both):
+            os.close(file)
+
+
+def test_thousands_of_files_are_open_at_once(loopback, place):
+    count = 3000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + 200), hard))
+    files = []
+    try:
+        for number in range(count):
+            file = os.open(place / str(number), os.O_CREAT | os.O_RDWR)
+            files.append(file)
+            os.write(file, b"%d" % number)
+        state = loopback.state()["passthrough"]
+        assert (count, count) == (state["handles"], state["backings"])
+        for number in range(0, count, 97):
+            assert b"%d" % number == os.pread(files[number], 10, 0)
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    os.sync()
+
+
+def test_what_is_released_is_given_back(loopbacks):
+    """Backing files and handles neither pile up in the kernel nor in the daemon."""
+    loopback = loopbacks().start()
+    (loopback.path / "file").write_bytes(b"x")
+    before = loopback.state()
+    for _ in range(2000):
+        os.close(os.open(loopback.path / "file", os.O_RDONLY))
+        os.close(os.open(loopback.path / "file", os.O_RDWR))
+    os.stat(loopback.path)
+    after = loopback.state()
+
+    assert (0, 0) == (after["passthrough"]["handles"], after["passthrough"]["backings"])
+    assert abs(before["descriptors"] - after["descriptors"]) <= 2
+    assert 0 == loopback.stop()
+
+
+def test_descriptors_given_away_are_closed(loopbacks):
+    """With `owned` descriptors the same holds, and holes are still found."""
+    loopback = loopbacks(owned=True).start()
+    with (loopback.path / "file").open("wb") as file:
+        file.truncate(8 * MiB)
+        os.pwrite(file.fileno(), b"x", 4 * MiB)
+    before = loopback.state()["descriptors"]
+    one = os.open(loopback.path / "file", os.O_RDONLY)
+    two = os.open(loopback.path / "file", os.O_RDONLY)
+    os.close(one)
+    assert b"x" == os.pread(two, 1, 4 * MiB)
+    assert 4 * MiB == os.lseek(two, 0, os.SEEK_DATA)
+    os.close(two)
+    os.stat(loopback.path)
+
+    assert before == loopback.state()["descriptors"]
+    assert 0 == loopback.stop()
+
+
+def test_holes_are_found(place):
+    with (place / "file").open("wb") as file:
+        file.truncate(16 * MiB)
+        os.pwrite(file.fileno(), b"data", 8 * MiB)
+        assert 8 * MiB == os.lseek(file.fileno(), 0, os.SEEK_DATA)
+        hole = os.lseek(file.fileno(), 8 * MiB, os.SEEK_HOLE)
+        assert 8 * MiB < hole < 9 * MiB
+        with pytest.raises(OSError, match="No such device or address"):
+            os.lseek(file.fileno(), 16 * MiB, os.SEEK_DATA)
+
+
+def test_a_file_without_descriptor_has_no_holes(loopback):
+    """`.slow0` has no backing file: the answer comes from its size, without reading it."""
+    file = os.open(loopback.path / ".slow0", os.O_RDONLY)
+    try:
+        assert 5 == os.lseek(file, 5, os.SEEK_DATA)
+        assert MiB == os.lseek(file, 5, os.SEEK_HOLE)
+        with pytest.raises(OSError, match="No such device or address"):
+            os.lseek(file, MiB, os.SEEK_HOLE)
+    finally:
+        os.close(file)
+
+
+def test_cp_keeps_a_file_sparse(loopback, place):
+    with (place / "sparse").open("wb") as file:
+        file.truncate(64 * MiB)
+    subprocess.run(["cp", "--sparse=auto", place / "sparse", place / "copy"], check=True)
+
+    assert 64 * MiB == (place / "copy").stat().st_size
+    assert 0 == (tree(loopback) / place.name / "copy").stat().st_blocks
+
+
+def test_fallocate_acts_on_the_backing_file(loopback, place):
+    file = os.open(place / "file", os.O_CREAT | os.O_RDWR)
+    try:
+        os.posix_fallocate(file, 0, 4 * MiB)
+        assert 4 * MiB == os.fstat(file).st_size
+        os.pwrite(file, b"x" * 4 * MiB, 0)
+        subprocess.run(
+            ["fallocate", "-p", "-o", str(MiB), "-l", str(MiB), place / "file"], check=True
+        )
+        assert b"x\0" == os.pread(file, 2, MiB - 1)
+        assert MiB == os.lseek(file, 0, os.SEEK_HOLE)
+    finally:
+        os.close(file)
+    found = (tree(loopback) / place.name / "file").stat()
+    assert (4 * MiB, True) == (found.st_size, found.st_blocks * 512 < 4 * MiB)
+
+
+def test_fallocate_on_what_has_no_backing_file_is_unsupported(loopback):
+    command = ["fallocate", "-l", "4096", loopback.path / ".stale"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "Operation not supported" in done.stderr
+
+
+def test_copies_within_the_mount_are_whole(place):
+    data = os.urandom(5 * MiB + 3)
+    (place / "one").write_bytes(data)
+    source = os.open(place / "one", os.O_RDONLY)
+    target = os.open(place / "two", os.O_CREAT | os.O_WRONLY)
+    copied = 0
+    while piece := os.copy_file_range(source, target, len(data)):
+        copied += piece
+    os.close(source)
+    os.close(target)
+
+    assert len(data) == copied
+    assert data == (place / "two").read_bytes()
+
+
+SETUID = """
+set -e
+n="setpriv --reuid 65534 --regid 65534 --clear-groups"
+try() {
+    rm -f s; echo 0123456789 > s; chown 65534:65534 s; chmod ${mode:-6755} s
+    $n "$@" > /dev/null 2>&1 || true
+    stat -c "%a after $*" s
+}
+try sh -c 'echo x >> s'
+try sh -c 'echo x > s'
+try truncate -s 1 s
+try fallocate -l 100 s
+try fallocate -p -l 4096 s
+try chown 65534 s
+try chmod 6755 s
+try touch s
+try cat s
+try dd if=/etc/passwd of=s conv=notrunc
+try cp --sparse=never /etc/passwd s
+for mode in 2644 4644 2755 1755 0777; do try sh -c 'echo x >> s'; done
+rm -f s; echo x > s; chmod 6755 s; echo x >> s; stat -c '%a after root wrote' s
+"""
+
+
+@pytest.mark.parametrize("backed", [True, False])
+def test_setuid_bits_go_as_they_do_natively(loopbacks, tmp_path, backed):
+    """The kernel leaves it to us, or every small write would ask for capabilities first."""
+    loopback = loopbacks(backed=backed, allow_other=True).start()
+    said = []
+    for place in (loopback.path / "here", tmp_path / "native"):
+        place.mkdir()
+        for directory in (place, *place.parents):
+            if directory.stat().st_mode & 0o777 == 0o700:
+                directory.chmod(0o711)
+        place.chmod(0o777)
+        done = subprocess.run(
+            ["sh", "-c", SETUID], cwd=place, capture_output=True, text=True, check=True
+        )
+        said.append(done.stdout.splitlines())
+
+    assert said[1] == said[0]
+    assert "755 after sh -c echo x >> s" == said[0][0]
+
+
+def test_without_backing_files_everything_works_the_same(loopbacks):
+    for settings in ({"passthrough": False}, {"backed": False}, {"extension": False}):
+        loopback = loopbacks(**settings).start()
+        data = os.urandom(2 * MiB + 5)
+        (loopback.path / "file").write_bytes(data)
+        assert data == (loopback.path / "file").read_bytes()
+        with (loopback.path / "file").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+            assert data == mapping[:]
+        state = loopback.state()
+        assert state["calls"]["read"] > 2
+        assert (0, 0) == (state["passthrough"]["handles"], state["passthrough"]["backings"])
+        assert ("backed" in settings) == state["passthrough"]["available"]
+        assert ("extension" not in settings) == state["passthrough"]["extension"]
+        assert [] == loopback.problems()
+        assert 0 == loopback.stop()
+
+
+def test_the_reason_is_a_sentence(loopbacks):
+    off = loopbacks(passthrough=False).start()
+    assert (
+        "passthrough is turned off by an option of the mount"
+        == (off.state()["passthrough"]["reason"])
+    )
+    missing = loopbacks(extension=False).start()
+    assert "is not built" in missing.state()["passthrough"]["reason"]
+
+
+def test_a_backing_file_on_overlayfs_is_refused_and_read_by_the_daemon(loopbacks, tmp_path):
+    loopback = loopbacks()
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    loopback.host.mkdir()
+    layers = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    subprocess.run(["mount", "-t", "overlay", "o", "-o", layers, loopback.host], check=True)
+    try:
+        loopback.start()
+        (loopback.path / "file").write_bytes(b"stacked")
+        assert b"stacked" == (loopback.path / "file").read_bytes()
+        reasons = list(loopback.state()["refused"])
+        assert ["it lies on a stacked file system (overlayfs): no passthrough there"] == reasons
+        assert 0 == loopback.stop()
+    finally:
+        loopback.clear()
+        subprocess.run(["umount", "-l", loopback.host], check=True)
+
+
+def test_an_unprivileged_daemon_falls_back(loopbacks, device_for_all, tmp_path):
+    for directory in (tmp_path, *tmp_path.parents):
+        directory.chmod(directory.stat().st_mode | 0o011)
+    loopback = loopbacks(uid=65534).start()
+    done = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c",
+         "cd $M && printf hello > f && cat f .state"],
+        env={**os.environ, "M": str(loopback.path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert done.stdout.startswith("hello{")
+    assert "the daemon lacks CAP_SYS_ADMIN" in done.stdout
+    assert 0 == loopback.stop()
+
+
+def test_open_files_outlive_a_killed_daemon(loopbacks):
+    loopback = loopbacks().start()
+    (loopback.path / "file").write_bytes(b"a" * MiB)
+    file = os.open(loopback.path / "file", os.O_RDONLY)
+    with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as mapping:
+        loopback.kill()
+        with pytest.raises(OSError, match="endpoint is not connected") as caught:
+            os.statvfs(loopback.path)
+        assert errno.ENOTCONN == caught.value.errno
+        assert b"a" * MiB == os.pread(file, MiB, 0)
+        assert b"a" == mapping[MiB - 1 : MiB]
+    os.close(file)
+
+
+def test_locks_are_the_kernels_own(place):
+    """pyfuse3 has no lock requests, so the kernel keeps fcntl and flock locks itself."""
+    with (place / "file").open("w") as one, (place / "file").open("w") as two:
+        fcntl.flock(one, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_pyfuse3_that_was_imported_first_is_noticed():
+    """Its calls are bound by then: better a reason in `status` than silence."""
+    script = "import pyfuse3; from mregfs.fuse.passthrough import passthrough_state as state; "
+    script += "print(state().reason)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "pyfuse3 was imported before mregfs.fuse" in done.stdout
