@@ -1,5 +1,6 @@
 """An overlay is a view: whatever is on top, it reads as if it had been stored."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,18 +39,30 @@ def test_reading_through_is_reading_what_was_written(below, above, prefix, start
             assert list(expected.scan("a")) == list(replayed.scan("a"))
 
 
-def test_a_scan_is_not_disturbed_by_changes_made_meanwhile():
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_goes_on_in_order_while_what_it_has_shown_is_changed(reverse):
+    index = IndexMemory()
+    index.write([Put("t", bytes([number]), b"0") for number in range(2, 20, 2)])
+    with index.read() as view:
+        overlay = Overlay(view)
+        overlay.apply(("t", bytes([number]), b"1") for number in range(1, 20, 2))
+        seen = []
+        for key, _ in overlay.scan("t", reverse=reverse):
+            behind = key[0] + (1 if reverse else -1)
+            overlay.apply([("t", key, None), ("t", bytes([behind, 0]), b"2")])
+            seen.append(key[0])
+
+        assert sorted(range(1, 20), reverse=reverse) == seen
+
+
+def test_a_prefix_may_end_in_the_highest_byte():
     index = IndexMemory()
     with index.read() as view:
         overlay = Overlay(view)
-        overlay.apply([("t", b"a", b"1"), ("t", b"b", b"2")])
-        seen = []
-        for key, _ in overlay.scan("t"):
-            overlay.apply([("t", key, None), ("t", key + b"x", b"3")])
-            seen.append(key)
+        overlay.apply([("t", key, b"1") for key in (b"a\xfe", b"a\xff\xff", b"b", b"\xff\xff")])
 
-        assert [b"a", b"b"] == seen
-        assert [b"ax", b"bx"] == [key for key, _ in overlay.scan("t")]
+        assert [b"a\xff\xff"] == [key for key, _ in overlay.scan("t", b"a\xff", reverse=True)]
+        assert [b"\xff\xff"] == [key for key, _ in overlay.scan("t", b"\xff", reverse=True)]
 
 
 def test_an_overlay_lies_on_an_overlay():

@@ -15,7 +15,8 @@ __all__ = ["Overlay"]
 class Overlay:
     """A View: what `apply` was given covers what the view below says.
 
-    A scan shows what was pending when it began; changes made meanwhile do not disturb it.
+    Scans are lazy. One that runs while changes are put on top goes on in order, and may or may not
+    show what has changed ahead of it.
     """
 
     def __init__(self, view: View) -> None:
@@ -51,39 +52,49 @@ class Overlay:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) as `View.scan` does."""
         below = self._view.scan(table, prefix, start, reverse=reverse)
-        above = self._pending_within(table, prefix, start, reverse)
-        return _merge(above, below, reverse) if above else below
-
-    def _pending_within(
-        self, table: str, prefix: bytes, start: bytes, reverse: bool
-    ) -> list[tuple[bytes, bytes | None]]:
         keys = self._keys.get(table, [])
-        low = bisect_left(keys, prefix)
-        high = bisect_right(keys, prefix, key=lambda key: key[: len(prefix)])
-        if start and reverse:
-            high = min(high, bisect_right(keys, start))
-        elif start:
-            low = max(low, bisect_left(keys, start))
-        pending = self._pending.get(table, {})
-        chosen = [(key, pending[key]) for key in keys[low:high]]
-        return chosen[::-1] if reverse else chosen
+        if reverse:
+            position = _end_of(keys, prefix)
+            if start:
+                position = min(position, bisect_right(keys, start))
+            position -= 1
+        else:
+            position = bisect_left(keys, max(prefix, start))
+        if not (0 <= position < len(keys) and keys[position].startswith(prefix)):
+            return below  # nothing on top; most scans are of this kind
+        return _merge(self._above(table, prefix, position, reverse), below, reverse)
+
+    def _above(
+        self, table: str, prefix: bytes, position: int, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        keys, pending = self._keys[table], self._pending[table]
+        while 0 <= position < len(keys) and keys[position].startswith(prefix):
+            key = keys[position]
+            yield key, pending[key]
+            # Found anew each time: keys may have come in before this one.
+            position = bisect_left(keys, key) - 1 if reverse else bisect_right(keys, key)
+
+
+def _end_of(keys: list[bytes], prefix: bytes) -> int:
+    """Return the position after the last key with a prefix."""
+    stem = prefix.rstrip(b"\xff")
+    return bisect_left(keys, stem[:-1] + bytes((stem[-1] + 1,))) if stem else len(keys)
 
 
 def _merge(
-    above: list[tuple[bytes, bytes | None]], below: Iterator[tuple[bytes, bytes]], reverse: bool
+    above: Iterator[tuple[bytes, bytes | None]],
+    below: Iterator[tuple[bytes, bytes]],
+    reverse: bool,
 ) -> Iterator[tuple[bytes, bytes]]:
-    position = 0
+    upper = next(above, None)
     for key, value in below:
-        while position < len(above) and (
-            above[position][0] > key if reverse else above[position][0] < key
-        ):
-            upper, covering = above[position]
-            position += 1
-            if covering is not None:
-                yield upper, covering
-        if position < len(above) and above[position][0] == key:
-            continue  # covered: the loop above, or the rest below, yields the pending value
-        yield key, value
-    for upper, covering in above[position:]:
-        if covering is not None:
-            yield upper, covering
+        while upper is not None and (upper[0] > key if reverse else upper[0] < key):
+            if upper[1] is not None:
+                yield upper[0], upper[1]
+            upper = next(above, None)
+        if upper is None or upper[0] != key:
+            yield key, value  # else it is covered: its turn comes above, in the next round
+    while upper is not None:
+        if upper[1] is not None:
+            yield upper[0], upper[1]
+        upper = next(above, None)
