@@ -1,0 +1,62 @@
+"""Asking for attributes: 2000 small files in 20 directories, named one by one, or walked.
+
+`Cold` is a mount just made: the kernel knows no name and no inode of it, so each is asked for. The
+files that back the mount are in the page cache. The native directory has no such state that could
+be had without emptying the caches of the whole machine, so it has no cold figure.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from tests.bench.bench import Bench, steady
+from tests.bench.page_cache import warm
+from tests.bench.places import SMALL, Native
+from tests.bench.registry_mount import CACHED, DEDUPLICATED
+
+__all__ = ["measure_metadata"]
+
+
+def measure_metadata(bench: Bench) -> None:
+    """Take stats by name (cold, then warm), and a walk with stats on another fresh mount."""
+    named = bench.new_series("stat_cold", "stat of 2000 files by name, cold", "/s")
+    walked = bench.new_series("walk_cold", "walk of 2000 files with stat, cold", "/s")
+    again = bench.new_series("stat_warm", "stat of 2000 files by name, warm", "/s")
+    # The other read paths of mregfs differ in how data is read, not in this.
+    places = [place for place in bench.places if place.name not in (CACHED, DEDUPLICATED)]
+    for number, place in bench.interleaved(places):
+        bench.say(f"metadata, round {number + 1}: {place.name}")
+        warm(place.backing())
+        with place.mounted() as top:
+            paths = [str(top / path) for path in bench.small]
+            if isinstance(place, Native):
+                stats(paths)
+                named.missing[place.name] = "it is never cold"
+                walked.missing[place.name] = "it is never cold"
+            else:
+                named.add(place.name, stats(paths))
+            again.add(place.name, steady(partial(stats, paths), seconds=0.3, most=25))
+        if not isinstance(place, Native):
+            with place.mounted() as top:
+                walked.add(place.name, walk(top / SMALL))
+
+
+def stats(paths: Sequence[str]) -> float:
+    """Return how many files a second stat(2) tells of, each by its full path."""
+    start = time.perf_counter()
+    for path in paths:
+        os.stat(path)
+    return len(paths) / (time.perf_counter() - start)
+
+
+def walk(top: Path) -> float:
+    """Return how many files a second are listed with their attributes, as `find -ls` does."""
+    count = 0
+    start = time.perf_counter()
+    for directory in os.scandir(top):
+        for entry in os.scandir(directory.path):
+            entry.stat()
+            count += 1
+    return count / (time.perf_counter() - start)
