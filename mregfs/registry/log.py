@@ -142,6 +142,15 @@ class Log:
         """
         return self._replay.entries(since)
 
+    def entry(self, sequence: int) -> Entry:
+        """Return one entry.
+
+        Raises:
+            NotFoundError: the log is not that long.
+            CorruptError: it is damaged.
+        """
+        return self._replay.entry(sequence)
+
     def subscribe(self, callback: Callable[[Entry], None]) -> Callable[[], None]:
         """Have `callback` called with each entry from now on, once and in order.
 

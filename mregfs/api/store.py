@@ -1,0 +1,189 @@
+"""Stores in directories: made, opened, put together from adapters.
+
+Decided here: which adapters a store is made of and where its parts stand on this host. Not decided
+here: the format of a store (`registry/format.md`). The only place that names concrete adapters;
+`Registry` and the daemon call it.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mregfs import __version__
+from mregfs.config import cache_index, is_remote
+from mregfs.errors import ExistsError, ForbiddenError, HostError
+from mregfs.model.records import VersionRecord
+from mregfs.model.reference import format_time
+from mregfs.model.state import STATE_TABLES
+from mregfs.ports import DraftTree, Intake
+from mregfs.registry.content import CONTENT_TABLES, Content, Verification
+from mregfs.registry.description import StoreDescription, describe_new_store, read_description
+from mregfs.registry.log import Log
+from mregfs.stores.index_lmdb import IndexLmdb
+from mregfs.stores.objects_dir import ObjectsDirectory
+from mregfs.stores.packs_dir import PacksDirectory
+
+if TYPE_CHECKING:
+    from mregfs.registry.commit import Committer
+
+__all__ = ["Store", "init_store", "open_store"]
+
+log = logging.getLogger(__name__)
+
+INDEX_SCHEMA = "1"
+"""Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
+
+
+def init_store(path: str | os.PathLike[str]) -> None:
+    """Make a new store in a directory that does not exist yet, or is empty.
+
+    Raises:
+        ExistsError: it is a store already, or holds something else.
+    """
+    where = os.path.abspath(path)
+    try:
+        os.makedirs(where, exist_ok=True)
+        others = set(os.listdir(where)) - {"lost+found", "tmp"}
+    except FileExistsError:
+        raise ExistsError(f"{where} is not a directory", "name a new or an empty one") from None
+    except OSError as exc:
+        raise HostError(exc.errno or 0, f"cannot make {where!r}: {exc.strerror}") from exc
+    if others and "store.json" not in others:
+        raise ExistsError(f"{where} is not empty", "name a new or an empty directory")
+    description = StoreDescription(
+        format=1,
+        id=secrets.token_hex(16),
+        created_at=format_time(time.time_ns()),
+        created_by=f"mregfs {__version__}",
+    )
+    describe_new_store(ObjectsDirectory(where), description, where)
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    verification: Verification = "first-read",
+) -> "Store":
+    """Open the store in a directory.
+
+    Opened for writing, what crashed commits left behind is cleaned up first.
+
+    Raises:
+        InvalidError: there is no store.
+        UnsupportedError: a newer program made it, or the file system lets two writers create one
+            file.
+    """
+    where = os.path.abspath(path)
+    objects = ObjectsDirectory(where)
+    description = read_description(objects, where)
+    writable = not read_only and os.access(where, os.W_OK)
+    if writable:
+        objects.probe_exclusive()
+    store = Store(where, objects, description, read_only=not writable, verification=verification)
+    try:
+        if writable and os.path.exists(os.path.join(where, "intake")):
+            store.open_intake(where, consume=False).recover(store.committer.is_committed)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+class Store:
+    """Everything of one open store. Close it when done."""
+
+    def __init__(
+        self,
+        path: str,
+        objects: ObjectsDirectory,
+        description: StoreDescription,
+        *,
+        read_only: bool,
+        verification: Verification,
+    ) -> None:
+        self.path = path
+        self.address = path
+        """What names the store in a list of mounts."""
+        self.id = description.id
+        self.description = description
+        self.read_only = read_only
+        self.clock = time.time_ns
+        self.objects = objects
+        self.packs_path = os.path.join(path, "packs")
+        self.packs = PacksDirectory(self.packs_path)
+        self.drafts_path = os.path.join(path, "staging")
+        self.index = _open_index(path, description.id)
+        self.log = Log(
+            objects,
+            self.index,
+            clock=self.clock,
+            new_id=new_id,
+            host=socket.gethostname(),
+        )
+        self.content = Content(objects, self.packs, self.index, verification=verification)
+
+    @cached_property
+    def committer(self) -> "Committer":
+        """What makes versions of directories."""
+        from mregfs.registry.commit import Committer
+
+        return Committer(
+            self.log,
+            self.objects,
+            self.packs,
+            self.index,
+            self.content,
+            new_id=new_id,
+            threads=len(os.sched_getaffinity(0)),
+        )
+
+    def open_intake(self, path: str | os.PathLike[str], *, consume: bool) -> Intake:
+        """Return a directory as the source of one commit; `consume`: it is a draft of ours."""
+        from mregfs.stores.intake_dir import IntakeDirectory
+
+        return IntakeDirectory(path, self.packs_path, consume=consume)
+
+    def open_draft_intake(self, path: str) -> Intake:
+        """Return a draft as the source of one commit, which consumes it."""
+        return self.open_intake(path, consume=True)
+
+    def open_drafts(self) -> DraftTree:
+        """Open the staging area."""
+        from mregfs.stores.drafts_dir import DraftDirectory
+
+        return DraftDirectory(self.drafts_path)
+
+    def unique_size(self, version: VersionRecord) -> int:
+        """Return the bytes that are stored for one version alone."""
+        from mregfs.registry.usage import unique_size
+
+        return unique_size(self.index, self.content, version)
+
+    def close(self) -> None:
+        """Let go of everything; calling it again does nothing."""
+        self.index.close()
+        self.packs.close()
+
+
+def _open_index(path: str, store_id: str) -> IndexLmdb:
+    """Open the index beside the store where this user may write and mmap, else in his cache."""
+    tables = (*STATE_TABLES, *CONTENT_TABLES)
+    if os.access(path, os.W_OK) and not is_remote(path):
+        try:
+            return IndexLmdb(os.path.join(path, "index"), tables, schema=INDEX_SCHEMA)
+        except ForbiddenError as exc:
+            log.info("not using the store's own index: %s", exc)
+    where = cache_index(store_id)
+    Path(where).parent.mkdir(parents=True, exist_ok=True)
+    return IndexLmdb(where, tables, schema=INDEX_SCHEMA)
+
+
+def new_id() -> str:
+    """Return a random id: 32 hexadecimal digits."""
+    return secrets.token_hex(16)

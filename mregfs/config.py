@@ -1,0 +1,59 @@
+"""Where things are on this host, and who is asking: what the environment says.
+
+Decided here: the default store, the index's directory, the author of changes. Not decided here:
+which store a command line means (`cli.place`). `cli` and `api` call it; besides `cli`, nothing else
+reads the environment.
+"""
+
+import os
+import pwd
+from pathlib import Path
+
+__all__ = ["cache_index", "default_author", "default_store", "is_remote"]
+
+_REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "fuse")
+
+
+def default_store() -> Path:
+    """Return the store that is meant when nobody says which: root's is the host's."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(data):
+        return Path(data) / "mregfs"
+    if os.geteuid() == 0:
+        return Path("/var/lib/mregfs")
+    return Path.home() / ".local" / "share" / "mregfs"
+
+
+def cache_index(store_id: str) -> Path:
+    """Return where the index of a store is that this user cannot write in."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    home = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    return home / "mregfs" / "index" / store_id
+
+
+def default_author() -> str:
+    """Return who history says it was: `$MREGFS_AUTHOR`, else this user's name."""
+    return os.environ.get("MREGFS_AUTHOR") or user_name(os.geteuid())
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or `uid N` for one without."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def is_remote(path: str) -> bool:
+    """Tell whether a path is on a network file system, where an index must not be."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields, _, tail = line.partition(" - ")
+                if fields.split(" ", 3)[2] == wanted:
+                    return tail.startswith(_REMOTE)
+    except OSError:
+        pass
+    return False

@@ -1,0 +1,129 @@
+"""What differs between two versions: files, and the tensors in them.
+
+Decided here: what counts as changed, how much is read to find out. Not decided here: where tensors
+are (`model.tensors`). The Python API calls this.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from mregfs.model.records import VersionRecord
+from mregfs.model.tensors import Tensor, read_tensors
+from mregfs.registry.content import Content, FileEntry, OpenContent
+
+__all__ = ["ChangedFile", "Diff", "DiffFile", "diff"]
+
+_PIECE = 4 << 20
+
+
+class DiffFile(msgspec.Struct, frozen=True):
+    """A file, symlink or directory that only one of the two has."""
+
+    path: str
+    kind: str
+    size: int
+
+
+class ChangedFile(msgspec.Struct, frozen=True):
+    """A path that both have, and that is not the same."""
+
+    path: str
+    size: int
+    was: int
+    """Bytes in the first version."""
+    what: str
+    """`content`, `kind`, `target` or `executable`."""
+    tensors: tuple[str, ...] = ()
+    """For people: which tensors differ; empty for a file without."""
+
+
+class Diff(msgspec.Struct, frozen=True):
+    """What it takes to come from the first version to the second."""
+
+    added: tuple[DiffFile, ...]
+    removed: tuple[DiffFile, ...]
+    changed: tuple[ChangedFile, ...]
+
+
+def diff(content: Content, a: VersionRecord, b: VersionRecord) -> Diff:
+    """Compare two versions, whose content must be loaded.
+
+    Reads tensors of changed files, up to the first byte that differs.
+    """
+    before, after = dict(content.walk(a)), dict(content.walk(b))
+    changed = []
+    for path, entry in after.items():
+        was = before.get(path)
+        if was is not None and was.kind == entry.kind == "directory":
+            continue
+        what = _what_changed(was, entry) if was is not None else ""
+        if was is not None and what:
+            tensors: tuple[str, ...] = ()
+            if what == "content":
+                with (
+                    content.open(a, was.position) as old,
+                    content.open(b, entry.position) as new,
+                ):
+                    tensors = tuple(_tensors(old, new))
+            changed.append(ChangedFile(path, entry.size, was.size, what, tensors))
+    return Diff(
+        added=tuple(_only(after, before)),
+        removed=tuple(_only(before, after)),
+        changed=tuple(changed),
+    )
+
+
+def _only(these: dict[str, FileEntry], others: dict[str, FileEntry]) -> Iterator[DiffFile]:
+    for path, entry in these.items():
+        if path not in others:
+            yield DiffFile(path, entry.kind, entry.size)
+
+
+def _what_changed(was: FileEntry, entry: FileEntry) -> str:
+    if was.kind != entry.kind:
+        return "kind"
+    if was.digest != entry.digest:
+        return "content"
+    if was.target != entry.target:
+        return "target"
+    return "executable" if was.executable != entry.executable else ""
+
+
+def _tensors(old: OpenContent, new: OpenContent) -> Iterator[str]:
+    """Yield what differs between the tensors of two files, in the order of their names."""
+    before, after = read_tensors(old.read, old.size), read_tensors(new.read, new.size)
+    if before is None or after is None:
+        return
+    olds = {tensor.name: tensor for tensor in before.tensors}
+    news = {tensor.name: tensor for tensor in after.tensors}
+    for name in sorted(olds.keys() | news.keys()):
+        was, tensor = olds.get(name), news.get(name)
+        if was is None and tensor is not None:
+            yield f"{name}: added, {_form(tensor)}"
+        elif tensor is None and was is not None:
+            yield f"{name}: removed, {_form(was)}"
+        elif was is not None and tensor is not None:
+            if _form(was) != _form(tensor):
+                yield f"{name}: {_form(was)} -> {_form(tensor)}"
+            elif not _same_bytes(old, was, new, tensor):
+                yield f"{name}: values changed"
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}" if tensor.dtype else f"{_size(tensor)} bytes"
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.end - tensor.start
+
+
+def _same_bytes(old: OpenContent, was: Tensor, new: OpenContent, tensor: Tensor) -> bool:
+    size = _size(tensor)
+    if _size(was) != size:
+        return False
+    for offset in range(0, size, _PIECE):
+        length = min(_PIECE, size - offset)
+        if old.read(was.start + offset, length) != new.read(tensor.start + offset, length):
+            return False
+    return True

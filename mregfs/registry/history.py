@@ -1,0 +1,148 @@
+"""History: what happened to an alias, a version, an artifact or a collection, newest first.
+
+Decided here: which facts concern what was asked about, and how each is said. Not decided here: how
+the log is read (`log`). The Python API calls this.
+
+Moves of an alias come from the index; all else is read from the log, backwards, as it is taken.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from mregfs.model import changes as facts
+from mregfs.model.records import ReflogRecord
+from mregfs.model.reference import Location
+from mregfs.model.state import State
+from mregfs.ports import Index
+from mregfs.registry.log import Log
+
+__all__ = ["HistoryLine", "history"]
+
+
+class HistoryLine(msgspec.Struct, frozen=True):
+    """One thing that happened."""
+
+    sequence: int
+    at_ns: int
+    author: str
+    reason: str
+    what: str
+    """For people: `production: v1 -> v3`."""
+
+
+def history(log: Log, index: Index, location: Location) -> Iterator[HistoryLine]:
+    """Return what happened to what a location names, newest first.
+
+    Raises:
+        NotFoundError: it does not exist. An alias may be gone; its moves are known.
+    """
+    with index.read() as view:
+        state = State(view)
+        owner = state.find_owner(location)
+        if location.alias is not None and location.when is None:
+            moves = [
+                _move(location.alias, each) for each in state.reflog(owner.inode, location.alias)
+            ]
+            if moves:
+                return iter(moves)
+        number = None if location.is_owner else state.find_number(owner, location)
+    story = _Story(owner.project, owner.name, number)
+    return story.lines(log, index.applied())
+
+
+def _move(alias: str, move: ReflogRecord) -> HistoryLine:
+    what = _moved(alias, move.previous, move.number)
+    return HistoryLine(move.sequence, move.at_ns, move.author, move.reason, what)
+
+
+def _moved(alias: str, previous: int | None, number: int | None) -> str:
+    before = "nothing" if previous is None else f"v{previous}"
+    after = "nothing" if number is None else f"v{number}"
+    return f"{alias}: {before} -> {after}"
+
+
+class _Story:
+    """Goes back in the log for one artifact or collection, or one number of it.
+
+    `name` follows renames backwards; `ended` is set where the story begins.
+    """
+
+    def __init__(self, project: str, name: str, number: int | None) -> None:
+        self._project = project
+        self._name = name
+        self._number = number
+        self._ended = False
+
+    def lines(self, log: Log, head: int) -> Iterator[HistoryLine]:
+        """Yield what happened, from the log entry `head` downwards."""
+        for sequence in range(head, 0, -1):
+            entry = log.entry(sequence)
+            for request in reversed(entry.requests):
+                for change in reversed(request.changes):
+                    what = self._say(change)
+                    if what:
+                        yield HistoryLine(
+                            sequence, entry.at_ns, request.author, request.reason, what
+                        )
+                    if self._ended:
+                        return
+
+    def _say(self, change: facts.Change) -> str:
+        """Return what a fact says about our subject; empty when nothing."""
+        if isinstance(change, facts.Linked):
+            return self._linked(change)
+        if change.project != self._project:
+            return ""
+        match change:
+            case facts.VersionLogged() if self._is(change.artifact, change.number):
+                self._ended = self._number is not None
+                return f"v{change.number} committed: {change.files} files, {change.size} bytes"
+            case facts.VersionDeleted() if self._is(change.artifact, change.number):
+                return f"v{change.number} deleted"
+            case facts.Unlinked() if self._is(change.collection, change.number):
+                return f"v{change.number} unlinked"
+            case facts.AliasSet() if self._is(change.name, change.number, change.previous):
+                return _moved(change.alias, change.previous, change.number)
+            case facts.AliasDropped() if self._is(change.name, change.previous):
+                return _moved(change.alias, change.previous, None)
+            case facts.Tagged() if self._is(change.name, change.number):
+                return f"{_subject(change.number)}tags: {', '.join(change.tags) or 'none'}"
+            case facts.Described() if self._is(change.name, change.number):
+                return f"{_subject(change.number)}description changed"
+            case facts.MetadataSet() if self._is(change.name, change.number):
+                return f"{_subject(change.number)}metadata changed"
+        return "" if self._number is not None else self._say_of_owner(change)
+
+    def _say_of_owner(self, change: facts.Change) -> str:
+        match change:
+            case facts.ArtifactCreated() | facts.CollectionCreated() if change.name == self._name:
+                self._ended = True
+                return f"created, of type {change.type}"
+            case facts.OwnerDeleted() if change.name == self._name:
+                self._ended = True  # an earlier one of that name
+            case facts.CollectionRenamed() if change.new_name == self._name:
+                self._name = change.name
+                return f"renamed from {change.name}"
+            case facts.AliasProtected() if change.name == self._name:
+                return f"{change.alias}: protected by group {change.group}"
+            case facts.AliasUnprotected() if change.name == self._name:
+                return f"{change.alias}: not protected any more"
+        return ""
+
+    def _linked(self, change: facts.Linked) -> str:
+        if change.project == self._project and self._is(change.collection, change.number):
+            self._ended = self._number is not None
+            source = f"{change.source_project}/{change.artifact}:v{change.version}"
+            return f"v{change.number} linked: {source}"
+        if change.source_project == self._project and self._is(change.artifact, change.version):
+            collection = f"{change.project}/{change.collection}"
+            return f"v{change.version} linked into {collection} as v{change.number}"
+        return ""
+
+    def _is(self, name: str, *numbers: int | None) -> bool:
+        return name == self._name and (self._number is None or self._number in numbers)
+
+
+def _subject(number: int | None) -> str:
+    return "" if number is None else f"v{number} "
