@@ -111,6 +111,11 @@ PRODUCTION = collection("classifier", alias="production")
             PRODUCTION,
         ),
         (
+            "ln ..//.././artifacts/mnist/v3/ collections/classifier/production",
+            artifact("mnist", number=3),
+            PRODUCTION,
+        ),
+        (
             "ln ../../artifacts/mnist/v3 projects/team/x/collections/c/best",
             Location(Q, "mnist", "artifact", number=3),
             Location(Q, "c", "collection", alias="best"),
