@@ -248,10 +248,10 @@ class IntakeDirectory:
         sealed.adopted = target
         try:
             try:
-                os.link(source, target, follow_symlinks=True)
+                _link_open(source, target)
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
-                os.link(source, target, follow_symlinks=True)
+                _link_open(source, target)
         except OSError as exc:
             raise _translated(exc, "cannot make a pack of", f"{self.path}/{path}") from exc
         return not sealed.copied
@@ -340,6 +340,12 @@ def _allow_descriptors(count: int) -> None:
             f"raise the limit (ulimit -Hn) above {count}, or commit in parts",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+def _link_open(source: str, target: str) -> None:
+    # Only with a directory (which an absolute path does not need) does Python call linkat(2) with
+    # AT_SYMLINK_FOLLOW; link(2) would link the symlink in /proc.
+    os.link(source, target, src_dir_fd=0, follow_symlinks=True)
 
 
 def _unlink_same(path: str, fd: int) -> None:
