@@ -50,12 +50,12 @@ class DraftDirectory:
     Args:
         path: directory on the host; made if need be, for this process's user only.
         max_descriptors: how many descriptors to keep open only for speed; by default a quarter
-            of what the process may open.
+            of what the process may open, at most 4096.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_descriptors: int | None = None) -> None:
         if max_descriptors is None:
-            max_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+            max_descriptors = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._path = os.path.abspath(os.fspath(path))
         self._privileged = os.geteuid() == 0
         self._lock = threading.Lock()
@@ -325,7 +325,7 @@ class DraftDirectory:
             (os.fdatasync if data_only else os.fsync)(opened.descriptor)
 
     def release(self, handle: int) -> None:
-        """Close a handle; it no longer counts as open once this begins to close descriptors."""
+        """Close a handle; it stops counting as open before its descriptor is closed."""
         with self._locked("release", None) as table:
             opened = self._handles.pop(handle, None)
             if opened is not None:
