@@ -1,7 +1,9 @@
 """What several contract suites need: small disks, other users, other processes."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -46,9 +48,21 @@ def as_nobody() -> Callable[[Callable[[], None]], None]:
 
 
 @pytest.fixture(name="start")
-def start_fixture() -> Callable[[Callable[[], None]], int]:
+def start_fixture() -> Iterator[Callable[[Callable[[], None]], int]]:
     """Start a function in a child process, and return its process id."""
-    return start
+    children: list[int] = []
+
+    def start_child(function: Callable[[], None]) -> int:
+        children.append(start(function))
+        return children[-1]
+
+    yield start_child
+    for pid in children:
+        with contextlib.suppress(
+            ChildProcessError, ProcessLookupError
+        ):  # the test has waited for it
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 @pytest.fixture(name="wait_for")

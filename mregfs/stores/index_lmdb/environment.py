@@ -37,6 +37,9 @@ MAX_MAP_SIZE = 1 << 40
 
 OPEN_ATTEMPTS = 5
 
+_BROKEN = (lmdb.PanicError, lmdb.BadRslotError)
+"""After these LMDB wants the environment to be opened anew."""
+
 
 class _Depth:
     """How many transactions one thread has open."""
@@ -92,16 +95,18 @@ class Environment:
         then looks at the counts. At least one of the two sees the other.
         """
         mine = self._mine.depth
-        if not mine.value and (self._wished or time.monotonic() >= self._check_at):
-            self.attend()
-        mine.value += 1
-        if self._alone and mine.value == 1:
-            self._wait_for_turn(mine)
-        handle = self._handle
-        if handle is None:
+        while True:
+            if not mine.value and (self._wished or time.monotonic() >= self._check_at):
+                self.attend()
+            mine.value += 1
+            if self._alone and mine.value == 1:
+                self._wait_for_turn(mine)
+            handle = self._handle
+            if handle is not None:
+                return handle
             self.leave()
-            raise UnavailableError(f"{self._what} is closed")
-        return handle
+            if self._closed or mine.value:
+                raise UnavailableError(f"{self._what} is closed")
 
     def leave(self) -> None:
         """Count one transaction of this thread less."""
@@ -158,11 +163,14 @@ class Environment:
         code = getattr(failure, "code", 0)
         if isinstance(failure, lmdb.ReadonlyError):
             return ForbiddenError(f"{self._what} is open for reading only")
+        if code == errno.EIO and self._files.is_disk_full():
+            code = errno.ENOSPC  # LMDB's word for a write that was cut short
         if code > 0 and code != errno.EIO:
             return host_error(code, f"{self._what} failed")
         if is_damage(failure):
             self._damage = f"is damaged ({failure})"
-        self._wished = True
+        if self._damage or isinstance(failure, _BROKEN) or code == errno.EIO:
+            self._wished = True
         return UnavailableError(f"{self._what} failed: {failure}", "try again")
 
     def attend(self) -> None:

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 VERIFY_LIMIT = 128 << 20
 """Bytes up to which an index that was not closed is walked before it is trusted: 65 MiB/s."""
 
+FULL_DISK = 64 << 10
+"""Less free space than this explains a write that failed."""
+
 _GUARD_SIZE = 128
 
 # A page header is 16 bytes: number, padding, flags, bounds (lmdb mdb.c, struct MDB_page). A meta
@@ -64,6 +67,13 @@ class IndexFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found.st_dev, found.st_ino
+
+    def is_disk_full(self) -> bool:
+        """Tell whether there is no room for another transaction."""
+        with contextlib.suppress(OSError):
+            figures = os.statvfs(self.path)
+            return figures.f_bavail * figures.f_frsize < FULL_DISK
+        return False
 
     @contextlib.contextmanager
     def gate(self) -> Iterator[None]:
@@ -183,6 +193,7 @@ class IndexFiles:
             # The readers and the transaction number of a deleted index.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.lock)
+            self.mark_dirty()
             return
         reason = ""
         if not alone and not os.path.exists(self.lock):

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import lmdb
 
-from mregfs.errors import InvalidError
+from mregfs.errors import ForbiddenError, InvalidError
 from mregfs.ports import Put
 from mregfs.stores.index_lmdb.environment import Environment
 from mregfs.stores.index_lmdb.opening import META, Handle
@@ -54,8 +54,10 @@ class _View:
                 return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._txn.abort()
-        self._environment.leave()
+        try:
+            self._txn.abort()
+        finally:
+            self._environment.leave()
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:
@@ -222,7 +224,7 @@ class IndexLmdb:
 
     def _writable_environment(self) -> Environment:
         if self._read_only:
-            raise InvalidError(f"the index in {self.path!r} is open for reading only")
+            raise ForbiddenError(f"the index in {self.path!r} is open for reading only")
         return self._open_environment()
 
 

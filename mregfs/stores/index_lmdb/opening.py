@@ -27,11 +27,11 @@ MAX_TABLES = 64
 
 Identity = tuple[int, int]
 
-# Complaints about the process or the caller; any other negative code is about the file.
+# Complaints about the process or the caller; any other negative code is about the file. That
+# includes BadTxnError: it is how the first read through a damaged page of the main table fails.
 _NOT_DAMAGE = (
     lmdb.BadDbiError,
     lmdb.BadRslotError,
-    lmdb.BadTxnError,
     lmdb.BadValsizeError,
     lmdb.DbsFullError,
     lmdb.KeyExistsError,
@@ -117,9 +117,7 @@ def _open(
         map_size=map_size,
         max_dbs=MAX_TABLES,
         max_readers=MAX_READERS,
-        # py-lmdb resets a read-only transaction, instead of committing it, when it may keep it:
-        # then the table handles opened in it are lost (below).
-        max_spare_txns=0 if read_only else 1,
+        max_spare_txns=1,
         mode=0o644,
         # The log is the truth, and the guard tells when this file is not.
         sync=False,
@@ -145,20 +143,25 @@ def _open_tables(
     files: IndexFiles, handle: Handle, tables: Sequence[str], schema: bytes, *, read_only: bool
 ) -> bool:
     """Open the tables, or make them if the index is empty; False when it is of another kind."""
-    # An empty write transaction costs no I/O.
-    with handle.env.begin(write=not read_only) as txn:
-        empty = txn.stat()["entries"] == 0
-        if empty and read_only:
-            return False
-        if empty:
-            files.mark_dirty()
-            handle.dirty = True
-        try:
+    env = handle.env
+    try:
+        if read_only:
+            handle.tables.update(
+                (name, env.open_db(name.encode(), create=False)) for name in tables
+            )
+            with env.begin(db=handle.tables[META]) as txn:
+                return bool(txn.get(b"schema") == schema)
+        # One write transaction for all; when there is nothing to make, it costs no I/O.
+        with env.begin(write=True) as txn:
+            empty = txn.stat()["entries"] == 0
+            if empty:
+                files.mark_dirty()
+                handle.dirty = True
             for name in tables:
-                handle.tables[name] = handle.env.open_db(name.encode(), txn=txn, create=empty)
-        except lmdb.NotFoundError:
-            return False
-        if empty:
-            txn.put(b"schema", schema, db=handle.tables[META])
-            return True
-        return bool(txn.get(b"schema", db=handle.tables[META]) == schema)
+                handle.tables[name] = env.open_db(name.encode(), txn=txn, create=empty)
+            meta = handle.tables[META]
+            if empty:
+                txn.put(b"schema", schema, db=meta)
+            return bool(txn.get(b"schema", db=meta) == schema)
+    except (lmdb.NotFoundError, lmdb.ReadonlyError):
+        return False
