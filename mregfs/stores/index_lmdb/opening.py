@@ -69,21 +69,26 @@ def open_handle(
         NoSpaceError, ForbiddenError, HostError: LMDB could not.
     """
     what = f"the index in {files.path!r}"
-    for last in (False, True):
+    wiped = False
+    while True:
         try:
             handle = _open(files, tables, schema, map_size, read_only=read_only)
+        except lmdb.MapResizedError:
+            # Another process let the file grow between our look at its size and our first read.
+            map_size *= 2
+            continue
         except lmdb.Error as exc:
-            if not is_damage(exc) or last:
+            if not is_damage(exc):
                 raise host_error(exc.code, f"cannot open {what}", str(exc)) from exc
             reason = f"is damaged ({exc})"
         else:
             if handle is not None:
                 return handle
             reason = "was made by another version"
-        if read_only:
-            break
+        if read_only or wiped:
+            raise NotFoundError(f"{what} {reason}")
         files.wipe(reason)
-    raise NotFoundError(f"{what} {reason}")
+        wiped = True
 
 
 def is_damage(failure: Exception) -> bool:
