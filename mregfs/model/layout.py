@@ -74,7 +74,8 @@ class Layout(msgspec.Struct, frozen=True):
     @property
     def packs(self) -> list[str]:
         """Every pack that is referenced, in order of first use."""
-        return list(dict.fromkeys(e.pack for file in self.files.values() for e in file.extents))
+        in_order = (file for _, file in sorted(self.files.items()))
+        return list(dict.fromkeys(extent.pack for file in in_order for extent in file.extents))
 
 
 # ---- the form in the store: packs are listed once, extents say which of them

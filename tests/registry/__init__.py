@@ -1,0 +1,1 @@
+"""The use cases over stores in memory and on disk."""

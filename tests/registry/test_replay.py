@@ -1,0 +1,130 @@
+"""Replay: the log alone determines the index, by whichever way it gets there."""
+
+import pytest
+
+from mregfs.model.changes import entry_key
+from mregfs.model.checkpoint import checkpoint_key
+from mregfs.registry import log as log_module
+from mregfs.registry import replay as replay_module
+from mregfs.registry.log import Log
+from mregfs.stores.index_memory import IndexMemory
+from mregfs.stores.objects_memory import ObjectsMemory
+from tests.registry.rig import ASKER, make_log, tables, version
+
+
+@pytest.fixture
+def filled(log: Log) -> Log:
+    for number in range(12):
+        log.submit([version("mnist", number, aliases=("best",))], ASKER)
+    return log
+
+
+def replayed(objects: ObjectsMemory) -> dict[str, list[tuple[bytes, bytes]]]:
+    """Return the tables of an index that was just filled from the store."""
+    index = IndexMemory()
+    make_log(objects, index).catch_up()
+    return tables(index)
+
+
+def test_replay_gives_the_index_of_the_writer(
+    filled: Log, objects: ObjectsMemory, index: IndexMemory
+) -> None:
+    """Byte for byte."""
+    assert tables(index) == replayed(objects)
+
+
+def test_replay_in_batches(
+    filled: Log, objects: ObjectsMemory, index: IndexMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many entries share a transaction of the index makes no difference."""
+    monkeypatch.setattr(replay_module, "BATCH", 5)
+    assert tables(index) == replayed(objects)
+
+
+def test_replay_starts_at_a_checkpoint(
+    filled: Log, objects: ObjectsMemory, index: IndexMemory
+) -> None:
+    """Entries before the checkpoint are not read (but for its own, which it must fit)."""
+    assert 12 == filled.checkpoint()
+    filled.submit([version("mnist", 12)], ASKER)
+    for sequence in range(1, 12):
+        objects._objects[entry_key(sequence)] = b"nobody reads this"
+    assert tables(index) == replayed(objects)
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    filled: Log, objects: ObjectsMemory, index: IndexMemory, expected_warnings
+) -> None:
+    """The older one serves; with none left, replay starts at entry 1."""
+    expected_warnings.expect("not using a checkpoint")
+    filled.checkpoint()
+    filled.submit([version("mnist", 12)], ASKER)
+    filled.checkpoint()
+    whole = objects.get(checkpoint_key(13))
+    for damage in (whole[:-1], b"", whole[: len(whole) // 2], b"x" + whole[1:]):
+        objects._objects[checkpoint_key(13)] = damage
+        assert tables(index) == replayed(objects)
+    objects._objects[checkpoint_key(12)] = b"nonsense"
+    assert tables(index) == replayed(objects)
+
+
+def test_a_checkpoint_of_another_log_is_passed_over(
+    filled: Log, objects: ObjectsMemory, index: IndexMemory, expected_warnings
+) -> None:
+    """A checkpoint must have the digest of the entry that it names."""
+    expected_warnings.expect("of another log")
+    other = ObjectsMemory()
+    other_log = make_log(other)
+    for number in range(12):
+        other_log.submit([version("cifar", number)], ASKER)
+    other_log.checkpoint()
+    objects.create(checkpoint_key(12), other.get(checkpoint_key(12)))
+    assert tables(index) == replayed(objects)
+
+
+def test_checkpoints_come_by_themselves(
+    filled: Log, objects: ObjectsMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One every so many entries; three are kept; those of a large store are the daemon's work."""
+    monkeypatch.setattr(log_module, "CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr(log_module, "CHEAP_CHECKPOINT", 28)
+    for number in range(12, 40):
+        filled.submit([version("mnist", number)], ASKER)
+    expected = [checkpoint_key(number) for number in (20, 24, 28)]
+    assert expected == list(objects.list("checkpoints/"))
+    assert filled.checkpoint_due()
+    assert 40 == filled.checkpoint()
+    assert not filled.checkpoint_due()
+
+
+def test_an_index_of_another_log_is_thrown_away(
+    filled: Log, objects: ObjectsMemory, index: IndexMemory, expected_warnings
+) -> None:
+    """So is one that is ahead of the log, because the store came back from a backup."""
+    expected_warnings.expect("not of this log")
+    other = ObjectsMemory()
+    used = IndexMemory()
+    for number in range(20):
+        make_log(other, used).submit([version("cifar", number)], ASKER)
+    assert 12 == make_log(objects, used).catch_up()
+    assert tables(index) == tables(used)
+
+
+def test_rebuild_says_how_far_it_is(
+    filled: Log, index: IndexMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress ends at the total; the index is the same as before."""
+    monkeypatch.setattr(replay_module, "BATCH", 5)
+    before = tables(index)
+    steps: list[tuple[int, int]] = []
+    assert 12 == filled.rebuild(lambda done, total: steps.append((done, total)))
+    assert [(5, 12), (10, 12), (12, 12)] == steps
+    assert before == tables(index)
+
+
+def test_an_emptied_index_fills_itself(filled: Log, index: IndexMemory) -> None:
+    """Whoever deletes the index loses nothing."""
+    before = tables(index)
+    index.clear()
+    assert 12 == filled.catch_up()
+    assert before == tables(index)
