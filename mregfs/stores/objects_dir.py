@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 STALE_AFTER_SECONDS = 24 * 3600
 """A temporary file this old was left by a crash: no create takes a day."""
 
-_KEY = re.compile(r"(?!tmp/)[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -150,7 +150,8 @@ class ObjectsDirectory:
             finally:
                 self._sweep(fd)
                 os.close(fd)
-                os.unlink(temporary)
+                with contextlib.suppress(OSError):  # the sweep gets what stays
+                    os.unlink(temporary)
         except FileExistsError as exc:
             raise ExistsError(f"object {key!r} exists in {self.path}") from exc
         except OSError as exc:

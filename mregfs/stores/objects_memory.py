@@ -14,7 +14,7 @@ from mregfs.errors import ExistsError, InvalidError, NotFoundError
 
 __all__ = ["ObjectsMemory"]
 
-_KEY = re.compile(r"(?!tmp/)[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
 class ObjectsMemory:

@@ -187,7 +187,8 @@ class PacksDirectory:
             finally:
                 self._sweep(fd)
                 os.close(fd)
-                os.unlink(temporary)
+                with contextlib.suppress(OSError):  # the sweep gets what stays
+                    os.unlink(temporary)
         except FileExistsError as exc:
             raise ExistsError(f"pack {pack} exists in {self.path}") from exc
         except OSError as exc:

@@ -332,7 +332,7 @@ def test_a_write_after_the_deletion_does_not_go_to_the_ghost(index, path):
 def test_readers_notice_within_a_second(index, path, monkeypatch):
     fill(index)
     now = [1e9]
-    monkeypatch.setattr(environment.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(environment, "monotonic", lambda: now[0])
     assert 100 == count(index)
     now[0] += 10
     assert 100 == count(index)

@@ -91,8 +91,8 @@ def test_delete_removes_and_forgives(objects):
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/", "/log", "log/", "a//b", "..", "../x", "a/../b", ".", "a/./b", ".a", "a/.b", "tmp/x",
-     "a\0b", "a\nb", "a b", "ä"],
+    ["", "/", "/log", "log/", "a//b", "..", "../x", "a/../b", ".", "a/./b", ".a", "a/.b", "tmp",
+     "tmp/x", "a\0b", "a\nb", "a b", "ä"],
 )  # fmt: skip
 def test_keys_that_are_none_are_refused(objects, key):
     for use in (objects.get, objects.exists, objects.delete, lambda key: objects.create(key, b"")):
@@ -313,6 +313,22 @@ def test_a_failed_link_stores_nothing(directory, tmp_path, monkeypatch):
 
     assert errno.EMLINK == caught.value.errno
     assert [] == files_below(tmp_path)
+
+
+def test_a_temporary_name_that_is_gone_does_not_undo_the_create(directory, monkeypatch):
+    """Somebody's clock is a day ahead, and its sweep takes what we are about to remove."""
+    fsync = os.fsync
+
+    def sweep(fd: int) -> None:
+        fsync(fd)
+        for path in (pathlib.Path(directory.path) / "tmp").iterdir():
+            if path.stat().st_nlink == 2:
+                path.unlink()
+
+    monkeypatch.setattr(os, "fsync", sweep)
+    directory.create("log/1", b"x")
+
+    assert b"x" == directory.get("log/1")
 
 
 def test_the_probe_refuses_a_file_system_that_lets_two_win(directory, monkeypatch):

@@ -15,9 +15,9 @@ import contextlib
 import errno
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import lmdb
@@ -96,7 +96,7 @@ class Environment:
         """
         mine = self._mine.depth
         while True:
-            if not mine.value and (self._wished or time.monotonic() >= self._check_at):
+            if not mine.value and (self._wished or monotonic() >= self._check_at):
                 self.attend()
             mine.value += 1
             if self._alone and mine.value == 1:
@@ -182,12 +182,12 @@ class Environment:
             return
         handle = self._handle
         if not self._wished and handle and handle.identity == self._files.identity():
-            self._check_at = time.monotonic() + CHECK_SECONDS
+            self._check_at = monotonic() + CHECK_SECONDS
             return
         with self._being_alone():
             if not self._closed:
                 self._fulfil()
-                self._check_at = time.monotonic() + CHECK_SECONDS
+                self._check_at = monotonic() + CHECK_SECONDS
 
     # ---- what needs the environment alone
 
