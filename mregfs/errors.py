@@ -34,6 +34,8 @@ class MregfsError(Exception):
 
     errno: int = errno.EIO
     exit_code: int = 1
+    position: int | None = None
+    """Which command of a transaction was refused, counted from 0; None: not one in particular."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)

@@ -18,6 +18,7 @@ from mregfs.config import default_author, default_store
 from mregfs.errors import (
     ImmutableError,
     InvalidError,
+    MregfsError,
     NotFoundError,
     UnavailableError,
     UnsupportedError,
@@ -26,7 +27,7 @@ from mregfs.model import commands as ask
 from mregfs.model import phrases
 from mregfs.model.changes import event_line
 from mregfs.model.commands import Asker, Command
-from mregfs.model.grammar import parse_script
+from mregfs.model.grammar import at_statement, parse_script
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location
@@ -392,7 +393,12 @@ class Registry:
             raise InvalidError("there is no command")
         commands = [_not_a_draft(each.command) for each in statements]
         reasons = dict.fromkeys([reason, *(each.reason for each in statements)])
-        return self._submit_all(commands, "; ".join(filter(None, reasons)))
+        try:
+            return self._submit_all(commands, "; ".join(filter(None, reasons)))
+        except MregfsError as exc:
+            if exc.position is None:
+                raise
+            raise at_statement(exc, statements[exc.position]) from None
 
     # ---- following
 

@@ -254,7 +254,7 @@ def decode_entry(data: bytes, key: str) -> Entry:
 
 
 def event_line(entry: Entry) -> bytes:
-    """Return an entry as watchers get it: one line of JSON, the changes of all requests in order."""
+    """Return an entry as watchers get it: one line of JSON, all changes in order."""
     changes = [
         {"author": request.author, "reason": request.reason, **msgspec.to_builtins(change)}
         for request in entry.requests

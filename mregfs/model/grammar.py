@@ -172,9 +172,9 @@ def parse_words(words: Sequence[str], project: ProjectName, strip: Strip = same)
 
 
 def at_statement(error: MregfsError, statement: Statement) -> MregfsError:
-    """Return the error with the line and name of the command that it is about.
+    """Add to an error the line and name of the command that it is about, and return it.
 
-    Of a command that stands alone the error is returned as it is.
+    Of a command that stands alone the error stays as it is.
     """
     return _at(error, statement.line, statement.name)
 
@@ -182,7 +182,8 @@ def at_statement(error: MregfsError, statement: Statement) -> MregfsError:
 def _at(error: MregfsError, line: int, name: str) -> MregfsError:
     if not line:
         return error
-    return type(error)(f"line {line} ({name}): {error.message}", error.hint)
+    error.message = f"line {line} ({name}): {error.message}"
+    return error
 
 
 # ---- the commands

@@ -322,6 +322,7 @@ class Log:
                     changes += decision.changes
                     results.append(decision.result)
             except MregfsError as exc:
+                exc.position = len(results)
                 waiting.error = exc
                 continue
             waiting.changes, waiting.results = tuple(changes), tuple(results)

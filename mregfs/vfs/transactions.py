@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from mregfs.errors import ImmutableError, InvalidError
+from mregfs.errors import ImmutableError, InvalidError, MregfsError
 from mregfs.model.commands import Asker, Command
-from mregfs.model.grammar import CommitRequest, Statement
+from mregfs.model.grammar import CommitRequest, Statement, at_statement
 from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.commit import Committer
 from mregfs.registry.log import Log
@@ -61,18 +61,38 @@ class Transactions:
         reasons = dict.fromkeys(s.reason for s in statements if s.reason)
         with ExitStack() as undo:
             commands: list[Command] = []
+            origins: list[Statement] = []
             finish: list[Callable[[], None]] = []
             for statement in statements:
-                request = statement.command
-                if isinstance(request, CommitRequest):
-                    commands += self._prepare(request, asker, undo, finish)
-                else:
-                    commands.append(request)
-            receipt = self._log.submit(commands, asker, "; ".join(reasons))
+                made = self._commands(statement, asker, undo, finish)
+                commands += made
+                origins += [statement] * len(made)
+            try:
+                receipt = self._log.submit(commands, asker, "; ".join(reasons))
+            except MregfsError as exc:
+                if exc.position is None:
+                    raise
+                raise at_statement(exc, origins[exc.position]) from None
             undo.pop_all()
         for step in finish:
             step()
         return Outcome(receipt.sequence, list(receipt.results))
+
+    def _commands(
+        self,
+        statement: Statement,
+        asker: Asker,
+        undo: ExitStack,
+        finish: list[Callable[[], None]],
+    ) -> Sequence[Command]:
+        """Return what a statement asks of the rules; the content of a draft is stored before."""
+        request = statement.command
+        if not isinstance(request, CommitRequest):
+            return [request]
+        try:
+            return self._prepare(request, asker, undo, finish)
+        except MregfsError as exc:
+            raise at_statement(exc, statement) from None
 
     def _prepare(
         self,

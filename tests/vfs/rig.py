@@ -4,16 +4,18 @@ Decided here: how a test calls the file system as the kernel would, by path. Not
 is asked (the tests).
 """
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-from mregfs.api import Store, init_store, open_store
+import trio
 
+from mregfs.api import Store, init_store, open_store
 from mregfs.daemon import Mounted, MountOptions
-from mregfs.errors import NotFoundError
+from mregfs.errors import MregfsError
 from mregfs.model.names import parse_project
 from mregfs.ports import Attributes, Caller
 
@@ -26,14 +28,19 @@ class RecordedNotices:
     """What the kernel would have been told."""
 
     def __init__(self) -> None:
+        self.forget_all()
+
+    def forget_all(self) -> None:
         self.names: list[tuple[int, bytes]] = []
         self.inodes: list[int] = []
+        self.told = trio.Event()
 
     def forget_name(self, parent: int, name: bytes) -> None:
         self.names.append((parent, name))
+        self.told.set()
 
     def name_gone(self, parent: int, name: bytes, inode: int) -> None:
-        self.names.append((parent, name))
+        self.forget_name(parent, name)
 
     def forget_attributes(self, inode: int) -> None:
         self.inodes.append(inode)
@@ -127,7 +134,9 @@ class Rig:
         for directory in reversed([above, *above.parents][:-1]):
             try:
                 await self.walk(str(directory))
-            except NotFoundError:
+            except MregfsError as error:
+                if error.errno != errno.ENOENT:
+                    raise
                 await self.mkdir(str(directory))
         parent, name = await self.parent(path)
         opened, _ = await self.fs.create(parent, name, 0o644, WRITE_ONLY, self.caller)

@@ -40,7 +40,7 @@ async def test_a_listing_goes_on_from_any_position(rig: Rig) -> None:
         inode = (await rig.walk(path)).inode
         handle = await rig.fs.opendir(inode, rig.caller)
         whole = [(name, position) async for name, _, position in rig.fs.readdir(handle, 0)]
-        for place in (0, 1, len(whole) // 2, len(whole) - 1):
+        for place in {0, len(whole) // 2, len(whole) - 1}:
             rest = [name async for name, _, _ in rig.fs.readdir(handle, whole[place][1])]
             assert [name for name, _ in whole[place + 1 :]] == rest
         await rig.fs.releasedir(handle)

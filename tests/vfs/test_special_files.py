@@ -137,12 +137,13 @@ async def test_entries_of_other_processes_reach_the_kernel(rig: Rig) -> None:
     other = Rig(rig.store)
     collection = (await rig.walk("collections/c")).inode
     handle = await opened(rig, ".mregfs/events", 0)
-    rig.notices.names.clear()
+    rig.notices.forget_all()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.fs.follow)
         await other.control("rm c:production")
         with trio.fail_after(2):
             line = await rig.fs.read(handle, 0, 4096)
+            await rig.notices.told.wait()
         nursery.cancel_scope.cancel()
 
     assert "alias-dropped" == json.loads(line)["changes"][0]["change"]
