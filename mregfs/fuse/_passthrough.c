@@ -44,9 +44,9 @@
 #define OP_COPY_FILE_RANGE 47
 #define OPCODES 64                     /* more than the protocol has; the rest is counted at 0 */
 
-/* Requests that the kernel may have under way without a waiting process (readahead, RELEASE). Its
+/* Requests that the kernel may have under way without a waiting process, readahead above all. Its
  * default of 12 lets a dozen slow reads from a remote store hold up every other reader. */
-#define MAX_BACKGROUND 64
+#define MAX_BACKGROUND 256
 
 struct backing_map {
 	int32_t fd;

@@ -35,6 +35,7 @@ __all__ = [
     "health",
     "is_dead",
     "mounts",
+    "resolve",
     "set_read_ahead",
     "source_name",
     "unmount",
@@ -46,6 +47,9 @@ _PATIENCE = 5.0
 
 _READ_AHEAD_KB = 1024
 """1 MiB is the largest request there is; the default of 128 KiB costs a third of the bandwidth."""
+
+_MOST_LINKS = 40
+"""What Linux follows, too."""
 
 _MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
 _CAP_SYS_ADMIN = 21
@@ -104,10 +108,36 @@ def _plain(field: str) -> str:
     return field
 
 
+def resolve(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path without symlinks, as mountinfo has it; ask no mount point anything.
+
+    (`os.path.realpath` asks each component, and so hangs with a mount that hangs.)
+    """
+    known = {mount.path for mount in mounts()}
+    todo = os.path.abspath(path).split("/")[:0:-1]
+    done, links = "", 0
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            done = os.path.dirname(done)
+            continue
+        here = f"{done}/{part}"
+        if here not in known and links < _MOST_LINKS and os.path.islink(here):
+            links += 1
+            target = os.readlink(here)
+            done = "" if target.startswith("/") else done
+            todo.extend(reversed(target.split("/")))
+        else:
+            done = here
+    return done or "/"
+
+
 def find(store: str | None = None, path: str | os.PathLike[str] | None = None) -> list[Mount]:
     """Return the mounts of mregfs: all, or those of one store, or those on one path."""
     source = None if store is None else source_name(store)
-    place = None if path is None else os.path.abspath(path)
+    place = None if path is None else resolve(path)
     return [
         mount
         for mount in mounts()
@@ -119,7 +149,7 @@ def find(store: str | None = None, path: str | os.PathLike[str] | None = None) -
 
 def health(path: str | os.PathLike[str], timeout: float = _PATIENCE) -> Health:
     """Ask a mount point for statvfs(3), in a process that may be left behind when it hangs."""
-    probe = subprocess.Popen([sys.executable, "-I", "-S", "-c", _PROBE, os.fspath(path)])
+    probe = subprocess.Popen([sys.executable, "-I", "-S", "-c", _PROBE, resolve(path)])
     try:
         code = probe.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -162,7 +192,7 @@ def unmount(path: str | os.PathLike[str], *, lazy: bool = False, force: bool = F
         NotFoundError: nothing is mounted there.
         ForbiddenError: it belongs to somebody else.
     """
-    place = os.path.abspath(path)
+    place = resolve(path)
     if os.geteuid() == 0:
         import ctypes
 
@@ -226,7 +256,7 @@ def check(path: str | os.PathLike[str], *, allow_other: bool = False) -> None:
         ForbiddenError: this user may not mount there.
         UnsupportedError: this host lacks a part.
     """
-    place = os.path.abspath(path)
+    place = resolve(path)
     _check_free(place)
     try:
         found = os.stat(place)
@@ -312,7 +342,7 @@ def set_read_ahead(path: str | os.PathLike[str], kilobytes: int = _READ_AHEAD_KB
     """
     here = find(path=path)
     if not here:
-        return f"nothing is mounted on {os.path.abspath(path)}"
+        return f"nothing is mounted on {path}"
     knob = f"/sys/class/bdi/{here[-1].device}/read_ahead_kb"
     try:
         Path(knob).write_text(f"{kilobytes}\n", "ascii")

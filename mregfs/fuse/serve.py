@@ -98,7 +98,7 @@ async def serve(
         HostError: the mount failed.
         UnavailableError: the session broke off.
     """
-    place = os.path.abspath(mountpoint)  # noqa: ASYNC240 - looks at nothing on the disk
+    place = mountpoints.resolve(mountpoint)
     adapter = Adapter(fs, passthrough=passthrough)
     _mount(
         adapter,

@@ -39,6 +39,8 @@ class Settings(msgspec.Struct):
     passthrough: bool = True
     backed: bool = True
     """Whether files are offered for passthrough at all."""
+    wavering: bool = False
+    """Whether every third open offers none: as when a file is being fetched."""
     owned: bool = False
     """Whether files opened for reading come with a descriptor for the adapter to close."""
     allow_other: bool = False
@@ -176,7 +178,9 @@ class LoopbackFileSystem:
 
     def _offered(self, opened: OpenFile, flags: int) -> OpenFile:
         opened.handle = opened.handle << 1 | 1
-        if not self._settings.backed:
+        self.calls["offered"] += 1
+        wavers = self._settings.wavering and self.calls["offered"] % 3 == 0
+        if wavers or not self._settings.backed:
             opened.backing = -1
         elif self._settings.owned and not flags & os.O_ACCMODE:
             opened.backing = os.dup(opened.backing)

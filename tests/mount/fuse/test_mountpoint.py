@@ -40,6 +40,22 @@ def test_a_path_with_blanks_is_found(loopbacks, tmp_path):
     assert 0 == loopback.stop()
 
 
+def test_a_symlink_to_a_mount_point_is_as_good_as_the_place_itself(loopbacks, tmp_path):
+    (tmp_path / "real/place").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/../real/./place")
+    (tmp_path / "loop").symlink_to("loop")
+    loopback = loopbacks(mountpoint=str(tmp_path / "link")).start()
+
+    assert str(tmp_path / "real/place") == mountpoint.resolve(tmp_path / "link")
+    assert [str(tmp_path / "real/place")] == [
+        m.path for m in mountpoint.find(path=tmp_path / "link")
+    ]
+    assert str(tmp_path / "loop") == mountpoint.resolve(tmp_path / "loop")
+    assert "/" == mountpoint.resolve("/..")
+    mountpoint.unmount(tmp_path / "link")
+    assert 0 == loopback.wait()
+
+
 @pytest.mark.parametrize(
     ("store", "source"),
     [
@@ -89,7 +105,9 @@ def test_a_hung_mount_hangs_nobody(loopbacks):
     loopback.daemon.send_signal(signal.SIGSTOP)
     started = time.monotonic()
 
-    assert Health.HUNG is mountpoint.health(loopback.path, timeout=0.3)
+    link = loopback.path.with_name("link")
+    link.symlink_to(loopback.path)
+    assert Health.HUNG is mountpoint.health(link, timeout=0.3)
     assert not mountpoint.is_dead(loopback.path, timeout=0.3)
     assert time.monotonic() - started < 5
     loopback.daemon.send_signal(signal.SIGCONT)

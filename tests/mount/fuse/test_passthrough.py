@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -270,6 +271,30 @@ rm -f s; echo x > s; chmod 6755 s; echo x >> s; stat -c '%a after root wrote' s
 """
 
 
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="needs mkfs.xfs")
+def test_cp_shares_the_blocks_where_the_host_can(loopbacks, tmp_path):
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(400 * MiB)
+    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+    try:
+        loopback = loopbacks(host=str(disk / "host"), owned=True).start()
+        data = os.urandom(64 * MiB + 12345)
+        (loopback.path / "one").write_bytes(data)
+        os.sync()
+        free = os.statvfs(disk).f_bavail
+        subprocess.run(["cp", loopback.path / "one", loopback.path / "two"], check=True)
+        os.sync()
+        used = (free - os.statvfs(disk).f_bavail) * os.statvfs(disk).f_bsize
+        assert data == (loopback.path / "two").read_bytes()
+        assert used < MiB
+        assert 0 == loopback.stop()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
 @pytest.mark.parametrize("backed", [True, False])
 def test_setuid_bits_go_as_they_do_natively(loopbacks, tmp_path, backed):
     """The kernel leaves it to us, or every small write would ask for capabilities first."""
@@ -364,6 +389,46 @@ def test_open_files_outlive_a_killed_daemon(loopbacks):
         assert b"a" * MiB == os.pread(file, MiB, 0)
         assert b"a" == mapping[MiB - 1 : MiB]
     os.close(file)
+
+
+CHURN = """
+import contextlib, os, random, sys
+random.seed(int(sys.argv[1]))
+for _ in range(600):
+    name = str(random.randrange(4))
+    mode = random.choice((os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND))
+    files = [os.open(name, mode | os.O_CREAT, 0o644) for _ in range(random.randrange(1, 4))]
+    if mode == os.O_RDONLY:
+        os.pread(files[0], 10, 0)
+    else:
+        os.write(files[-1], b"x")
+    if random.random() < 0.05:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    for file in files:
+        os.close(file)
+"""
+
+
+@pytest.mark.parametrize("settings", [{}, {"wavering": True}, {"owned": True, "wavering": True}])
+def test_opens_and_closes_in_any_order_never_clash(loopbacks, settings):
+    """The kernel answers EIO to an open whose way does not fit the other opens of the inode."""
+    loopback = loopbacks(**settings).start()
+    churning = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHURN, str(seed)],
+            cwd=loopback.path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(4)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in churning]
+
+    assert [""] * 4 == said
+    state = loopback.state()
+    assert (0, 0) == (state["passthrough"]["handles"], state["passthrough"]["backings"])
+    assert 0 == loopback.stop()
 
 
 def test_locks_are_the_kernels_own(place):

@@ -144,6 +144,18 @@ def test_hundreds_wait_and_others_are_served(loopback):
     assert {b"x"} == set(results)
 
 
+def test_dozens_of_slow_reads_do_not_hold_up_the_others(loopbacks, reader):
+    """Readahead counts against a limit of the mount, which is 12 unless somebody asks for more."""
+    loopback = loopbacks(backed=False).start()
+    (loopback.path / "file").write_bytes(b"x" * 100_000)
+    for number in range(30):
+        reader(loopback.path / f".slow{number}")
+    command = ["cat", loopback.path / "file"]
+    done = subprocess.run(command, capture_output=True, timeout=SOON, check=True)
+
+    assert b"x" * 100_000 == done.stdout
+
+
 def test_without_the_extension_a_reader_is_interruptible_within_a_second(loopbacks, reader):
     loopback = loopbacks(extension=False).start()
     process = reader(loopback.path / ".news")

@@ -1,0 +1,39 @@
+"""The extension's map of handles: no fixed size, nothing lost, nothing left."""
+
+import random
+
+import pytest
+
+from mregfs.fuse.passthrough import _native as native
+
+
+def test_handles_come_and_go_in_any_order():
+    choose = random.Random(17)
+    before = native.figures()["handles"]
+    bound = set()
+    for _ in range(200_000):
+        handle = choose.choice((choose.randrange(1 << 12), choose.getrandbits(63) << 1))
+        if choose.random() < 0.6:
+            native.bind(handle, 1, -1)
+            bound.add(handle)
+        else:
+            if bound and choose.random() < 0.7:
+                handle = bound.pop()
+            native.unbind(handle)
+            bound.discard(handle)
+    assert before + len(bound) == native.figures()["handles"]
+    for handle in bound:
+        native.unbind(handle)
+
+    assert before == native.figures()["handles"]
+
+
+def test_a_handle_is_64_bits():
+    with pytest.raises((OverflowError, TypeError)):
+        native.unbind(-1)
+    native.bind((1 << 64) - 1, 1, -1)
+    native.unbind((1 << 64) - 1)
+
+
+def test_without_a_session_the_kernel_holds_nothing():
+    assert native.backing_open(0) < 0
