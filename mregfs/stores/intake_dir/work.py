@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from mregfs.errors import MregfsError
-from mregfs.stores.intake_dir.tree import remove_tree, translated
+from mregfs.stores.intake_dir.tree import translated
 
 __all__ = ["Adoption", "Intent", "WorkDirectory", "pack_path", "put_back", "recover"]
 
@@ -113,8 +113,17 @@ class WorkDirectory:
         """Remove the directory and what is in it."""
         if self.path:
             with contextlib.suppress(OSError):
-                remove_tree(self.path)
+                _remove(self.path)
         self.leave()
+
+
+def _remove(path: str) -> None:
+    """Remove a work directory, its lock last: so that what a crash leaves is found again."""
+    for name in os.listdir(path):
+        if name != _LOCK:
+            os.unlink(f"{path}/{name}")
+    os.unlink(f"{path}/{_LOCK}")
+    os.rmdir(path)
 
 
 def recover(parent: str, packs_path: str, committed: Callable[[str, int], bool]) -> None:
@@ -162,7 +171,7 @@ def _recover_one(path: str, packs_path: str, committed: Callable[[str, int], boo
         else:
             log.warning("undoing the commit of %s, which a crash interrupted", intent.draft)
             _undo(intent, packs_path)
-    remove_tree(path)
+    _remove(path)
 
 
 def _finish(intent: Intent) -> None:
