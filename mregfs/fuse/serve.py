@@ -109,6 +109,8 @@ async def serve(
     try:
         notices.start()
         await session.run(on_ready, stop, grace)
+    except ExceptionGroup as group:
+        raise _single(group) from None
     finally:
         if not notices.stop(timeout=grace):
             log.error("A notice is stuck in the kernel: requests on %s are aborted", place)
@@ -117,8 +119,15 @@ async def serve(
         pyfuse3.close(unmount=True)
     if session.failure is not None:
         raise UnavailableError(
-            f"the session on {place} broke off: {session.failure.exceptions[0]!r}", "mount it again"
+            f"the session on {place} broke off: {_single(session.failure)!r}", "mount it again"
         ) from session.failure
+
+
+def _single(error: Exception) -> Exception:
+    """Take a lone error out of the groups that nurseries have put around it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _abort(place: str) -> None:

@@ -13,7 +13,7 @@ import signal
 import stat
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 if __name__ == "__main__" and '"extension":false' in sys.argv[1]:
@@ -24,7 +24,7 @@ import trio
 
 from mregfs.errors import HostError, MregfsError, UnsupportedError
 from mregfs.fuse.notices import Notices
-from mregfs.fuse.passthrough import passthrough_state
+from mregfs.fuse.passthrough import passthrough_state, pyfuse3
 from mregfs.fuse.serve import serve
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
 from mregfs.stores.drafts_dir import DraftDirectory
@@ -49,6 +49,8 @@ class Settings(msgspec.Struct):
     options: list[str] = []
     uid: int = 0
     """Who serves it; 0 is root."""
+    fails: str = ""
+    """What goes wrong: `ready` (the callback raises) or `loop` (the session loop does)."""
     extension: bool = True
     """False: as if `_passthrough` were not built."""
 
@@ -295,6 +297,14 @@ class LoopbackFileSystem:
         self.refused[reason] += 1
 
 
+async def break_off(*limits: int, main: Callable[..., Awaitable[None]] = pyfuse3.main) -> None:
+    """The session loop, which fails after a second."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(main, *limits)
+        await trio.sleep(1)
+        raise OSError(errno.EPROTO, "the device")
+
+
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM."""
     stop = trio.Event()
@@ -305,6 +315,13 @@ async def run(settings: Settings) -> None:
             async for _ in signals:
                 stop.set()
 
+    def ready() -> None:
+        if settings.fails == "ready":
+            raise HostError(errno.EIO, "not ready")
+        print("ready", flush=True)
+
+    if settings.fails == "loop":
+        pyfuse3.main = break_off
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen)
         await serve(
@@ -316,7 +333,7 @@ async def run(settings: Settings) -> None:
             allow_other=settings.allow_other,
             passthrough=settings.passthrough,
             notices=notices,
-            on_ready=lambda: print("ready", flush=True),
+            on_ready=ready,
             stop=stop,
             grace=settings.grace,
         )

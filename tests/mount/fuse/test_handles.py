@@ -1,6 +1,10 @@
 """The extension's map of handles: no fixed size, nothing lost, nothing left."""
 
 import random
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +41,14 @@ def test_a_handle_is_64_bits():
 
 def test_without_a_session_the_kernel_holds_nothing():
     assert native.backing_open(0) < 0
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_the_extension_compiles_without_a_warning():
+    room = Path(__file__).parents[3]
+    source = room / "mregfs/fuse/_passthrough.c"
+    include = sysconfig.get_path("include")
+    flags = ["-Wall", "-Wextra", "-Werror", "-O2", "-fsyntax-only", "-fPIC", f"-I{include}"]
+    done = subprocess.run(["gcc", *flags, source], capture_output=True, text=True, check=False)
+
+    assert "" == done.stderr

@@ -112,6 +112,24 @@ def test_a_mount_that_fails_says_so_and_leaves_nothing(loopbacks):
         assert [] == mounted(loopback.path)
 
 
+def test_a_callback_that_fails_ends_the_session_with_its_own_error(loopbacks):
+    loopback = loopbacks(fails="ready")
+    with pytest.raises(AssertionError):
+        loopback.start()
+
+    assert 1 == loopback.wait()
+    assert "HostError('not ready', '')\n" == loopback.log.read_text()
+    assert [] == mounted(loopback.path)
+
+
+def test_a_session_loop_that_breaks_off_unmounts_and_says_so(loopbacks):
+    loopback = loopbacks(fails="loop").start()
+
+    assert 1 == loopback.wait()
+    assert "broke off: OSError(71, 'the device')\", 'mount it again'" in loopback.log.read_text()
+    assert [] == mounted(loopback.path)
+
+
 def test_a_bug_in_the_file_system_is_an_io_error_and_nothing_more(loopbacks):
     loopback = loopbacks().start()
     with pytest.raises(OSError, match="Input/output error"):
