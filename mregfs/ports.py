@@ -8,7 +8,7 @@ may block from worker threads. Every port may therefore be called from several t
 Errors are those of `mregfs.errors`; no driver's exception leaves an adapter.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NewType, Protocol
 
@@ -32,9 +32,13 @@ __all__ = [
     "ObjectStore",
     "OpenFile",
     "PackFile",
+    "PackScanner",
     "PackStore",
     "Put",
     "View",
+    "WholeFileDraft",
+    "WholeFiles",
+    "WholeFilesFigures",
 ]
 
 Inode = NewType("Inode", int)
@@ -193,6 +197,109 @@ class PackStore(Protocol):
 
     def list(self) -> Iterator[str]:
         """Yield the ids of all packs."""
+        ...
+
+
+class PackScanner(Protocol):
+    """Reads packs as the medium has them, and leaves the page cache as it is."""
+
+    def read(self, pack: PackFile, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes at `offset`; shorter only at the end of the pack.
+
+        Raises:
+            HostError: the medium failed.
+        """
+        ...
+
+
+# ---- whole files: copies, in one piece, of files that are stored in several --------------------
+
+
+class WholeFilesFigures(msgspec.Struct, frozen=True):
+    """How full the cache of whole files is, in bytes and in files."""
+
+    limit: int
+    used: int
+    """Of complete and of unfinished files; reflinks count as if they took space."""
+    files: int
+    pinned: int
+    """Bytes of files that are exempt from eviction."""
+
+
+class WholeFileDraft(Protocol):
+    """A whole file in the making. Room for it is taken; nobody sees it before `finish`."""
+
+    def append(self, pack: PackFile, offset: int, length: int) -> None:
+        """Append a run of bytes of a pack: by reflink where the file system can, else copied.
+
+        Raises:
+            NoSpaceError: the disk is full.
+            CorruptError: the pack is too short.
+        """
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return what `append` put there, to be verified."""
+        ...
+
+    def finish(self) -> None:
+        """Make the file visible, whole, under its digest; it also survives a power cut whole.
+
+        Raises:
+            InvalidError: not all of its bytes were appended.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give it up, unless it is finished."""
+        ...
+
+
+class WholeFiles(Protocol):
+    """A bounded cache, on this host, of whole files by digest; shared by all its processes.
+
+    Files that are pinned are exempt from eviction, and count. Everything but the pins can be lost
+    without harm.
+    """
+
+    def open(self, digest: str) -> PackFile | None:
+        """Open a complete file for reading, or return None; counts as a use of it. Never raises."""
+        ...
+
+    def create(self, digest: str, size: int, keep: Container[str] = ()) -> WholeFileDraft | None:
+        """Begin a file of `size` bytes, and evict what was unused longest to make room for it.
+
+        What is pinned, or in `keep`, is not evicted. None: there is no room, by the limit of the
+        cache or on the disk; or it is there already.
+        """
+        ...
+
+    def pin(self, name: str, digests: Iterable[str]) -> None:
+        """Exempt files from eviction, also those that do not exist yet, for the sake of `name`.
+
+        Raises:
+            ForbiddenError: the store is not ours to write.
+        """
+        ...
+
+    def unpin(self, names: Iterable[str]) -> None:
+        """Take pins back; unknown names are no error."""
+        ...
+
+    def pins(self) -> Mapping[str, frozenset[str]]:
+        """Return the pins, by name."""
+        ...
+
+    def files(self) -> Mapping[str, int]:
+        """Return digest and size of every complete file."""
+        ...
+
+    def delete(self, digest: str) -> None:
+        """Remove a file; a missing one is no error. Open ones stay readable until closed."""
+        ...
+
+    def figures(self) -> WholeFilesFigures:
+        """Return how full the cache is."""
         ...
 
 

@@ -15,7 +15,7 @@ from mregfs.model.digest import DIGEST_SIZE, block_count
 from mregfs.model.layout import FileLayout, Layout, decode_layout, layout_key
 from mregfs.model.manifest import Manifest, decode_manifest, manifest_key
 from mregfs.model.records import VersionRecord
-from mregfs.ports import Index, ObjectStore, PackStore, View
+from mregfs.ports import Index, ObjectStore, PackFile, PackStore, View, WholeFiles
 from mregfs.registry import rows
 from mregfs.registry.opening import Blocks, OpenContent
 from mregfs.registry.rows import CONTENT_TABLES, FileEntry
@@ -24,7 +24,8 @@ __all__ = ["CONTENT_TABLES", "Content", "FileEntry", "OpenContent", "Verificatio
 
 Verification = Literal["first-read", "always", "commit"]
 """When blocks are verified: at their first read in this process, at each read, or only at commit.
-Files that the kernel reads by itself (passthrough) are verified by `fsck --data`, not here."""
+Files that the kernel reads by itself (passthrough) are verified by `fsck --data`, not here; so with
+`always` it reads none by itself."""
 
 _BATCH = 256  # entries of a directory read under one view
 
@@ -41,8 +42,10 @@ class Content:
         index: Index,
         *,
         verification: Verification = "first-read",
+        whole_files: WholeFiles | None = None,
     ) -> None:
         self._objects = objects
+        self._whole_files = whole_files
         self._packs = packs
         self._index = index
         self._verification = verification
@@ -184,7 +187,17 @@ class Content:
         layout = rows.parse_layout(row)
         if blocks is None:
             blocks = self._remember(place, entry, digests)
-        return OpenContent(entry.name, layout, self._packs, blocks)
+        return OpenContent(
+            entry.name,
+            layout,
+            self._packs,
+            blocks,
+            whole=lambda: self._whole(entry.digest),
+            watched=self._verification == "always",
+        )
+
+    def _whole(self, digest: bytes) -> PackFile | None:
+        return None if self._whole_files is None else self._whole_files.open(digest.hex())
 
     def file_layout(self, view: View, inode: int) -> FileLayout | None:
         """Return where the bytes of the file with this inode are (no blocks, no chunks)."""

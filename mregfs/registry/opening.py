@@ -7,7 +7,7 @@ these; whoever reads files uses them, from any thread.
 
 import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from threading import Lock
 from typing import Self
@@ -20,6 +20,8 @@ from mregfs.ports import PackFile, PackStore
 __all__ = ["Blocks", "OpenContent"]
 
 log = logging.getLogger(__name__)
+
+_RUN = 64 << 20  # bytes of an extent that are copied before anybody may interrupt
 
 
 class Blocks:
@@ -81,9 +83,27 @@ class Blocks:
 
 
 class OpenContent:
-    """One file of a version, open for reading. Close it when done; use it from any thread."""
+    """One file of a version, open for reading. Close it when done; use it from any thread.
 
-    def __init__(self, name: str, layout: FileLayout, packs: PackStore, blocks: Blocks) -> None:
+    Args:
+        name: for messages.
+        layout: where the bytes are.
+        packs: what the layout speaks of.
+        blocks: what the bytes are verified with.
+        whole: opens the copy of the file in one piece that the host's cache has, if it has one.
+        watched: True when each read is to be verified, so that nobody may read past us.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: FileLayout,
+        packs: PackStore,
+        blocks: Blocks,
+        *,
+        whole: Callable[[], PackFile | None] = lambda: None,
+        watched: bool = False,
+    ) -> None:
         self.size = layout.size
         self._name = name
         self._inline = layout.inline
@@ -93,26 +113,59 @@ class OpenContent:
         self._blocks = blocks
         self._open: dict[str, PackFile] = {}
         self._lock = Lock()
+        self.watched = watched
+        copy = whole() if self.is_scattered() else None
+        if copy is not None and copy.size != self.size:
+            copy.close()
+            copy = None
+        self._copy = copy
 
     @property
     def read_path(self) -> str:
-        """`inline`, `whole` (one whole pack: see `backing`) or `extents`."""
+        """`inline`, `whole` (one pack), `coalesced` (a copy in one piece) or `extents`."""
         if self._inline is not None:
             return "inline"
-        return "whole" if self.backing() >= 0 else "extents"
+        if self._copy is not None:
+            return "coalesced"
+        return "extents" if self.is_scattered() else "whole"
 
-    def backing(self) -> int:
-        """Return a descriptor of the one pack that is the whole file, or -1.
-
-        It is valid until `close`.
+    def is_scattered(self) -> bool:
+        """Tell whether the bytes are in packs, but no pack is the whole file.
 
         Raises:
             CorruptError: the pack is missing.
         """
-        if self._inline is not None or len(self._extents) != 1 or self._extents[0].offset:
+        if self._inline is not None:
+            return False
+        if len(self._extents) != 1 or self._extents[0].offset:
+            return True
+        return self._pack(self._extents[0].pack).size != self.size
+
+    def backing(self) -> int:
+        """Return a descriptor of a file that is this one, byte for byte, or -1.
+
+        It is the one pack that is the whole file, or its copy in one piece, and is valid until
+        `close`. There is none when each read is to be verified.
+
+        Raises:
+            CorruptError: the pack is missing.
+        """
+        if self.watched or self._inline is not None:
             return -1
-        pack = self._pack(self._extents[0].pack)
-        return pack.fileno() if pack.size == self.size else -1
+        if self._copy is not None:
+            return self._copy.fileno()
+        return -1 if self.is_scattered() else self._pack(self._extents[0].pack).fileno()
+
+    def runs(self) -> Iterator[tuple[PackFile, int, int]]:
+        """Yield the packs, offsets and lengths that the file is put together from, in order.
+
+        Raises:
+            CorruptError: a pack is missing.
+        """
+        for extent in self._extents:
+            for skip in range(0, extent.length, _RUN):
+                length = min(_RUN, extent.length - skip)
+                yield self._pack(extent.pack), extent.offset + skip, length
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`; fewer only at the end of the file.
@@ -156,6 +209,8 @@ class OpenContent:
             packs, self._open = self._open, {}
         for pack in packs.values():
             pack.close()
+        if self._copy is not None:
+            self._copy.close()
 
     def __enter__(self) -> Self:
         return self

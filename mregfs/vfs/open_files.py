@@ -43,7 +43,7 @@ class OpenFiles:
         if node.version is not None:
             content = self._content.open(node.version, node.position)
             self._files[handle] = content
-            return OpenFile(handle, content.backing(), keep_cache=True)
+            return OpenFile(handle, content.backing(), keep_cache=not content.watched)
         if node.kind is NodeKind.CONTROL:
             self._control.open(handle, flags, caller)
         elif node.kind is NodeKind.EVENTS:

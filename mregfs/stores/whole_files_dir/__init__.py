@@ -1,0 +1,9 @@
+"""Whole files in a directory of the host: copies, in one piece, of files stored in several.
+
+directory.py   what is there, what it may take, what is evicted
+draft.py       one file: complete, or in the making
+"""
+
+from mregfs.stores.whole_files_dir.directory import WholeFilesDirectory, default_limit
+
+__all__ = ["WholeFilesDirectory", "default_limit"]

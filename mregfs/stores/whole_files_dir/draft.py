@@ -1,0 +1,200 @@
+"""One whole file: complete and open for reading, or in the making.
+
+Decided here: how bytes get into it (reflinks where the file system has them), and how it becomes
+visible (`whole_files.md`). Not decided here: whether there is room for it. Only `directory` makes
+these.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from typing import Self
+
+from mregfs.errors import (
+    CorruptError,
+    ForbiddenError,
+    HostError,
+    InvalidError,
+    MregfsError,
+    NoSpaceError,
+)
+from mregfs.ports import PackFile
+
+__all__ = ["Draft", "WholeFile", "translated"]
+
+_FICLONERANGE = 0x4020940D
+_ALIGNED = 4096  # of ext4, xfs and btrfs by default; where it is more, the clone fails and we copy
+_PIECE = 8 << 20
+
+_NO_CLONE = (
+    *(errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM),
+    *(errno.EACCES, errno.ETXTBSY),
+)
+_NO_COPY_RANGE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class WholeFile:
+    """One complete file, open for reading (`ports.PackFile`). Safe to use from several threads."""
+
+    def __init__(self, fd: int, path: str, size: int) -> None:
+        self._fd = fd
+        self._path = path
+        self.size = size
+
+    def fileno(self) -> int:
+        """Return the descriptor of the file; it stays valid until `close`."""
+        if self._fd < 0:
+            raise ValueError(f"{self._path} is closed")
+        return self._fd
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes at `offset`; shorter only at the end.
+
+        Raises:
+            HostError: the disk failed.
+        """
+        try:
+            return _read(self.fileno(), offset, min(length, self.size - offset))
+        except OSError as exc:
+            raise translated(exc, "cannot read", self._path) from exc
+
+    def close(self) -> None:
+        """Release the descriptor; calling it again does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Draft:
+    """A file in the making (`ports.WholeFileDraft`).
+
+    It is as long as it will be from the start, so that whoever adds up what the cache takes counts
+    it, and locked, so that what a crash left is told from what is under way.
+    """
+
+    def __init__(self, fd: int, path: str, target: str, size: int) -> None:
+        self._fd = fd
+        self._path = path
+        self._target = target
+        self._size = size
+        self._end = 0
+        self._clones = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def append(self, pack: PackFile, offset: int, length: int) -> None:
+        """Append a run of bytes of a pack: by reflink where the file system can, else copied.
+
+        Raises:
+            NoSpaceError: the disk is full.
+            CorruptError: the pack is too short.
+        """
+        if self._end + length > self._size:
+            raise InvalidError(f"more than {self._size} bytes for {self._target!r}")
+        if offset + length > pack.size:
+            raise CorruptError("a pack is too short", "see which: mregfs fsck")
+        source = pack.fileno()
+        try:
+            end = offset + length
+            if self._clones and offset % _ALIGNED == self._end % _ALIGNED:
+                start = min(end, -(-offset // _ALIGNED) * _ALIGNED)
+                stop = max(start, end // _ALIGNED * _ALIGNED)
+                self._copy(source, offset, start - offset)
+                if start < stop and not self._clone(source, start, stop - start):
+                    self._copy(source, start, stop - start)
+                self._copy(source, stop, end - stop)
+            else:
+                self._copy(source, offset, length)
+        except OSError as exc:
+            raise translated(exc, "cannot write", self._path) from exc
+
+    def _clone(self, source: int, offset: int, length: int) -> bool:
+        argument = (
+            source.to_bytes(8, "little")
+            + offset.to_bytes(8, "little")
+            + length.to_bytes(8, "little")
+            + self._end.to_bytes(8, "little")
+        )
+        try:
+            fcntl.ioctl(self._fd, _FICLONERANGE, argument)
+        except OSError as exc:
+            if exc.errno not in _NO_CLONE:
+                raise
+            self._clones = False
+            return False
+        self._end += length
+        return True
+
+    def _copy(self, source: int, offset: int, length: int) -> None:
+        end = offset + length
+        while offset < end:
+            try:
+                count = os.copy_file_range(
+                    source, self._fd, min(_PIECE, end - offset), offset, self._end
+                )
+            except OSError as exc:
+                if exc.errno not in _NO_COPY_RANGE:
+                    raise
+                data = os.pread(source, min(_PIECE, end - offset), offset)
+                count = os.pwrite(self._fd, data, self._end)
+            if not count:
+                raise CorruptError("a pack is too short", "see which: mregfs fsck")
+            offset += count
+            self._end += count
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return what `append` put there, to be verified."""
+        try:
+            return _read(self._fd, offset, min(length, self._end - offset))
+        except OSError as exc:
+            raise translated(exc, "cannot read", self._path) from exc
+
+    def finish(self) -> None:
+        """Make the file visible, whole, under its digest; it also survives a power cut whole.
+
+        Raises:
+            InvalidError: not all of its bytes were appended.
+        """
+        if self._end != self._size:
+            raise InvalidError(f"{self._end} of {self._size} bytes for {self._target!r}")
+        try:
+            os.fchmod(self._fd, 0o444)
+            os.fsync(self._fd)  # or a power cut could leave a name with holes behind it
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(self._target))
+            os.rename(self._path, self._target)
+        except OSError as exc:
+            raise translated(exc, "cannot write", self._target) from exc
+
+    def close(self) -> None:
+        """Give it up, unless it is finished."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            os.close(fd)
+
+
+def _read(fd: int, offset: int, length: int) -> bytes:
+    data = os.pread(fd, max(length, 0), offset)
+    while len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def translated(exc: OSError, doing: str, path: str) -> MregfsError:
+    """Return what an error of the host is for the registry."""
+    message = f"{doing} {path!r}: {exc.strerror or exc}"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(message, "free some space, or lower cache_size")
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ForbiddenError(message, "use the cache as a user who may write in the store")
+    return HostError(exc.errno or errno.EIO, message, "see the kernel's log: dmesg")
