@@ -169,8 +169,8 @@ class Mount:
         return done
 
     def sh(self, script: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a shell command line in the mount."""
-        return self.run("/bin/sh", "-c", script, check=check)
+        """Run a shell command line in the mount (of the `echo` of dash no errno can be seen)."""
+        return self.run("/bin/bash", "-c", script, check=check)
 
     def cli(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a verb of mregfs, as from outside the mount."""

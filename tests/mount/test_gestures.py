@@ -62,7 +62,7 @@ def test_a_draft_is_filled_by_any_tool(registry_mount, tmp_path, fill) -> None:
     registry_mount.sh(prepare + fill.format(source=source))
     registry_mount.sh("echo 'commit run-17 mnist --alias best' > .mregfs/control")
 
-    version = registry_mount.path / "artifacts/mnist/best"
+    version = registry_mount.path / "artifacts/mnist/v0"
     registry_mount.run("diff", "-r", "--no-dereference", source, version)
     assert os.access(version / "sub/program", os.X_OK)
     assert (version / "weights").stat().st_mode & 0o777 == 0o444
@@ -262,9 +262,12 @@ def test_several_lines_are_one_transaction(mnist) -> None:
     """Several lines in one write are one log entry."""
     before = mnist.status()["sequence"]
     mnist.sh(
-        "printf '%s\\n' 'ln -sf artifacts/mnist/v1 collections/a/production'"
-        " 'ln -sf artifacts/mnist/v2 collections/b/production'"
-        " 'tag artifacts/mnist/v2 shipped' > .mregfs/control"
+        "cat > .mregfs/control <<END\n"
+        "# what the next release is made of\n"
+        "ln -sf artifacts/mnist/v1 collections/a/production\n"
+        "ln -sf artifacts/mnist/v2 collections/b/production\n\n"
+        "tag artifacts/mnist/v2 shipped\n"
+        "END"
     )
     assert before + 1 == mnist.status()["sequence"]
     assert 1 == number_in(mnist.path / "collections/a/production")

@@ -18,6 +18,8 @@ def tutorial() -> list[tuple[str, str]]:
         for line in block.splitlines():
             if line.startswith("$ "):
                 steps.append((line[2:], ""))
+            elif line.startswith("> "):
+                steps[-1] = (f"{steps[-1][0]}\n{line[2:]}", "")
             else:
                 steps[-1] = (steps[-1][0], f"{steps[-1][1]}{line}\n")
     return steps
@@ -27,14 +29,14 @@ def tutorial() -> list[tuple[str, str]]:
 def test_the_tutorial_does_what_it_says(make_mount) -> None:
     """Every command of the tutorial succeeds, in order, and prints what the README shows."""
     mount = make_mount()
-    mount.environment |= {"MREGFS_STORE": "", "MREGFS_MOUNT": ""}
+    del mount.environment["MREGFS_STORE"], mount.environment["MREGFS_MOUNT"]
     directory = mount.path.parent
     mount.path = directory / "models"
     mount.log = Path("/var/log/mregfs") / f"{str(mount.path).strip('/').replace('/', '-')}.log"
     steps = tutorial()
     script = "".join(f"{{ {command}\n}} 2>&1; echo; echo '{END}' $?\n" for command, _ in steps)
     try:
-        done = mount.run("sh", "-c", script, cwd=directory)
+        done = mount.run("bash", "-c", script, cwd=directory)
         assert not mount.mounted()
         assert [] == mount.problems()
     finally:
