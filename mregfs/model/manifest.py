@@ -96,7 +96,7 @@ def make_manifest(entries: Iterable[ManifestEntry]) -> Manifest:
     return manifest
 
 
-_encoder = msgspec.json.Encoder(order="deterministic")
+_encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(Manifest, strict=True)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -158,3 +159,18 @@ def in_threads(functions: list[Callable[[], object]]) -> None:
         thread.join()
     if errors:
         raise errors[0]
+
+
+def in_child(function: Callable[[], None]) -> None:
+    """Run a function in a child process, and fail as it fails."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            if code:
+                sys.excepthook(*sys.exc_info())
+            os._exit(code)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

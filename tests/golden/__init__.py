@@ -1,0 +1,1 @@
+"""Files of each format version, as they were first written."""

@@ -1,0 +1,218 @@
+"""Directories on their way in: what sealing guarantees, for whom, and that nothing leads out."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mregfs.api import init_store
+from mregfs.errors import ConflictError, HostError, InvalidError
+from mregfs.stores.intake_dir import IntakeDirectory
+from mregfs.stores.intake_dir import intake as module
+from tests.registry.rig import in_child, write_files
+
+PACK = "ab" * 16
+NOBODY = 65534
+BIG = b"b" * 300_000
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    init_store(tmp_path / "store")
+    (tmp_path / "store" / "packs").mkdir()
+    draft = tmp_path / "store" / "staging" / "run"
+    write_files(draft, {"big": BIG, "d/small": b"small"})
+    return draft
+
+
+def open_intake(draft: Path, *, consume: bool = True) -> IntakeDirectory:
+    return IntakeDirectory(draft, draft.parent.parent / "packs", consume=consume)
+
+
+def pack_of(draft: Path) -> Path:
+    return draft.parent.parent / "packs" / "ab" / PACK
+
+
+def test_the_life_of_a_draft(place: Path) -> None:
+    """Scan, seal, announce, adopt, verify, release: the pack is the draft's file."""
+    inode = (place / "big").stat().st_ino
+    intake = open_intake(place)
+    assert {"big", "d", "d/small"} == {entry.path for entry in intake.scan()}
+    intake.seal(["big"])
+    assert BIG == os.pread(intake.fileno("big"), 1 << 20, 0)
+    assert b"small" == intake.read("d/small")
+    intake.announce("layout", 0, {"big": PACK})
+    assert intake.adopt("big", PACK)
+    intake.verify()
+    assert place.exists()
+    intake.release()
+    assert not place.exists()
+    assert (inode, 1) == (pack_of(place).stat().st_ino, pack_of(place).stat().st_nlink)
+    assert [] == os.listdir(place.parent.parent / "intake")
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_restore_at_any_point(place: Path, steps: int) -> None:
+    """Modes, names and bytes are as before; no pack is left."""
+    (place / "big").chmod(0o664)
+    intake = open_intake(place)
+    todo: list[Callable[[], object]] = [
+        intake.scan,
+        lambda: intake.seal(["big"]),
+        lambda: intake.announce("layout", 0, {"big": PACK}),
+        lambda: intake.adopt("big", PACK),
+    ]
+    for step in todo[:steps]:
+        step()
+    intake.restore()
+    found = (place / "big").stat()
+    assert (0o664, 1) == (stat.S_IMODE(found.st_mode), found.st_nlink)
+    assert not pack_of(place).exists()
+    with (place / "big").open("ab") as file:
+        file.write(b"!")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's file needs root")
+def test_a_user_cannot_take_his_file_back(place: Path) -> None:
+    """Root's daemon takes the pack over; a failed commit gives the draft back."""
+    os.chown(place / "big", NOBODY, NOBODY)
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal(["big"])
+    intake.announce("layout", 0, {"big": PACK})
+    intake.adopt("big", PACK)
+    assert 0 == pack_of(place).stat().st_uid
+    intake.restore()
+    assert (NOBODY, NOBODY) == ((place / "big").stat().st_uid, (place / "big").stat().st_gid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming nobody needs root")
+def test_an_unprivileged_daemon_copies_what_is_not_its_own(place: Path) -> None:
+    """The kernel gives leases of other users' files to nobody without CAP_LEASE."""
+    for path in (place.parent.parent, place, place.parent.parent / "packs", place / "d"):
+        os.chown(path, NOBODY, NOBODY)
+    for path in place.parents:
+        if path.stat().st_uid == 0 and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o755)
+    (place / "big").chmod(0o644)
+
+    def work() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        intake = open_intake(place)
+        intake.scan()
+        intake.seal(["big"])
+        intake.announce("layout", 0, {"big": PACK})
+        assert not intake.adopt("big", PACK)
+        assert b"small" == intake.read("d/small")
+        intake.verify()
+        assert BIG == pack_of(place).read_bytes()
+        intake.restore()
+        assert not pack_of(place).exists()
+
+    in_child(work)
+
+
+def test_a_directory_swapped_for_a_symlink_leads_nowhere(place: Path, tmp_path: Path) -> None:
+    """Between scan and seal somebody points `d` at another directory."""
+    write_files(tmp_path / "secret", {"small": b"secret"})
+    intake = open_intake(place)
+    intake.scan()
+    (place / "d").rename(place / "old")
+    (place / "d").symlink_to(tmp_path / "secret")
+    with pytest.raises(ConflictError, match="changed"):
+        intake.seal(["big"])
+    with pytest.raises(ConflictError, match="changed"):
+        intake.read("d/small")
+    intake.restore()
+
+
+def test_a_file_exchanged_after_the_scan_is_noticed(place: Path) -> None:
+    """Another inode, another size, or another type."""
+    intake = open_intake(place)
+    intake.scan()
+    (place / "big").unlink()
+    os.mkfifo(place / "big")
+    with pytest.raises(ConflictError, match="'big' changed"):
+        intake.seal(["big"])
+    intake.restore()
+
+
+def test_many_problems_are_counted(place: Path) -> None:
+    """A message lists some, and says how many more there are."""
+    for number in range(50):
+        os.mkfifo(place / f"fifo{number:02}")
+    with pytest.raises(InvalidError, match=r"fifo19.*and 30 more"):
+        open_intake(place).scan()
+
+
+def test_more_files_than_descriptors(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says which limit to raise."""
+    monkeypatch.setattr(module, "_SPARE_DESCRIPTORS", 1 << 40)
+    intake = open_intake(place)
+    intake.scan()
+    with pytest.raises(InvalidError, match="ulimit"):
+        intake.seal(["big"])
+    intake.restore()
+
+
+def test_two_packs_never_get_one_name(place: Path) -> None:
+    """An id that is taken is an error, and restore does not remove the other's pack."""
+    pack_of(place).parent.mkdir()
+    pack_of(place).write_bytes(b"other")
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal(["big"])
+    intake.announce("layout", 0, {"big": PACK})
+    with pytest.raises(HostError):
+        intake.adopt("big", PACK)
+    intake.restore()
+    assert b"other" == pack_of(place).read_bytes()
+
+
+def test_recovery_leaves_the_living_alone(place: Path) -> None:
+    """Only what no process holds is undone."""
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal(["big"])
+    intake.announce("layout", 0, {"big": PACK})
+    intake.adopt("big", PACK)
+    open_intake(place).recover(lambda layout, since: False)
+    assert pack_of(place).exists()
+    intake.restore()
+
+
+def test_recovery_when_nobody_knows(place: Path, expected_warnings) -> None:
+    """An intent is kept until it can be told whether the log has it."""
+    expected_warnings.expect("cannot undo|finishing")
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal(["big"])
+    intake.announce("layout", 7, {"big": PACK})
+    intake.adopt("big", PACK)
+    intake.abandon()
+
+    def unknown(layout: str, since: int) -> bool:
+        assert ("layout", 7) == (layout, since)
+        raise ConflictError("?")
+
+    open_intake(place).recover(unknown)
+    assert pack_of(place).exists()
+    (place / "later").write_bytes(b"written since")
+    open_intake(place).recover(lambda layout, since: True)
+    assert ["later"] == os.listdir(place)
+    assert 1 == pack_of(place).stat().st_nlink
+
+
+def test_a_draft_that_its_user_locked_is_removed(place: Path) -> None:
+    """Modes of directories do not keep a draft from disappearing."""
+    (place / "d").chmod(0o500)
+    place.chmod(0o500)
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal([])
+    intake.release()
+    assert not place.exists()
