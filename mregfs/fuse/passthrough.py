@@ -11,6 +11,7 @@ so every other module of this room takes `pyfuse3` from here.
 
 import enum
 import errno
+import fcntl
 import logging
 import os
 import platform
@@ -242,9 +243,9 @@ class Passthrough:
             os.close(known.fd)
 
     def state(self) -> PassthroughState:
-        """Return the state of this mount for people."""
+        """Return the state of this mount for people; may be called from any thread."""
         reason = self.why_not()
-        backed = [known.users for known in self._inodes.values() if known.backing_id]
+        backed = [known.users for known in list(self._inodes.values()) if known.backing_id]
         return PassthroughState(
             available=not reason,
             reason=reason,
@@ -267,7 +268,7 @@ class Passthrough:
     def _back(self, known: _OpenInode, opened: OpenFile) -> str:
         """Give the kernel the backing file; on refusal make the inode cached, and say why."""
         assert _native is not None
-        backing_id = _native.backing_open(opened.backing)
+        backing_id = _open_backing(_native, opened.backing)
         if backing_id > 0:
             known.backing_id = backing_id
             known.fd = opened.backing if opened.owned else -1
@@ -284,6 +285,24 @@ class Passthrough:
         if not self._refused[reason]:
             log.info("Not every file goes by passthrough: %s", reason)
         self._refused[reason] += 1
+
+
+def _open_backing(native: ModuleType, descriptor: int) -> int:
+    """Give the kernel a file by a descriptor that only reads; return the id, or -errno.
+
+    The kernel keeps what it is given until the last handle closes. One that could write would count
+    as a writer all that time, and no commit would get its lease.
+    """
+    if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE:
+        return int(native.backing_open(descriptor))
+    try:
+        reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as exc:
+        return -(exc.errno or errno.EIO)
+    try:
+        return int(native.backing_open(reading))
+    finally:
+        os.close(reading)
 
 
 _current: Passthrough | None = None

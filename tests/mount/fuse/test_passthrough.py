@@ -391,6 +391,24 @@ def test_open_files_outlive_a_killed_daemon(loopbacks):
     os.close(file)
 
 
+def test_a_reader_does_not_count_as_a_writer_once_the_writer_is_gone(loopback, place):
+    """A commit takes a read lease: it is to fail for writers, and for nobody else."""
+    writer = os.open(place / "file", os.O_CREAT | os.O_WRONLY)
+    reader = os.open(place / "file", os.O_RDONLY)
+    os.write(writer, b"x")
+    host = os.open(tree(loopback) / place.name / "file", os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.fcntl(host, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        os.close(writer)
+        os.stat(loopback.path)  # whatever it answers, RELEASE has been answered before
+        fcntl.fcntl(host, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        assert b"x" == os.read(reader, 10)
+    finally:
+        os.close(reader)
+        os.close(host)
+
+
 CHURN = """
 import contextlib, os, random, sys
 random.seed(int(sys.argv[1]))
