@@ -9,7 +9,7 @@ the Python API call this, from any thread.
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,10 +33,12 @@ from mregfs.model.changes import (
     entry_key,
 )
 from mregfs.model.commands import Asker, Command
-from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decide
 from mregfs.model.state import State
 from mregfs.ports import Clock, Index, ObjectStore, Put, View
 from mregfs.registry.replay import Head, Progress, Replay, read_head
+
+if TYPE_CHECKING:
+    from mregfs.model.rules import Stamp
 
 __all__ = ["Log", "Receipt"]
 
@@ -205,6 +207,8 @@ class Log:
         Raises:
             MregfsError: they may not.
         """
+        from mregfs.model.rules import Stamp
+
         waiting = _Waiting(commands, asker, "")
         with self._index.read() as view:
             head = read_head(view)
@@ -258,6 +262,9 @@ class Log:
 
     def _commit(self, batch: list[_Waiting]) -> None:
         """Append one entry with all requests of the batch that the rules accept."""
+        # Here and below: who only reads never needs the rules, a sixth of what `api` imports.
+        from mregfs.model.rules import Stamp, apply_entry
+
         for _ in range(MAX_RACES):
             base = self._replay.catch_up()
             with self._index.read() as view:
@@ -305,8 +312,10 @@ class Log:
         self._commit(batch[: len(batch) // 2])
         self._commit(batch[len(batch) // 2 :])
 
-    def _decide_all(self, view: View, batch: list[_Waiting], stamp: Stamp) -> list[_Waiting]:
+    def _decide_all(self, view: View, batch: list[_Waiting], stamp: "Stamp") -> list[_Waiting]:
         """Decide each request on top of those before it; return the ones that change something."""
+        from mregfs.model.rules import Overlay, Stamp, apply_changes, decide
+
         overlay = Overlay(view)
         changed = []
         for waiting in batch:

@@ -21,7 +21,6 @@ from mregfs.model.checkpoint import (
     decode_checkpoint,
     encode_checkpoint,
 )
-from mregfs.model.rules import Overlay, apply_entry
 from mregfs.model.state import STATE_TABLES
 from mregfs.ports import Index, ObjectStore, Put, View
 
@@ -174,6 +173,8 @@ class Replay:
 
     def _apply_batch(self, applied: int) -> None:
         """Apply the next entries, unless another process or thread is doing it already."""
+        from mregfs.model.rules import Overlay, apply_entry
+
         read = [item for item, _ in zip(self._read(applied), range(BATCH), strict=False)]
         with self._index.read() as view:
             head = read_head(view)
