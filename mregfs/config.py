@@ -9,7 +9,7 @@ import os
 import pwd
 from pathlib import Path
 
-__all__ = ["cache_index", "default_author", "default_store", "is_remote"]
+__all__ = ["cache_index", "default_author", "default_store", "is_remote", "mount_policies"]
 
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "fuse")
 
@@ -34,6 +34,16 @@ def cache_index(store_id: str) -> Path:
 def default_author() -> str:
     """Return who history says it was: `$MREGFS_AUTHOR`, else this user's name."""
     return os.environ.get("MREGFS_AUTHOR") or user_name(os.geteuid())
+
+
+def mount_policies() -> dict[str, str]:
+    """Return the options of a mount that the environment says something of."""
+    said = {
+        "verify": os.environ.get("MREGFS_VERIFY", ""),
+        "coalesce": os.environ.get("MREGFS_COALESCE", ""),
+        "cache_size": os.environ.get("MREGFS_CACHE_SIZE", ""),
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def user_name(uid: int) -> str:

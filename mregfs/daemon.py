@@ -16,7 +16,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 import msgspec
@@ -33,6 +33,9 @@ from mregfs.model.changes import entry_key
 from mregfs.model.commands import Asker
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.ports import Caller, DraftTree
+from mregfs.registry.aliased import Aliased
+from mregfs.registry.content import Verification
+from mregfs.vfs.coalescing import Coalescing
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.filesystem import Parts, RegistryFileSystem
 from mregfs.vfs.follower import Follower
@@ -56,6 +59,11 @@ class MountOptions(msgspec.Struct, frozen=True):
     allow_other: bool = False
     read_only: bool = False
     passthrough: bool = True
+    verify: Verification = "first-read"
+    coalesce: str = "pinned"
+    """`off`, `pinned` or `aliased`: which files are read from a copy in one piece."""
+    cache_size: int | None = None
+    """Bytes of all such copies; None: as at the last mount, or the default."""
     ready_fd: int | None = None
     """Descriptor that gets `ready` and a newline once the mount answers."""
 
@@ -71,9 +79,16 @@ def run_mount(options: MountOptions) -> None:
     project = parse_project(options.project)
     if "\n" in options.mountpoint:
         raise InvalidError("a mount point's name cannot hold a newline", "give another directory")
-    store = open_store(options.store, read_only=options.read_only)
+    store = open_store(
+        options.store,
+        read_only=options.read_only,
+        verification=options.verify,
+        coalesced=options.coalesce != "off",
+    )
     try:
         store.log.catch_up()
+        if not store.read_only:
+            store.whole_files.set_limit(options.cache_size)
         trio.run(_serve, store, project, options, strict_exception_groups=True)
     except* MregfsError as group:
         raise _only(group) from None
@@ -97,17 +112,21 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)
-        await serve(
-            mount.file_system,
-            options.mountpoint,
-            source=store.address,
-            read_only=options.read_only,
-            allow_other=options.allow_other,
-            passthrough=options.passthrough,
-            notices=notices,
-            on_ready=lambda: _announce(options),
-            stop=stop,
-        )
+        nursery.start_soon(mount.coalescing.run)
+        try:
+            await serve(
+                mount.file_system,
+                options.mountpoint,
+                source=store.address,
+                read_only=options.read_only,
+                allow_other=options.allow_other,
+                passthrough=options.passthrough,
+                notices=notices,
+                on_ready=lambda: _announce(options, mount.coalescing.wake),
+                stop=stop,
+            )
+        finally:
+            mount.coalescing.end()
         _tell_systemd("STOPPING=1")
         nursery.cancel_scope.cancel()
 
@@ -141,6 +160,8 @@ class Mounted:
         where = os.stat(store.path)
         ownership = Ownership(where.st_uid, where.st_gid, where.st_mode & 0o777)
         tree = Tree(project, store.content, ownership)
+        aliased = Aliased(store.index, store.log, store.coalescer)
+        self.coalescing = Coalescing(aliased.follow, self._may_coalesce)
         self.drafts: DraftTree = store.open_drafts()
         transactions = Transactions(
             store.log,
@@ -159,12 +180,14 @@ class Mounted:
                 drafts=self.drafts,
                 transactions=transactions,
                 gestures=Gestures(tree, store.index, project, self._mountpoints),
-                xattrs=ExtendedAttributes(store.content, store.unique_size, _read_path),
+                xattrs=ExtendedAttributes(store.content, store.unique_size, self._read_path),
                 notices=notices,
                 clock=store.clock,
                 catch_up=store.log.catch_up,
                 behind=self._behind,
-                make_follower=lambda wake: Follower(store.log, store.index, tree, notices, wake),
+                make_follower=lambda wake: Follower(
+                    store.log, store.index, tree, notices, self._waking(wake)
+                ),
                 make_events=lambda: EventReaders(store.index.applied, store.log.entries),
                 status=self.status,
                 read_only=options.read_only,
@@ -174,6 +197,34 @@ class Mounted:
     def _behind(self) -> bool:
         """Tell whether another process appended what nobody applied to this host's index yet."""
         return self._store.objects.exists(entry_key(self._store.index.applied() + 1))
+
+    def _waking(self, wake: Callable[[], None]) -> Callable[[], None]:
+        def wake_all() -> None:
+            wake()
+            self.coalescing.wake()
+
+        return wake_all
+
+    def _may_coalesce(self) -> bool:
+        """Tell whether copies in one piece are to be made unasked, and would be used."""
+        options = self._options
+        return (
+            options.coalesce == "aliased"
+            and options.verify != "always"
+            and not self._store.read_only
+            and passthrough_state().available
+        )
+
+    def _read_path(self, content: str) -> str:
+        """Return how a published file is read, given how its bytes are stored; and why so."""
+        if self._options.verify == "always":
+            return "cached: verify=always"
+        if content not in ("whole", "coalesced"):
+            return f"cached: stored as {content}"
+        state = passthrough_state()
+        if not state.available:
+            return f"cached: {state.reason}"
+        return "passthrough: coalesced" if content == "coalesced" else "passthrough"
 
     def _mountpoints(self, caller: Caller) -> Sequence[str]:
         """Return the paths by which a caller's name space shows this mount, longest first."""
@@ -199,6 +250,9 @@ class Mounted:
                 "handles": passthrough.handles,
                 "refused": self.file_system.refused | passthrough.refused,
             },
+            "verify": self._options.verify,
+            "coalesce": self._options.coalesce,
+            "cache": store.whole_files.figures(),
             "drafts": dict(self.drafts.drafts(str(self._project))),
             "versions": _versions(),
         }
@@ -220,14 +274,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def _read_path(content: str) -> str:
-    """Return how a published file is read, given how its bytes are stored; with the reason why."""
-    if content != "whole":
-        return f"cached: stored as {content}"
-    state = passthrough_state()
-    return "passthrough" if state.available else f"cached: {state.reason}"
 
 
 def _places_of(pid: int, mountpoint: str) -> set[str]:
@@ -274,7 +320,8 @@ def _group_name(gid: int) -> str:
         return ""
 
 
-def _announce(options: MountOptions) -> None:
+def _announce(options: MountOptions, wake: Callable[[], None]) -> None:
+    wake()
     log.info("%s is mounted on %s", options.store, options.mountpoint)
     if options.ready_fd is not None:
         try:

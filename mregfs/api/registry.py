@@ -14,6 +14,7 @@ import msgspec
 
 from mregfs.api.reading import FileInfo, export_version, files_of, open_file
 from mregfs.api.store import Store, open_store
+from mregfs.api.upkeep import Upkeep
 from mregfs.config import default_author, default_store
 from mregfs.errors import (
     ImmutableError,
@@ -45,7 +46,7 @@ POLL_SECONDS = 0.1
 """How often `events` and `wait` look for the next log entry: one stat each time."""
 
 
-class Registry:
+class Registry(Upkeep):
     """A store, opened for a Python program; a context manager.
 
     References (`[[entity/]project/]name[:alias | :vN | @digest]`) and paths below a mount

@@ -27,8 +27,10 @@ from mregfs.registry.log import Log
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.packs_dir import PacksDirectory
+from mregfs.stores.whole_files_dir import WholeFilesDirectory
 
 if TYPE_CHECKING:
+    from mregfs.registry.coalesce import Coalescer
     from mregfs.registry.commit import Committer
 
 __all__ = ["Store", "init_store", "open_store"]
@@ -69,8 +71,11 @@ def open_store(
     *,
     read_only: bool = False,
     verification: Verification = "first-read",
+    coalesced: bool = True,
 ) -> "Store":
     """Open the store in a directory.
+
+    Without `coalesced`, copies of files in one piece are not used for reading.
 
     Opened for writing, what crashed commits left behind is cleaned up first.
 
@@ -85,7 +90,14 @@ def open_store(
     writable = not read_only and os.access(where, os.W_OK)
     if writable:
         objects.probe_exclusive()
-    store = Store(where, objects, description, read_only=not writable, verification=verification)
+    store = Store(
+        where,
+        objects,
+        description,
+        read_only=not writable,
+        verification=verification,
+        coalesced=coalesced,
+    )
     try:
         if writable and os.path.exists(os.path.join(where, "intake")):
             store.open_intake(where, consume=False).recover(store.committer.is_committed)
@@ -106,6 +118,7 @@ class Store:
         *,
         read_only: bool,
         verification: Verification,
+        coalesced: bool = True,
     ) -> None:
         self.path = path
         self.address = path
@@ -126,7 +139,21 @@ class Store:
             new_id=new_id,
             host=socket.gethostname(),
         )
-        self.content = Content(objects, self.packs, self.index, verification=verification)
+        self.whole_files = WholeFilesDirectory(os.path.join(path, "cache", "whole"))
+        self.content = Content(
+            objects,
+            self.packs,
+            self.index,
+            verification=verification,
+            whole_files=self.whole_files if coalesced else None,
+        )
+
+    @cached_property
+    def coalescer(self) -> "Coalescer":
+        """What makes copies in one piece."""
+        from mregfs.registry.coalesce import Coalescer
+
+        return Coalescer(self.index, self.content, self.whole_files)
 
     @cached_property
     def committer(self) -> "Committer":

@@ -19,6 +19,7 @@ from mregfs import errors
 from mregfs.cli.main import COMPLAINT
 from mregfs.cli.output import print_json
 from mregfs.cli.place import read_mounts, read_status
+from mregfs.cli.policies import NAMES, Policies
 from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError, MregfsError, NotFoundError, UnavailableError
 from mregfs.model.names import DEFAULT_PROJECT, parse_project
@@ -50,6 +51,7 @@ class Wishes(msgspec.Struct):
     allow_other: bool = False
     passthrough: bool = True
     project: str | None = None
+    policies: Policies = msgspec.field(default_factory=Policies.of_environment)
 
 
 def parse_options(texts: tuple[str, ...]) -> Wishes:
@@ -69,10 +71,13 @@ def parse_options(texts: tuple[str, ...]) -> Wishes:
             wishes.passthrough = False
         elif name == "project" and equals:
             wishes.project = value
+        elif name in NAMES and equals:
+            wishes.policies.set(name, value)
         elif name and name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
             raise InvalidError(
                 f"unknown mount option {option!r}",
-                "mregfs knows ro, allow_other, nopassthrough and project=ENTITY/PROJECT",
+                "mregfs knows ro, allow_other, nopassthrough, project=ENTITY/PROJECT, "
+                "verify=first-read|commit|always, coalesce=off|pinned|aliased, cache_size=BYTES",
             )
     return wishes
 
@@ -132,6 +137,9 @@ def mount(
                 allow_other=allow_other or wishes.allow_other,
                 read_only=read_only or wishes.read_only,
                 passthrough=wishes.passthrough and os.environ.get("MREGFS_PASSTHROUGH") != "0",
+                verify=wishes.policies.verify,
+                coalesce=wishes.policies.coalesce,
+                cache_size=wishes.policies.cache_size,
                 ready_fd=int(ready_fd) if ready_fd else None,
             )
         )
@@ -143,6 +151,7 @@ def mount(
         arguments.append("--read-only")
     if not wishes.passthrough:
         arguments += ["-o", "nopassthrough"]
+    arguments += ["-o", wishes.policies.options()]
     log = Path(log_file).absolute() if log_file else _log_path(place)
     pid = _start([*arguments, "--", store, place], log)
     if session.as_json:
@@ -275,14 +284,14 @@ def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
     if mountpoint is None:
         if not session.place.mounts:
             raise NotFoundError(
-                f"the store {session.place.store!r} is not mounted", "see: mregfs status"
+                f"the store {session.place.store!r} is not mounted", "see: findmnt -t fuse.mregfs"
             )
         mountpoint = session.place.mounts[0].point
     place = os.path.abspath(mountpoint)
     if not mountpoints.find(path=place):
         place = os.path.realpath(place)
     if not mountpoints.find(path=place):
-        raise NotFoundError(f"no store is mounted on {mountpoint!r}", "see: mregfs status")
+        raise NotFoundError(f"no store is mounted on {mountpoint!r}", "see: findmnt -t fuse.mregfs")
     if not mountpoints.clean_dead(place):
         daemon = None if lazy else _daemon_of(place)
         mountpoints.unmount(place, lazy=lazy)
