@@ -56,7 +56,7 @@ class _Bash(BashComplete):
             compopt -o default
         else
             COMPREPLY+=("$value")
-            [[ $value == *: ]] && compopt -o nospace
+            [[ $value == *[:/] ]] && compopt -o nospace
         fi
     done
     return 0
@@ -91,7 +91,12 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 def complete(command: click.Command, variable: str, instruction: str) -> int:
     """Answer a shell's question for completions, or print its script; return the exit code."""
     add_completion_class(_Bash)
-    return shell_complete(command, {}, "mregfs", variable, instruction)
+    try:
+        return shell_complete(command, {}, "mregfs", variable, instruction)
+    except Exception:
+        if os.environ.get("MREGFS_DEBUG"):
+            raise
+        return 1  # a line on stderr would be written across the line that is being typed
 
 
 @click.command()

@@ -57,17 +57,13 @@ def _version_pairs(info: "VersionInfo") -> list[tuple[str, str]]:
         ("size", f"{human_size(info.size)} in {count(info.files, 'file')}"),
         ("created", f"{human_time(info.created_at_ns)} by {info.author}"),
         ("aliases", ", ".join(info.aliases)),
-        ("links", "\n".join(map(_link, info.links))),
+        ("links", "\n".join(info.links)),
         ("tags", ", ".join(info.tags)),
         ("run", info.run),
-        ("parents", "\n".join(map(str, info.parents))),
+        ("parents", "\n".join(info.parents)),
         ("description", info.description),
         ("metadata", _metadata(info.metadata)),
     ]
-
-
-def _link(link: Any) -> str:
-    return str(link)
 
 
 def _owner_pairs(info: "OwnerInfo") -> list[tuple[str, str]]:
@@ -109,7 +105,10 @@ def path(session: Session, ref: str) -> None:
     version while aliases move. The mount is --mount, else $MREGFS_MOUNT, else one of the store.
     """
     mount = _mount(session)
-    answer = session.registry.path(session.locate(ref), mount.point)
+    info = session.registry.get(session.locate(ref))
+    answer = f"{mount.point}/artifacts/{info.artifact}/{info.version}"
+    if info.project != str(session.place.project_of(mount)):
+        answer = f"{mount.point}/projects/{info.project}/artifacts/{info.artifact}/{info.version}"
     if session.as_json:
         print_json({"path": answer, "mount": mount.point})
     else:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 
 from mregfs.cli.output import clean, count, print_json
 from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.errors import InvalidError
 
 __all__ = [
     "describe",
@@ -270,10 +272,29 @@ def set_(session: Session, target: str, values: tuple[str, ...], reason: str | N
     \b
     mregfs set mnist:v3 accuracy=0.98 dataset=mnist draft-
     """
+    words = list(map(_as_json, values))
     say(
         session,
-        session.change("set", session.locate(target), words=values, options={"reason": reason}),
+        session.change("set", session.locate(target), words=words, options={"reason": reason}),
     )
+
+
+def _as_json(word: str) -> str:
+    """Return KEY=TEXT as KEY="TEXT": a shell takes away the quotes that JSON wants.
+
+    What begins as an object, a list or a string has to be one, so that a slip is not taken as text;
+    nor is an infinity.
+    """
+    from mregfs.model.metadata import parse_value
+
+    key, equals, text = word.partition("=")
+    if not equals or text[:1] in ("{", "[", '"') or text in ("Infinity", "-Infinity"):
+        return word
+    try:
+        parse_value(text)
+    except InvalidError:
+        return f"{key}={msgspec.json.encode(text).decode()}"
+    return word
 
 
 @click.command()

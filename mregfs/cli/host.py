@@ -5,6 +5,7 @@ replayed (`mregfs.api`).
 """
 
 import os
+from collections.abc import Mapping
 
 import click
 
@@ -51,10 +52,10 @@ def status(session: Session) -> None:
     if session.as_json:
         print_json({"store": as_builtins(store), "mounts": mounts})
         return
-    print_pairs([(name.replace("_", " "), _text(name, value)) for name, value in store.items()])
+    print_pairs(_pairs(store))
     for mount in mounts:
         click.echo()
-        print_pairs([(name.replace("_", " "), _text(name, value)) for name, value in mount.items()])
+        print_pairs(_pairs(mount))
 
 
 def _mount_status(mount: Mount) -> dict[str, object]:
@@ -64,20 +65,23 @@ def _mount_status(mount: Mount) -> dict[str, object]:
         return {"mount": mount.point, "state": "hung"}
     if not answer:
         return {"mount": mount.point, "state": "dead" if mount.top == "/" else "part"}
-    answer.pop("store", None)
-    answer.pop("versions", None)
+    for known in ("store", "store_id", "mountpoint"):
+        answer.pop(known, None)
     return {"mount": mount.point, "state": "alive", **answer}
+
+
+def _pairs(facts: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), _text(name, value)) for name, value in facts.items()]
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and name.endswith(("size", "bytes", "unique", "logical", "free")):
+    if name == "free" and isinstance(value, int):
         return human_size(value)
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_text(key, item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return "\n".join(map(str, value))
+        parts = [(key, _text(key, item)) for key, item in value.items()]
+        return "\n".join(f"{key}: {text}" for key, text in parts if text)
     return str(value)
 
 

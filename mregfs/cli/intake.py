@@ -141,7 +141,8 @@ def _commit_draft(
             f"{draft!r} is a draft of the mount {mount.point!r}, which takes no commands ({exc})",
             f"unmount it, and mount it again: mregfs umount --lazy {mount.point}",
         ) from exc
-    _say_all(session, results)
+    first, *rest = results
+    _say_commit(session, {**first, "link": rest[0]} if rest else first)
 
 
 def _commit_directory(
@@ -163,7 +164,7 @@ def _commit_directory(
             reason=said["reason"] or "",
             progress=report,
         )
-    _say_all(session, [result])
+    _say_commit(session, result)
 
 
 def _metadata_text(given: str | None) -> str | None:
@@ -188,14 +189,10 @@ def _metadata_text(given: str | None) -> str | None:
     return encode_metadata(parse_metadata(given)).decode()
 
 
-def _say_all(session: Session, results: list[dict[str, Any]]) -> None:
-    """Print what a commit came to; that of a link given with it comes second."""
-    if session.as_json:
-        first, *rest = results
-        print_json({**first, "link": rest[0]} if rest else first)
-        return
-    for result in results:
-        say(session, result)
+def _say_commit(session: Session, result: dict[str, Any]) -> None:
+    say(session, result)
+    if "link" in result and not session.as_json:
+        say(session, result["link"])
 
 
 @click.command("import")
@@ -213,21 +210,24 @@ def import_(session: Session, source: str, artifact: str, **said: Any) -> None:
     if os.path.isdir(source):
         _commit_directory(session, source, artifact, said)
         return
-    with _directory_of(source) as directory:
+    with _directory_of(source, session.place.store) as directory:
         _commit_directory(session, directory, artifact, said)
 
 
 @contextmanager
-def _directory_of(source: str) -> Iterator[str]:
-    """Yield a directory that holds the file alone; a hard link where possible, else a copy."""
+def _directory_of(source: str, store: str) -> Iterator[str]:
+    """Yield a directory that holds the file alone: a hard link, or else a copy inside the store.
+
+    From there a commit shares the bytes, where the file system can.
+    """
     import shutil
     import tempfile
 
     real = os.path.realpath(source)
     if not os.path.isfile(real):
         raise InvalidError(f"{source!r} is neither a file nor a directory", "import one of these")
-    beside = os.path.dirname(real)
-    home = beside if os.access(beside, os.W_OK) else None
+    places = (os.path.dirname(real), os.path.join(store, "tmp"))
+    home = next((place for place in places if os.access(place, os.W_OK)), None)
     with tempfile.TemporaryDirectory(prefix=".mregfs-import-", dir=home) as directory:
         target = os.path.join(directory, os.path.basename(source))
         try:

@@ -103,7 +103,7 @@ def _list_versions(session: Session, name: str, limit: int | None) -> None:
             info.digest[:12],
             ", ".join(info.aliases),
         ]
-        if info.owner_kind == "collection":
+        if info.owner != f"{info.project}/{info.artifact}":
             row.insert(1, f"{info.artifact}:{info.version}")
         rows.append(row)
     if rows and len(rows[0]) > len(columns):
@@ -118,10 +118,11 @@ def _list_files(session: Session, ref: str, path: str) -> None:
         return
     rows = []
     for entry in files:
-        mark = {"directory": "/", "symlink": f" -> {entry.target}"}.get(entry.kind, "")
+        marks = {"directory": "/", "symlink": f" -> {entry.target}"}
+        mark = marks.get(entry.kind, "*" if entry.executable else "")
         size = human_size(entry.size) if entry.kind == "file" else ""
-        rows.append((size, "x" if entry.executable else "", f"{entry.path}{mark}"))
-    print_table(("size", "", "path"), rows, right=("size",))
+        rows.append((size, f"{entry.path}{mark}"))
+    print_table(("size", "path"), rows, right=("size",))
 
 
 @click.command()

@@ -214,7 +214,7 @@ def find_place(
     """
     everything = read_mounts() if mounts is None else mounts
     here = _working_directory()
-    wanted = store or (None if mount else environment.get("MREGFS_STORE"))
+    wanted = store or (None if mount else environment.get("MREGFS_STORE")) or None
     named = mount or environment.get("MREGFS_MOUNT")
     chosen: Mount | None = None
     if named:

@@ -33,12 +33,12 @@ class _Bar:
         if self._bar is None:
             if time.monotonic() - self._started < DELAY:
                 return
-            self._show()
+            self._show(total)
         assert self._bar is not None
         assert self._task is not None
         self._bar.update(self._task, description=what, completed=done, total=total or None)
 
-    def _show(self) -> None:
+    def _show(self, total: int) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -46,6 +46,7 @@ class _Bar:
             MofNCompleteColumn,
             Progress,
             TextColumn,
+            TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
@@ -53,8 +54,7 @@ class _Bar:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            amount,
-            TimeRemainingColumn(),
+            *((amount, TimeRemainingColumn()) if total else (TimeElapsedColumn(),)),
             console=Console(stderr=True),
             transient=True,
         )

@@ -1,0 +1,197 @@
+"""Every error of a user: its exit code, one line that says what to do, and nothing changed."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CommandLine, run_module
+
+BAD = [
+    # a bad name
+    ("commit DIR bad/na/me/x", 5, "is not a reference"),
+    ("commit DIR mnist:v3", 5, "name the artifact alone"),
+    ("commit DIR .hidden", 5, "is not a valid"),
+    ("commit DIR mnist --alias v7", 5, "cannot be an alias"),
+    ("commit DIR mnist --alias Latest", 5, "kept by the registry"),
+    ("commit DIR mnist --metadata [1]", 5, "JSON"),
+    ("commit DIR mnist --metadata {", 5, "JSON"),
+    ("commit DIR mnist --metadata @missing.json", 3, "there is no file 'missing.json'"),
+    ("ls --project a/b/c", 5, "does not name a project"),
+    ("show mnist@zz", 5, "is not a digest"),
+    ("show mnist:production@{soon}", 5, "is not a point in history"),
+    ("rm mnist:latest", 5, "kept by the registry"),
+    ("ln mnist:v0 classifier:v9", 5, "numbers are given by the registry"),
+    ("ln mnist:v0 classifier:x --expect first", 5, "--expect vN or none"),
+    ("mkdir shelf", 5, "write artifacts/NAME or collections/NAME"),
+    # an unknown reference
+    ("show nothing", 3, "mregfs ls"),
+    ("show mnist:v9", 3, "mregfs ls"),
+    ("show mnist:gone", 3, "has no alias 'gone'"),
+    ("ls nothing", 3, "mregfs ls"),
+    ("ls mnist:v0 missing.txt", 3, "missing.txt"),
+    ("tree nothing", 3, "mregfs ls"),
+    ("history nothing", 3, "mregfs ls"),
+    ("diff mnist:v0 mnist:v9", 3, "has no v9"),
+    ("du nothing", 3, "mregfs ls"),
+    ("export nothing out", 3, "mregfs ls"),
+    ("path mnist", 3, "mregfs mount"),
+    ("ln mnist:v9 classifier:production", 3, "has no v9"),
+    ("ln mnist:v0 mnist:best --project other", 3, "in project default/other"),
+    ("rollback mnist:best", 3, "mregfs history"),
+    ("commit DIR mnist --parent nothing:v0", 3, "nothing"),
+    ("commit missing mnist", 3, "there is no draft and no directory"),
+    ("import missing mnist", 3, "there is no 'missing'"),
+    ("unprotect classifier:production", 3, "is not protected"),
+    # the wrong kind or type
+    ("commit FILE mnist", 5, "mregfs import"),
+    ("commit DIR mnist --type dataset", 5, "is of type 'model'"),
+    ("commit DIR classifier", 4, "choose another name"),
+    ("mv artifacts/mnist artifacts/cifar", 5, "collection"),
+    ("import /dev/null mnist", 5, "neither a file nor a directory"),
+    ("mv staging/run-1 artifacts/mnist/next", 13, "in its mount"),
+    ("show /etc/passwd", 5, "not below a mount"),
+    # a duplicate
+    ("mkdir collections/mnist", 4, "choose another name"),
+    ("mv collections/classifier collections/mnist", 4, "choose another name"),
+    ("init STORE", 4, "is a store already"),
+    ("init DIR", 4, "is not empty"),
+    ("export mnist DIR", 4, "name a new or an empty directory"),
+    # in use, or not as expected
+    ("rm mnist:v0", 8, "--force"),
+    ("rm mnist", 12, "--force"),
+    ("ln mnist:v0 classifier:production --expect v0", 8, "look again"),
+    # not a store
+    ("ls --store DIR", 5, "mregfs init"),
+    ("ls --store missing", 5, "mregfs init"),
+    ("mount DIR out", 5, "mregfs init"),
+    ("mount STORE out -o frobnicate", 5, "unknown mount option 'frobnicate'"),
+    ("umount out", 3, "no store is mounted"),
+    ("ls --mount out", 3, "mregfs mount"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "says"), BAD, ids=[words for words, *_ in BAD])
+def test_user_errors(
+    promoted: CommandLine, tmp_path: Path, words: str, code: int, says: str
+) -> None:
+    """One line, its exit code, and the log and the index are as before."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "new").write_text("not committed yet")
+    before = promoted("status", "--json"), promoted("ls", "--json", "--all")
+    places = {"DIR": str(tmp_path / "c"), "FILE": "file", "STORE": str(promoted.store)}
+
+    failed = promoted.fail(*(places.get(word, word) for word in words.split()))
+
+    assert code == failed[0]
+    assert says in failed[1]
+    assert json.loads(before[0])["store"]["entries"] == promoted.json("status")["store"]["entries"]
+    assert before[1] == promoted("ls", "--json", "--all")
+
+
+def test_what_cannot_be_in_a_version_is_named(cli: CommandLine, tmp_path: Path) -> None:
+    directory = tmp_path / "d"
+    directory.mkdir()
+    os.mkfifo(directory / "pipe")
+    (directory / "away").symlink_to("/etc/passwd")
+
+    code, line = cli.fail("commit", directory, "mnist")
+
+    assert 5 == code
+    assert "pipe" in line
+    assert "away" in line
+
+
+def test_a_newer_format_is_refused(promoted: CommandLine) -> None:
+    description = promoted.store / "store.json"
+    newer = json.loads(description.read_bytes()) | {"format": 999}
+    description.chmod(0o644)
+    description.write_text(json.dumps(newer))
+
+    code, line = promoted.fail("ls")
+
+    assert 13 == code
+    assert "999" in line
+    assert "upgrade" in line
+
+
+def test_a_damaged_store_is_refused(promoted: CommandLine) -> None:
+    (promoted.store / "store.json").chmod(0o644)
+    (promoted.store / "store.json").write_text("{")
+
+    code, line = promoted.fail("ls")
+
+    assert 5 == code
+    assert "store.json is damaged" in line
+
+
+def test_someone_elses_store_can_be_read_and_not_changed(
+    promoted: CommandLine, model: Callable[..., Path], tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs two users")
+    if subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", *run_module("--version")],
+        capture_output=True,
+        check=False,
+    ).returncode:
+        pytest.skip("nobody cannot run this Python")
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*as_nobody, *run_module(*words)],
+            env=os.environ | {"HOME": str(tmp_path / "home"), "MREGFS_MOUNT": ""},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    (tmp_path / "home").mkdir(mode=0o777)
+    (tmp_path / "home").chmod(0o777)
+
+    looked = run("ls", "--store", str(promoted.store))
+    refused = run("tag", "mnist", "+x", "--store", str(promoted.store))
+
+    assert (0, "") == (looked.returncode, looked.stderr)
+    assert "mnist" in looked.stdout
+    assert (6, 1) == (refused.returncode, refused.stderr.count("\n"))
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a disk that can be filled."""
+    small = tmp_path / "small"
+    small.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("needs to mount a tmpfs")
+    yield small
+    subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_no_space_is_said_and_changes_nothing(
+    cli: CommandLine, full_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MREGFS_STORE", str(full_disk / "store"))
+    cli("init")
+    big = tmp_path / "big"
+    big.mkdir()
+    (big / "weights").write_bytes(os.urandom(16 << 20))
+
+    code, line = cli.fail("commit", big, "mnist")
+
+    assert 10 == code
+    assert "free" in line or "space" in line.lower()
+    assert [] == cli.json("ls")
+    (big / "weights").write_bytes(b"small")
+    cli("commit", big, "mnist")
