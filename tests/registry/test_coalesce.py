@@ -245,7 +245,7 @@ def test_the_work_stops_when_nobody_waits_for_it_and_goes_on_later(registry, mod
     assert "coalesced" == path_of(registry, "v1")
 
 
-def test_a_damaged_version_does_not_stop_others(registry, models, aliased, expected_warnings, tmp_path):
+def test_a_damaged_version_does_not_stop_others(
     registry, models, aliased, expected_warnings, tmp_path
 ):
     expected_warnings.expect("is not made whole|damaged")
