@@ -27,6 +27,7 @@ from mregfs.errors import (
 )
 from mregfs.fuse.passthrough import Passthrough, ReadPath, pyfuse3
 from mregfs.fuse.translation import (
+    Context,
     caller_of,
     changes_of,
     entry_of,
@@ -135,9 +136,7 @@ class Adapter(pyfuse3.Operations):
     # ---- names
 
     @_answers
-    async def lookup(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def lookup(self, parent_inode: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
         """Find a name."""
         return entry_of(await self._fs.lookup(parent_inode, name, caller_of(ctx)))
 
@@ -151,14 +150,14 @@ class Adapter(pyfuse3.Operations):
 
     @_answers
     async def mknod(
-        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         """Make a file, FIFO, socket or device node."""
         return entry_of(await self._fs.mknod(parent_inode, name, mode, rdev, caller_of(ctx)))
 
     @_answers
     async def mkdir(
-        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+        self, parent_inode: int, name: bytes, mode: int, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         """Make a directory."""
         return entry_of(
@@ -167,25 +166,25 @@ class Adapter(pyfuse3.Operations):
 
     @_answers
     async def symlink(
-        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+        self, parent_inode: int, name: bytes, target: bytes, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         """Make a symlink."""
         return entry_of(await self._fs.symlink(parent_inode, name, target, caller_of(ctx)))
 
     @_answers
     async def link(
-        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         """Make a hard link."""
         return entry_of(await self._fs.link(inode, new_parent_inode, new_name, caller_of(ctx)))
 
     @_answers
-    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    async def unlink(self, parent_inode: int, name: bytes, ctx: Context) -> None:
         """Remove a name."""
         await self._fs.unlink(parent_inode, name, caller_of(ctx))
 
     @_answers
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: Context) -> None:
         """Remove a directory."""
         await self._fs.rmdir(parent_inode, name, caller_of(ctx))
 
@@ -197,7 +196,7 @@ class Adapter(pyfuse3.Operations):
         parent_inode_new: int,
         name_new: bytes,
         flags: int,
-        ctx: pyfuse3.RequestContext,
+        ctx: Context,
     ) -> None:
         """Move a name; `flags` are those of renameat2(2)."""
         await self._fs.rename(
@@ -205,14 +204,14 @@ class Adapter(pyfuse3.Operations):
         )
 
     @_answers
-    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+    async def readlink(self, inode: int, ctx: Context) -> bytes:
         """Return where a symlink points."""
         return await self._fs.readlink(inode)
 
     # ---- attributes
 
     @_answers
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    async def getattr(self, inode: int, ctx: Context) -> pyfuse3.EntryAttributes:
         """Answer stat(2)."""
         return entry_of(await self._fs.getattr(inode))
 
@@ -223,7 +222,7 @@ class Adapter(pyfuse3.Operations):
         attr: pyfuse3.EntryAttributes,
         fields: pyfuse3.SetattrFields,
         fh: int | None,
-        ctx: pyfuse3.RequestContext,
+        ctx: Context,
     ) -> pyfuse3.EntryAttributes:
         """Change mode, owner, size or times."""
         changed = changes_of(attr, fields)
@@ -243,41 +242,39 @@ class Adapter(pyfuse3.Operations):
             await self._fs.setattr(inode, ChangedAttributes(mode=mode), None, caller)
 
     @_answers
-    async def setxattr(
-        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Context) -> None:
         """Set an extended attribute."""
         await self._fs.setxattr(inode, name, value, caller_of(ctx))
 
     @_answers
-    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+    async def getxattr(self, inode: int, name: bytes, ctx: Context) -> bytes:
         """Return an extended attribute."""
         return await self._fs.getxattr(inode, name)
 
     @_answers
-    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+    async def listxattr(self, inode: int, ctx: Context) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
         return await self._fs.listxattr(inode)
 
     @_answers
-    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    async def removexattr(self, inode: int, name: bytes, ctx: Context) -> None:
         """Remove an extended attribute."""
         await self._fs.removexattr(inode, name, caller_of(ctx))
 
     @_answers
-    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+    async def access(self, inode: int, mode: int, ctx: Context) -> bool:
         """Answer access(2); with default_permissions the kernel decides by itself."""
         return await self._fs.access(inode, mode, caller_of(ctx))
 
     @_answers
-    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+    async def statfs(self, ctx: Context) -> pyfuse3.StatvfsData:
         """Answer statvfs(3)."""
         return statvfs_of(await self._fs.statfs())
 
     # ---- open files
 
     @_answers
-    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+    async def open(self, inode: int, flags: int, ctx: Context) -> pyfuse3.FileInfo:
         """Open a file."""
         if self._passthrough.request()[2]:  # it is also truncated
             await self._drop_privileges(inode, caller_of(ctx))
@@ -286,7 +283,7 @@ class Adapter(pyfuse3.Operations):
 
     @_answers
     async def create(
-        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Context
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make and open a file in one step."""
         opened, attributes = await self._fs.create(
@@ -347,7 +344,7 @@ class Adapter(pyfuse3.Operations):
         inode: int,
         fh: int,
         poll_handle: pyfuse3.PollHandle | None,
-        ctx: pyfuse3.RequestContext,
+        ctx: Context,
     ) -> int:
         """Answer poll(2); ENOSYS would turn it off for the whole mount."""
         try:
@@ -369,7 +366,7 @@ class Adapter(pyfuse3.Operations):
     # ---- directories
 
     @_answers
-    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+    async def opendir(self, inode: int, ctx: Context) -> int:
         """Open a directory."""
         return await self._fs.opendir(inode, caller_of(ctx))
 

@@ -8,10 +8,14 @@ import stat
 from mregfs.fuse.passthrough import pyfuse3
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures
 
-__all__ = ["caller_of", "changes_of", "entry_of", "plain_mode", "statvfs_of"]
+__all__ = ["Context", "caller_of", "changes_of", "entry_of", "plain_mode", "statvfs_of"]
 
 
-def caller_of(context: pyfuse3.RequestContext) -> Caller:
+Context = pyfuse3.RequestContext
+"""What is told of the process that makes a request."""
+
+
+def caller_of(context: Context) -> Caller:
     """Translate what is told of the process that makes a request."""
     return Caller(context.uid, context.gid, context.pid, context.umask)
 

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Requests that are answered without libfuse, because pyfuse3 does not know them: fallocate,
+ * copy_file_range, lseek for data and holes.
+ *
+ * Decided here: what the host's file is asked to do. Not decided here: which descriptor a handle
+ * has (passthrough.py). Included by _passthrough.c, whose session, maps and lock it uses.
+ */
+
+struct job { /* what may take long on the host: it gets a thread, the event loop goes on */
+	int device, in, out;
+	uint32_t opcode, uid;
+	uint64_t unique;
+	union {
+		struct fuse_fallocate_in fallocate;
+		struct fuse_copy_file_range_in copy;
+	} arg;
+};
+
+/* The mode without what a write takes away (setgid only stands for a group if it may execute), or
+ * -1 when there is nothing to take. */
+static int plain_mode(int fd)
+{
+	struct stat found;
+	mode_t gone;
+
+	if (fstat(fd, &found) != 0)
+		return -1;
+	gone = found.st_mode & S_ISUID;
+	if (found.st_mode & S_IXGRP)
+		gone |= found.st_mode & S_ISGID;
+	return gone ? (int)(found.st_mode & 07777 & ~gone) : -1;
+}
+
+static void finish(struct job *job)
+{
+	int owned[] = {job->in, job->out, job->device};
+
+	for (int i = 0; i < 3; i++)
+		if (owned[i] >= 0)
+			close(owned[i]);
+	free(job);
+}
+
+static void *work(void *argument)
+{
+	struct job *job = argument;
+	int error = 0, mode;
+
+	if (session.killpriv && job->uid != 0 && (mode = plain_mode(job->out)) >= 0)
+		fchmod(job->out, (mode_t)mode);
+	if (job->opcode == FUSE_FALLOCATE) {
+		if (fallocate(job->out, (int)job->arg.fallocate.mode,
+			      (off_t)job->arg.fallocate.offset,
+			      (off_t)job->arg.fallocate.length) != 0)
+			error = -errno;
+		reply(job->device, job->unique, error, NULL, 0);
+	} else {
+		/* Only what shares the blocks is worth doing here: the kernel copies as fast. */
+		struct file_clone_range range = {
+			.src_fd = job->in, .src_offset = job->arg.copy.off_in,
+			.src_length = job->arg.copy.len, .dest_offset = job->arg.copy.off_out};
+		struct fuse_write_out written = {.size = (uint32_t)job->arg.copy.len};
+
+		if (ioctl(job->out, FICLONERANGE, &range) != 0) {
+			/* ENOSYS: this host cannot, so the kernel never asks again. */
+			error = errno == EOPNOTSUPP || errno == ENOTTY ? -ENOSYS : -EOPNOTSUPP;
+			reply(job->device, job->unique, error, NULL, 0);
+		} else {
+			reply(job->device, job->unique, 0, &written, sizeof(written));
+		}
+	}
+	finish(job);
+	return NULL;
+}
+
+static int descriptor(uint64_t fh) /* a duplicate, or -1; the caller holds the lock */
+{
+	struct record *handle = find(&handles, fh);
+
+	return handle && handle->fd >= 0 ? fcntl(handle->fd, F_DUPFD_CLOEXEC, 3) : -1;
+}
+
+static void start(int fd, const struct fuse_in_header *in)
+{
+	struct job *job = calloc(1, sizeof(*job));
+	pthread_attr_t detached;
+	pthread_t thread;
+
+	if (job == NULL) {
+		reply(fd, in->unique, -ENOMEM, NULL, 0);
+		return;
+	}
+	*job = (struct job){.device = -1, .in = -1, .out = -1, .opcode = in->opcode, .uid = in->uid,
+			    .unique = in->unique};
+	pthread_mutex_lock(&lock);
+	if (in->opcode == FUSE_FALLOCATE) {
+		job->arg.fallocate = *(const struct fuse_fallocate_in *)(in + 1);
+		job->out = descriptor(job->arg.fallocate.fh);
+	} else {
+		job->arg.copy = *(const struct fuse_copy_file_range_in *)(in + 1);
+		job->in = descriptor(job->arg.copy.fh_in);
+		job->out = descriptor(job->arg.copy.fh_out);
+	}
+	pthread_mutex_unlock(&lock);
+	job->device = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (job->out < 0 || job->device < 0 || (in->opcode != FUSE_FALLOCATE && job->in < 0)) {
+		reply(fd, in->unique, -EOPNOTSUPP, NULL, 0);
+		finish(job);
+		return;
+	}
+	pthread_attr_init(&detached);
+	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+	if (pthread_create(&thread, &detached, work, job) != 0)
+		work(job);
+	pthread_attr_destroy(&detached);
+}
+
+/* SEEK_DATA and SEEK_HOLE: the host answers for an open draft. Any other file has no holes, only a
+ * size, which the request asks for once it is turned into a GETATTR; give() turns the answer back.
+ * Returns the length that libfuse is to see, or 0 when the request is answered. */
+static ssize_t seek(int fd, struct fuse_in_header *in)
+{
+	struct fuse_lseek_in arg = *(struct fuse_lseek_in *)(in + 1);
+	struct fuse_getattr_in *getattr = (struct fuse_getattr_in *)(in + 1);
+	struct record waiting = {.key = in->unique, .opcode = FUSE_LSEEK, .offset = arg.offset,
+				 .detail = arg.whence};
+	struct fuse_lseek_out found;
+	off_t at = -1;
+	int backed, error = 0;
+
+	pthread_mutex_lock(&lock);
+	struct record *handle = find(&handles, arg.fh);
+	backed = handle && handle->fd >= 0;
+	if (backed) {
+		at = lseek(handle->fd, (off_t)arg.offset, (int)arg.whence);
+		error = at < 0 ? errno : 0;
+	} else {
+		error = -insert(&pending, &waiting);
+	}
+	pthread_mutex_unlock(&lock);
+	if (backed || error) {
+		found.offset = (uint64_t)at;
+		reply(fd, in->unique, -error, &found, error ? 0 : sizeof(found));
+		return 0;
+	}
+	*getattr = (struct fuse_getattr_in){0};
+	in->opcode = FUSE_GETATTR;
+	in->len = sizeof(*in) + sizeof(*getattr);
+	return in->len;
+}
+
+static ssize_t give_position(int fd, struct iovec *iov, int count, const struct record *request)
+{
+	struct fuse_out_header *out = iov[0].iov_base;
+	struct fuse_attr_out *answer = count > 1 ? iov[1].iov_base : NULL;
+	struct fuse_lseek_out found;
+
+	if (out->error || answer == NULL)
+		return writev(fd, iov, count);
+	if (request->offset >= answer->attr.size)
+		return reply(fd, out->unique, -ENXIO, NULL, 0);
+	found.offset = request->detail == SEEK_HOLE ? answer->attr.size : request->offset;
+	return reply(fd, out->unique, 0, &found, sizeof(found));
+}
