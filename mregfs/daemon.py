@@ -89,6 +89,7 @@ def run_mount(options: MountOptions) -> None:
         store.log.catch_up()
         if not store.read_only:
             store.whole_files.set_limit(options.cache_size)
+            store.protect_all()
         trio.run(_serve, store, project, options, strict_exception_groups=True)
     except* MregfsError as group:
         raise _only(group) from None
@@ -251,6 +252,7 @@ class Mounted:
                 "refused": self.file_system.refused | passthrough.refused,
             },
             "verify": self._options.verify,
+            "fs_verity": store.verity.why_not or "on",
             "coalesce": self._options.coalesce,
             "cache": store.whole_files.figures(),
             "drafts": dict(self.drafts.drafts(str(self._project))),

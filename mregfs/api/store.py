@@ -10,6 +10,8 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ from mregfs.registry.log import Log
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.packs_dir import PacksDirectory
+from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
 
 if TYPE_CHECKING:
@@ -139,6 +142,7 @@ class Store:
             new_id=new_id,
             host=socket.gethostname(),
         )
+        self.verity = FsVerity(self.packs_path)
         self.whole_files = WholeFilesDirectory(os.path.join(path, "cache", "whole"))
         self.content = Content(
             objects,
@@ -168,7 +172,28 @@ class Store:
             self.content,
             new_id=new_id,
             threads=len(os.sched_getaffinity(0)),
+            protect=self.protect,
         )
+
+    def protect(self, packs: Iterable[str]) -> None:
+        """Let fs-verity guard packs that are in the log, in a thread, where it is offered.
+
+        What has not begun when the store is closed is left to `protect_all` of a later process.
+        """
+        if not self.verity.why_not:
+            for pack in packs:
+                self._guard.submit(self.verity.enable, [self.packs.path_of(pack)])
+
+    def protect_all(self) -> None:
+        """Let fs-verity guard every pack of the versions that the index knows."""
+        if not self.verity.why_not:
+            with self.index.read() as view:
+                packs = dict.fromkeys(key[:16].hex() for key, _ in view.scan("pack_ref"))
+            self.protect(packs)
+
+    @cached_property
+    def _guard(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "verity")
 
     def open_intake(self, path: str | os.PathLike[str], *, consume: bool) -> Intake:
         """Return a directory as the source of one commit; `consume`: it is a draft of ours."""
@@ -194,6 +219,8 @@ class Store:
 
     def close(self) -> None:
         """Let go of everything; calling it again does nothing."""
+        if "_guard" in self.__dict__:
+            self._guard.shutdown(cancel_futures=True)
         self.index.close()
         self.packs.close()
 

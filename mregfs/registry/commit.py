@@ -78,6 +78,8 @@ class Prepared:
         except MregfsError as exc:
             log.warning("the commit succeeded, but left something behind: %s", exc)
         self._intake.release()
+        if self._packing is not None:
+            self._committer.protect(self._packing.written)
 
     def _settle(self, packing: Packing, layout: Layout) -> None:
         committer = self._committer
@@ -158,6 +160,8 @@ class Committer:
 
     Args:
         threads: how many files or spans are digested at a time; the number of cores.
+        protect: called with the packs of each commit once they are in the log for good, so that the
+            host may guard them; returns at once.
     """
 
     def __init__(
@@ -170,8 +174,10 @@ class Committer:
         *,
         new_id: Callable[[], str],
         threads: int,
+        protect: Callable[[Sequence[str]], None] = lambda packs: None,
     ) -> None:
         self.log = registry_log
+        self.protect = protect
         self.objects = objects
         self.new_id = new_id
         self._packs = packs
