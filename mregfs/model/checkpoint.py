@@ -18,6 +18,7 @@ from mregfs.model.state import STATE_TABLES
 
 __all__ = [
     "MAX_CHECKPOINT_SIZE",
+    "SCHEMA",
     "Checkpoint",
     "checkpoint_key",
     "checkpoint_sequence",
@@ -27,6 +28,9 @@ __all__ = [
 
 MAX_CHECKPOINT_SIZE = 4 << 30
 """Bytes after decompression; a larger checkpoint is not read. 100 000 versions take about 70 MB."""
+
+SCHEMA = 1
+"""Raised with the form of any record (`model.records`) or key (`model.state`)."""
 
 _MAX_HEADER = 1 << 12
 _ROWS_PER_BLOCK = 4096
@@ -39,6 +43,7 @@ Row = tuple[str, bytes, bytes]
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
+    schema: int
     sequence: int
     rows: int
     digest: str
@@ -109,7 +114,7 @@ def encode_checkpoint(sequence: int, rows: Iterable[Row]) -> bytes:
     hasher = blake3()
     for data in blocks:
         hasher.update(data)
-    header = msgspec.json.encode(_Header(1, sequence, count, hasher.hexdigest())) + b"\n"
+    header = msgspec.json.encode(_Header(1, SCHEMA, sequence, count, hasher.hexdigest())) + b"\n"
     # Level 1: half a second for 100 000 versions would become two at level 3, for 10 % less.
     return zstandard.ZstdCompressor(level=1).compress(b"".join([header, *blocks]))
 
@@ -143,6 +148,8 @@ def decode_checkpoint(data: bytes, key: str) -> Checkpoint:
         raise CorruptError(f"{key} has a bad header ({exc})") from exc
     if header.format != 1 or checkpoint_sequence(key) != header.sequence:
         raise CorruptError(f"{key} says that it is format {header.format} at {header.sequence}")
+    if header.schema != SCHEMA:
+        raise CorruptError(f"{key} was written by another version of mregfs")
     body = memoryview(text)[end + 1 :]
     if blake3(body).hexdigest() != header.digest:
         raise CorruptError(f"{key} is damaged: its rows have another digest")

@@ -239,7 +239,10 @@ class Log:
             raise waiting.error
         receipt = waiting.receipt
         assert receipt is not None
-        self._deliver(receipt.sequence)
+        try:
+            self._deliver(receipt.sequence)
+        except MregfsError as exc:
+            log.warning("subscribers learn of entry %d later: %s", receipt.sequence, exc)
         if receipt.entry is not None:
             self._checkpoint_if_cheap(receipt.sequence)
         return receipt

@@ -20,7 +20,7 @@ from mregfs.stores.objects_memory import ObjectsMemory
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "format-1"
-SEAL = "e1c17c18a3b690e916da5158f815b14075cc9a8087f7c4d5ce715c0660e6bc6b"
+SEAL = "366e2ea558af4082e016953f47a46d12ea8ac057ecc3fbc807c88ff04620b39c"
 """SHA-256 of all files of format 1."""
 
 LOG = [FORMAT_1 / f"log-{number}.json" for number in range(1, 6)]

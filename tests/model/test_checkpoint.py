@@ -58,6 +58,7 @@ GOOD = plain(encode_checkpoint(7, [("version", b"k", b"v")]))
         (GOOD + b"x", "another digest"),
         (GOOD.replace(b'"sequence":7', b'"sequence":8'), "format 1 at 8"),
         (GOOD.replace(b'"format":1', b'"format":2'), "format 2"),
+        (GOOD.replace(b'"schema":1', b'"schema":0'), "another version of mregfs"),
     ],
 )
 def test_damage_is_noticed(text: bytes, problem: str) -> None:
@@ -86,7 +87,7 @@ def test_rows_that_break_the_format_are_noticed() -> None:
     from blake3 import blake3
 
     for body in (b"\0", b"\xff\xff\xff\xffx", b"\x01\0\0\0x", b"\x06\0\0\0\x92\xa3xyz\x90"):
-        header = b'{"format":1,"sequence":7,"rows":0,"digest":"%s"}\n' % (
+        header = b'{"format":1,"schema":1,"sequence":7,"rows":0,"digest":"%s"}\n' % (
             blake3(body).hexdigest().encode()
         )
         checkpoint = decode_checkpoint(packed(header + body), KEY)

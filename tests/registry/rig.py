@@ -74,12 +74,13 @@ class FlakyObjects:
     Attributes:
         before: how many more creates of log entries fail without effect.
         after: how many more succeed and report that they did not.
-        mute: how many more gets of log entries fail.
+        mute: how many gets of log entries fail after a create that did.
     """
 
     def __init__(self, objects: ObjectsMemory) -> None:
         self.objects = objects
         self.before = self.after = self.mute = 0
+        self.failed = False
         self.creates: list[tuple[str, bytes]] = []
 
     def create(self, key: str, data: bytes) -> None:
@@ -87,14 +88,16 @@ class FlakyObjects:
             self.creates.append((key, data))
             if self.before:
                 self.before -= 1
+                self.failed = True
                 raise UnavailableError("no answer")
         self.objects.create(key, data)
         if key.startswith("log/") and self.after:
             self.after -= 1
+            self.failed = True
             raise UnavailableError("no answer")
 
     def get(self, key: str) -> bytes:
-        if key.startswith("log/") and self.mute:
+        if key.startswith("log/") and self.mute and self.failed:
             self.mute -= 1
             raise UnavailableError("no answer")
         return self.objects.get(key)
