@@ -2,10 +2,8 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,29 +238,3 @@ def test_a_dead_mount_is_gone_after_the_next_mount(mounted: Mounted, tmp_path: P
         mounted("umount", point)
     table = Path("/proc/self/mountinfo").read_text()
     assert f" {point} " not in table
-
-
-def test_progress_is_for_terminals(mounted: Mounted, tmp_path: Path) -> None:
-    """A commit that takes a while shows a bar on a terminal, and nothing else anywhere."""
-    big = tmp_path / "big"
-    big.mkdir()
-    with (big / "weights").open("wb") as file:
-        file.truncate(6 << 30)
-    answer = b""
-    words = run_module("commit", big, "large")
-    script = "import os, sys; os.environ.update(TERM='xterm'); os.execv(sys.argv[1], sys.argv[1:])"
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(mounted.environment)
-        os.execv(sys.executable, [sys.executable, "-c", script, *words])
-    try:
-        while piece := os.read(terminal, 1 << 16):
-            answer += piece
-    except OSError:  # the end of a terminal
-        pass
-    os.close(terminal)
-
-    assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert b"GiB" in answer
-    assert answer.rstrip().endswith(b")")
-    assert b"committed large:v0" in answer
