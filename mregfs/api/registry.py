@@ -25,17 +25,16 @@ from mregfs.errors import (
     UnsupportedError,
 )
 from mregfs.model import commands as ask
-from mregfs.model import phrases
 from mregfs.model.changes import event_line
 from mregfs.model.commands import Asker, Command
-from mregfs.model.grammar import at_statement, parse_script
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.records import VersionRecord
-from mregfs.model.reference import Location
+from mregfs.model.reference import Location, parse_location
 from mregfs.registry.catalog import Catalog, OwnerInfo, VersionInfo
 from mregfs.registry.history import HistoryLine, history
 
 if TYPE_CHECKING:
+    from mregfs.model.phrases import CommitRequest
     from mregfs.registry.commit import CommitProgress
     from mregfs.registry.diff import Diff
     from mregfs.registry.usage import Usage
@@ -261,7 +260,9 @@ class Registry(Upkeep):
             InvalidError: something cannot be in a version; all of it is named.
         """
         self._check_writable()
-        request = phrases.commit_request(
+        from mregfs.model.phrases import commit_request
+
+        request = commit_request(
             "directory",
             artifact,
             self.project,
@@ -291,7 +292,9 @@ class Registry(Upkeep):
         Raises:
             ConflictError: the alias is not where `expect` says.
         """
-        command = phrases.link_command(source, target, self.project, expect=expect)
+        from mregfs.model.phrases import link_command
+
+        command = link_command(source, target, self.project, expect=expect)
         return self._submit(command, reason)
 
     def move_alias(
@@ -305,14 +308,18 @@ class Registry(Upkeep):
         self, target: str, *, to: str | None = None, expect: str | None = None, reason: str = ""
     ) -> dict[str, Any]:
         """Move an alias back one move, or to where `to` says: moves, a time, or a version."""
-        command = phrases.rollback_command(target, self.project, to=to, expect=expect)
+        from mregfs.model.phrases import rollback_command
+
+        command = rollback_command(target, self.project, to=to, expect=expect)
         return self._submit(command, reason)
 
     def remove(
         self, target: str, *, force: bool = False, expect: str | None = None, reason: str = ""
     ) -> dict[str, Any]:
         """Drop an alias, unlink, delete a version, or an artifact or collection."""
-        command = phrases.remove_command(target, self.project, force=force, expect=expect)
+        from mregfs.model.phrases import remove_command
+
+        command = remove_command(target, self.project, force=force, expect=expect)
         return self._submit(command, reason)
 
     def move(self, source: str, target: str, *, reason: str = "") -> dict[str, Any]:
@@ -321,7 +328,9 @@ class Registry(Upkeep):
         Raises:
             UnsupportedError: the source is a draft; those are moved in their mount.
         """
-        command = phrases.move_command(source, target, self.project)
+        from mregfs.model.phrases import move_command
+
+        command = move_command(source, target, self.project)
         return self._submit(_not_a_draft(command), reason)
 
     def tag(
@@ -389,6 +398,8 @@ class Registry(Upkeep):
             UnsupportedError: one commits a draft; that is done in its mount.
             InvalidError: one is malformed; the message names its line.
         """
+        from mregfs.model.grammar import at_statement, parse_script
+
         statements = parse_script(script, self.project)
         if not statements:
             raise InvalidError("there is no command")
@@ -461,7 +472,7 @@ class Registry(Upkeep):
         return self.project if project is None else parse_project(project, self.project)
 
     def _locate(self, text: str) -> Location:
-        return phrases.locate(text, self.project)
+        return parse_location(text, self.project)
 
     def _content_of(self, ref: str) -> VersionRecord:
         self._catch_up()
@@ -484,8 +495,10 @@ class Registry(Upkeep):
         return list(self.store.log.submit(commands, self._asker, reason).results)
 
 
-def _not_a_draft(command: "Command | phrases.CommitRequest") -> Command:
-    if isinstance(command, phrases.CommitRequest):
+def _not_a_draft(command: "Command | CommitRequest") -> Command:
+    from mregfs.model.phrases import CommitRequest
+
+    if isinstance(command, CommitRequest):
         raise UnsupportedError(
             f"the draft {command.draft!r} can only be committed in its mount",
             "write to .mregfs/control there, or give commit() a directory",
