@@ -1,7 +1,11 @@
 """The Python API: `Registry`; and `open_store`, by which every process opens a store.
 
     store.py      which adapters a store in a directory is made of: the only place that names them
-    registry.py   what a Python program can say; each method is a line or two over a use case
+    session.py    an open store, a project, and who is asking
+    looking.py    what a Python program can see; each method is a line or two over a use case
+    changing.py   what it can change
+    upkeep.py     what it can do for this host's copy of things
+    registry.py   all of that: `Registry`
     reading.py    open files and exports
 
 The CLI, the daemon and other people's programs call it.

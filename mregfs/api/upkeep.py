@@ -1,4 +1,4 @@
-"""What a Python program can ask for the good of this host's copy of things: pins.
+"""What a Python program can ask for the good of this host's copy of things: pins, the index.
 
 Decided here: how Python says it. Not decided here: what happens then (`coalesce`). `Registry` is
 one of these; nobody else.
@@ -42,6 +42,10 @@ class Upkeep(ABC):
         """Return the versions that are pinned on this host."""
         self._catch_up()
         return self.store.coalescer.pinned()
+
+    def reindex(self, progress: Callable[[int, int], None] | None = None) -> int:
+        """Build the index of this host anew from the log; return the number of log entries."""
+        return self.store.log.rebuild(progress)
 
     # ---- what Registry has
 

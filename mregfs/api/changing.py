@@ -1,0 +1,213 @@
+"""What a Python program can change: each gesture of the control file has a method.
+
+Decided here: how Python says each thing. Not decided here: what it leads to (`model.rules`); what
+is written as text is parsed as in the control file. `Registry` is one of these; nobody else.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mregfs.api.session import Session
+from mregfs.errors import InvalidError, MregfsError, UnsupportedError
+from mregfs.model import commands as ask
+from mregfs.model.commands import Command
+
+if TYPE_CHECKING:
+    from mregfs.model.phrases import CommitRequest
+    from mregfs.registry.commit import CommitProgress
+
+__all__ = ["Changing"]
+
+
+class Changing(Session):
+    """Methods of `Registry` that append to the log."""
+
+    def commit(
+        self,
+        directory: str | os.PathLike[str],
+        artifact: str,
+        *,
+        aliases: Iterable[str] = (),
+        type: str | None = None,  # noqa: A002 - it is what the noun is called
+        metadata: Mapping[str, Any] | None = None,
+        description: str = "",
+        tags: Iterable[str] = (),
+        run: str = "",
+        parents: Iterable[str] = (),
+        link: str | None = None,
+        reason: str = "",
+        progress: "CommitProgress | None" = None,
+    ) -> dict[str, Any]:
+        """Make a directory the next version of an artifact; the directory stays as it is.
+
+        With `link`, the version is linked into a collection (`NAME` or `NAME:ALIAS`) in the same
+        transaction; `result["link"]` says as what.
+
+        Raises:
+            ConflictError: files are open for writing; all are named.
+            InvalidError: something cannot be in a version; all of it is named.
+        """
+        self._check_writable()
+        from mregfs.model.phrases import commit_request
+
+        request = commit_request(
+            "directory",
+            artifact,
+            self.project,
+            aliases=aliases,
+            type=type,
+            metadata=metadata,
+            description=description,
+            tags=tags,
+            run=run,
+            parents=parents,
+            link=link,
+        )
+        intake = self.store.open_intake(directory, consume=False)
+        receipt = self.store.committer.commit(
+            intake, request, self._asker, progress=progress, reason=reason
+        )
+        first, *rest = receipt.results
+        return {**first, "link": rest[0]} if rest else first
+
+    import_directory = commit
+
+    def link(
+        self, source: str, target: str, *, expect: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """Link a version into a collection, and move an alias there (`NAME:ALIAS`) to it.
+
+        Raises:
+            ConflictError: the alias is not where `expect` says.
+        """
+        from mregfs.model.phrases import link_command
+
+        command = link_command(source, target, self.project, expect=expect)
+        return self._submit(command, reason)
+
+    def move_alias(
+        self, source: str, target: str, *, expect: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """Point the alias `target` at a version of the same artifact or collection."""
+        command = ask.MoveAlias(self._locate(target), self._locate(source), expect)
+        return self._submit(command, reason)
+
+    def rollback(
+        self, target: str, *, to: str | None = None, expect: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """Move an alias back one move, or to where `to` says: moves, a time, or a version."""
+        from mregfs.model.phrases import rollback_command
+
+        command = rollback_command(target, self.project, to=to, expect=expect)
+        return self._submit(command, reason)
+
+    def remove(
+        self, target: str, *, force: bool = False, expect: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """Drop an alias, unlink, delete a version, or an artifact or collection."""
+        from mregfs.model.phrases import remove_command
+
+        command = remove_command(target, self.project, force=force, expect=expect)
+        return self._submit(command, reason)
+
+    def move(self, source: str, target: str, *, reason: str = "") -> dict[str, Any]:
+        """Give a collection another name.
+
+        Raises:
+            UnsupportedError: the source is a draft; those are moved in their mount.
+        """
+        from mregfs.model.phrases import move_command
+
+        command = move_command(source, target, self.project)
+        return self._submit(_not_a_draft(command), reason)
+
+    def tag(
+        self, target: str, add: Iterable[str] = (), remove: Iterable[str] = (), *, reason: str = ""
+    ) -> dict[str, Any]:
+        """Add and remove tags of a version, artifact or collection."""
+        command = ask.Tag(self._locate(target), tuple(add), tuple(remove))
+        return self._submit(command, reason)
+
+    def describe(self, target: str, text: str, *, reason: str = "") -> dict[str, Any]:
+        """Set the description of a version, artifact or collection."""
+        return self._submit(ask.Describe(self._locate(target), text), reason)
+
+    def set_metadata(
+        self,
+        target: str,
+        values: Mapping[str, Any],
+        remove: Iterable[str] = (),
+        *,
+        replace: bool = False,
+        reason: str = "",
+    ) -> dict[str, Any]:
+        """Set and remove top-level keys of the metadata of a version, artifact or collection."""
+        command = ask.SetMetadata(self._locate(target), dict(values), tuple(remove), replace)
+        return self._submit(command, reason)
+
+    def protect(self, target: str, group: str, *, reason: str = "") -> dict[str, Any]:
+        """Let only members of a group move or drop an alias."""
+        return self._submit(ask.Protect(self._locate(target), group), reason)
+
+    def unprotect(self, target: str, *, reason: str = "") -> dict[str, Any]:
+        """Let anyone move or drop an alias again."""
+        return self._submit(ask.Unprotect(self._locate(target)), reason)
+
+    def create_collection(
+        self,
+        name: str,
+        type: str | None = None,  # noqa: A002 - as above
+        description: str = "",
+        *,
+        reason: str = "",
+    ) -> dict[str, Any]:
+        """Create a collection; without a type it takes that of the first version linked."""
+        place = self._locate(name)
+        command = ask.CreateCollection(place.project, place.name, type, description)
+        return self._submit(command, reason)
+
+    def create_artifact(
+        self,
+        name: str,
+        type: str = "model",  # noqa: A002 - as above
+        description: str = "",
+        *,
+        reason: str = "",
+    ) -> dict[str, Any]:
+        """Create an artifact that has no version yet."""
+        place = self._locate(name)
+        command = ask.CreateArtifact(place.project, place.name, type, description)
+        return self._submit(command, reason)
+
+    def run(self, script: str, reason: str = "") -> list[dict[str, Any]]:
+        """Carry out commands as the control file takes them, one a line, in one transaction.
+
+        Raises:
+            UnsupportedError: one commits a draft; that is done in its mount.
+            InvalidError: one is malformed; the message names its line.
+        """
+        from mregfs.model.grammar import at_statement, parse_script
+
+        statements = parse_script(script, self.project)
+        if not statements:
+            raise InvalidError("there is no command")
+        commands = [_not_a_draft(each.command) for each in statements]
+        reasons = dict.fromkeys([reason, *(each.reason for each in statements)])
+        try:
+            return self._submit_all(commands, "; ".join(filter(None, reasons)))
+        except MregfsError as exc:
+            if exc.position is None:
+                raise
+            raise at_statement(exc, statements[exc.position]) from None
+
+
+def _not_a_draft(command: "Command | CommitRequest") -> Command:
+    from mregfs.model.phrases import CommitRequest
+
+    if isinstance(command, CommitRequest):
+        raise UnsupportedError(
+            f"the draft {command.draft!r} can only be committed in its mount",
+            "write to .mregfs/control there, or give commit() a directory",
+        )
+    return command
