@@ -49,7 +49,7 @@ def watch(session: Session, since: int | None, command: str | None) -> None:
     mregfs watch | jq -r .sequence
     mregfs watch --exec 'systemctl reload my-model-server'
     """
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _end)
     for event in session.registry.events(since):
         if command is None:
             print_json_line(event)
@@ -57,25 +57,48 @@ def watch(session: Session, since: int | None, command: str | None) -> None:
             _run(command, event)
 
 
-def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
 
 
 def _run(command: str, event: dict[str, Any]) -> None:
+    """Run the command for one event; a signal to us ends it first, then us."""
     import os
 
     line = msgspec.json.encode(event) + b"\n"
     environment = os.environ | {"MREGFS_SEQUENCE": str(event["sequence"])}
     if len(line) <= MAX_VARIABLE:
         environment["MREGFS_EVENT"] = line.decode().rstrip("\n")
-    process = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, env=environment)
+    process: subprocess.Popen[bytes] | None = None
+    received: list[int] = []
+
+    def end_process() -> None:
+        if process is not None and received:
+            try:
+                os.killpg(process.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass  # it has just ended
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        end_process()
+
+    # Signals are noted, not raised: raised while the process starts they would leave it behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
     try:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command], stdin=subprocess.PIPE, env=environment, process_group=0
+        )
+        end_process()
         process.communicate(line)
-    except BaseException:
-        # Ctrl-C reached the command too, by the terminal; SIGTERM did not.
-        process.terminate()
-        process.wait()
-        raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
+    if received:
+        _end(received[0], None)
     if process.returncode:
         click.echo(
             f"mregfs: the command failed ({process.returncode}) "
