@@ -102,7 +102,7 @@ def open_store(
         coalesced=coalesced,
     )
     try:
-        if writable and os.path.exists(os.path.join(where, "intake")):
+        if writable and _has_entries(os.path.join(where, "intake")):
             store.open_intake(where, consume=False).recover(store.committer.is_committed)
     except BaseException:
         store.close()
@@ -223,6 +223,13 @@ class Store:
             self._guard.shutdown(cancel_futures=True)
         self.index.close()
         self.packs.close()
+
+
+def _has_entries(path: str) -> bool:
+    try:
+        return bool(os.listdir(path))
+    except FileNotFoundError:
+        return False
 
 
 def _open_index(path: str, store_id: str) -> IndexLmdb:

@@ -117,6 +117,8 @@ class Prepared:
                 self._packing.undo()
             if self._layout is not None:
                 self._committer.objects.delete(layout_key(self.layout_id))
+        except MregfsError as exc:
+            log.warning("a failed commit left something for gc: %s", exc)
         finally:
             self._intake.restore()
 
@@ -242,6 +244,11 @@ class Committer:
             with ThreadPoolExecutor(self._threads, "commit") as threads:
                 try:
                     hashing = _Meter(progress, "hash", sum(entry.size for entry in files))
+                    storing = _Meter(progress, "store", 0)
+                    packing = Packing(
+                        intake, self._packs, self._index, threads, self.new_id, storing.add
+                    )
+                    packing.begin(files)
                     hashed = hash_files(intake, files, threads, hashing.add)
                     manifest = make_manifest(_described(entry, hashed) for entry in entries)
                     prepared = Prepared(self, intake, request, manifest, since)
@@ -251,10 +258,6 @@ class Committer:
                         prepared.reuse(version)
                         return prepared
                     self._load_neighbours(request)
-                    storing = _Meter(progress, "store", 0)
-                    packing = Packing(
-                        intake, self._packs, self._index, threads, self.new_id, storing.add
-                    )
                     prepared.store(packing, hashed, files)
                 except BaseException:
                     threads.shutdown(cancel_futures=True)

@@ -6,7 +6,7 @@ them. Not decided here: what is stored already (`sharing`), how a file becomes a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 
 import msgspec
 
@@ -73,18 +73,26 @@ class Packing:
         self._sharing = Sharing(index, packs, threads, self._fileno_of)
         self._layouts: dict[str, FileLayout] = {}
         self._same: dict[bytes, FileLayout] = {}
+        self._cuts: dict[str, Future[Cut]] = {}
         self._parts: list[_Parts] = []
         self._small: list[list[tuple[IntakeEntry, Hashed]]] = []
         self._small_packs: list[str] = []
+        self._adopted: dict[str, str] = {}
         self.adoptions: dict[str, str] = {}
         """The files that become packs as they are, and which packs."""
         self.written: list[str] = []
         """All new packs so far, also those not finished."""
 
+    def begin(self, files: Sequence[IntakeEntry]) -> None:
+        """Begin to cut the large files, in the threads that digest them next."""
+        for entry in files:
+            if entry.size >= CUT_FROM:
+                self._cuts[entry.path] = self._threads.submit(self._cut, entry)
+
     def plan(
         self, files: Sequence[IntakeEntry], hashed: Mapping[str, Hashed]
     ) -> Mapping[str, FileLayout]:
-        """Decide for each file where its bytes go; nothing is written yet."""
+        """Decide for each file where its bytes go, after `begin`; nothing is written yet."""
         files = sorted(files, key=lambda entry: entry.path)
         shared_size = 0
         for entry in files:
@@ -100,9 +108,11 @@ class Packing:
                 self._place(entry, known, (extent,), ())
                 self._small[-1].append((entry, known))
                 shared_size += -(-entry.size // ALIGNMENT) * ALIGNMENT
-        large = [entry for entry in files if entry.size >= LARGE]
-        for entry, found in zip(large, self._threads.map(self._cut, large), strict=True):
-            self._plan_large(entry, hashed[entry.path], found)
+        for entry in files:
+            if entry.size >= LARGE:
+                cutting = self._cuts.get(entry.path)
+                found = cutting.result() if cutting is not None else ((), True)
+                self._plan_large(entry, hashed[entry.path], found)
         return self._layouts
 
     def store(self) -> None:
@@ -162,6 +172,7 @@ class Packing:
             return
         pack = self._new_id()
         self.adoptions[entry.path] = pack
+        self._adopted[pack] = entry.path
         self._place(entry, known, (Extent(pack, 0, entry.size),), chunks)
         self._sharing.remember(pack, chunks)
 
@@ -215,8 +226,6 @@ class Packing:
         self._layouts[entry.path] = self._same[known.digest] = layout
 
     def _cut(self, entry: IntakeEntry) -> Cut:
-        if entry.size < CUT_FROM:
-            return (), True
         with mapped(self._intake.fileno(entry.path)) as view:
             return cut(view)
 
@@ -225,10 +234,8 @@ class Packing:
             return cut(view, whole=True)[0]
 
     def _fileno_of(self, pack: str) -> int | None:
-        for path, adopted in self.adoptions.items():
-            if adopted == pack:
-                return self._intake.fileno(path)
-        return None
+        path = self._adopted.get(pack)
+        return None if path is None else self._intake.fileno(path)
 
     # ---- writing
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -216,3 +217,23 @@ def test_a_draft_that_its_user_locked_is_removed(place: Path) -> None:
     intake.seal([])
     intake.release()
     assert not place.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_staging_area_on_another_mount_is_copied_from(place: Path) -> None:
+    """Also when it is the same file system: link(2) refuses to cross mounts."""
+    command = ["mount", "--bind", str(place), str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        intake = open_intake(place)
+        intake.scan()
+        intake.seal(["big"])
+        intake.announce("layout", 0, {"big": PACK})
+        assert not intake.adopt("big", PACK)
+        intake.verify()
+        assert BIG == pack_of(place).read_bytes()
+        intake.restore()
+        assert BIG == (place / "big").read_bytes()
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -73,6 +73,7 @@ class IntakeDirectory:
         self._sealed: dict[str, _Sealed] = {}
         self._adoptions: dict[str, Adoption] = {}
         self._flusher: ThreadPoolExecutor | None = None
+        self._linkable: bool | None = None
 
     def scan(self) -> list[IntakeEntry]:
         """List everything below the directory, in no particular order.
@@ -140,16 +141,23 @@ class IntakeDirectory:
             return False
         if not self._consume or self._tree.found[path].st_nlink != 1:
             return False
-        if os.fstat(sealed.fd).st_dev != self._device():
+        if not self._can_link(path, sealed.fd):
             return False
         sealed.leased = True
         return True
 
-    def _device(self) -> int:
-        try:
-            return os.stat(self._packs_path).st_dev
-        except FileNotFoundError:
-            return os.stat(os.path.dirname(self._packs_path)).st_dev
+    def _can_link(self, path: str, fd: int) -> bool:
+        """Tell whether packs are on the same file system and mount: tried once."""
+        if self._linkable is None:
+            trial = os.path.join(self._work.make(), "trial")
+            try:
+                _link_open(fd, trial)
+                os.unlink(trial)
+                self._linkable = True
+            except OSError as exc:
+                log.info("not adopting %s in place: %s", path, exc)
+                self._linkable = False
+        return self._linkable
 
     def _make_private(self, path: str) -> None:
         """Replace the source's descriptor by one of a copy that is ours alone."""
@@ -243,15 +251,13 @@ class IntakeDirectory:
         """
         sealed = self._sealed[path]
         target = pack_path(self._packs_path, pack)
-        # By descriptor: whatever is called `path` by now, this is what was sealed.
-        source = f"/proc/self/fd/{sealed.fd}"
         sealed.adopted = target
         try:
             try:
-                _link_open(source, target)
+                _link_open(sealed.fd, target)
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
-                _link_open(source, target)
+                _link_open(sealed.fd, target)
         except OSError as exc:
             raise _translated(exc, "cannot make a pack of", f"{self.path}/{path}") from exc
         return not sealed.copied
@@ -342,10 +348,11 @@ def _allow_descriptors(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
-def _link_open(source: str, target: str) -> None:
+def _link_open(fd: int, target: str) -> None:
+    """Give an open file another name: this very file, whatever stands at its path by now."""
     # Only with a directory (which an absolute path does not need) does Python call linkat(2) with
     # AT_SYMLINK_FOLLOW; link(2) would link the symlink in /proc.
-    os.link(source, target, src_dir_fd=0, follow_symlinks=True)
+    os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=0, follow_symlinks=True)
 
 
 def _unlink_same(path: str, fd: int) -> None:
