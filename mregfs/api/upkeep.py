@@ -1,9 +1,10 @@
-"""What a Python program can ask for the good of this host's copy of things: pins, the index.
+"""What a Python program can ask for the good of what is stored: pins, checks, the index.
 
 Decided here: how Python says it. Not decided here: what happens then (`coalesce`). `Registry` is
 one of these; nobody else.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from mregfs.api.store import Store
 from mregfs.model.reference import Location
 
 if TYPE_CHECKING:
+    from mregfs.registry.check import CheckProgress, Report
     from mregfs.registry.coalesce import Pin
 
 __all__ = ["Upkeep"]
@@ -46,6 +48,47 @@ class Upkeep(ABC):
     def reindex(self, progress: Callable[[int, int], None] | None = None) -> int:
         """Build the index of this host anew from the log; return the number of log entries."""
         return self.store.log.rebuild(progress)
+
+    def fsck(
+        self,
+        *refs: str,
+        data: bool = False,
+        rate: int = 0,
+        progress: "CheckProgress | None" = None,
+    ) -> "Report":
+        """Check the log and all versions, or those that references or names of owners say.
+
+        Nothing is changed. A damaged log is best checked by a registry that was opened
+        `read_only`: others look at it when they are opened.
+
+        Args:
+            refs: what to check; none: everything, also what is left over.
+            data: read all stored bytes again and verify them.
+            rate: bytes a second at most; 0: as fast as it goes.
+            progress: called now and then with stage, done and total.
+        """
+        from mregfs.registry.check import Checker, Pace
+        from mregfs.stores.index_memory import IndexMemory
+        from mregfs.stores.leftovers import find_leftovers
+        from mregfs.stores.scanner_direct import DirectScanner
+
+        store = self.store
+        checker = Checker(
+            store.objects,
+            store.packs,
+            store.index,
+            store.whole_files,
+            catch_up=store.log.catch_up,
+            fresh=IndexMemory(),
+            leftovers=lambda: find_leftovers(store.path),
+        )
+        with DirectScanner() as scanner:
+            return checker.check(
+                [self._locate(ref) for ref in refs],
+                scanner=scanner if data else None,
+                pace=Pace(rate, time.time_ns, time.sleep),
+                progress=progress or (lambda stage, done, total: None),
+            )
 
     # ---- what Registry has
 

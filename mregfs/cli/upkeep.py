@@ -1,20 +1,24 @@
-"""The verbs about the bytes on this host: `pin`, `unpin`.
+"""The verbs about the bytes on this host: `pin`, `unpin`, `fsck`.
 
-Decided here: what they print. Not decided here: what a pin does (`mregfs.api`).
+Decided here: what they print. Not decided here: what a pin does, what is checked
+(`mregfs.api`).
 """
 
 from typing import TYPE_CHECKING
 
 import click
 
-from mregfs.cli.output import as_builtins, count, human_size, print_json, print_table
+from mregfs.cli.output import as_builtins, clean, count, human_size, print_json, print_table
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, reference_argument, verb
 
 if TYPE_CHECKING:
+    from mregfs.registry.check import Finding, Report
     from mregfs.registry.coalesce import Pin
 
-__all__ = ["pin", "unpin"]
+__all__ = ["fsck", "pin", "unpin"]
+
+_MOST_NAMES = 5
 
 
 @click.command()
@@ -70,3 +74,62 @@ def unpin(session: Session, ref: str) -> None:
         print_json(as_builtins(freed))
     else:
         click.echo(f"unpinned {freed.version}")
+
+
+@click.command()
+@click.argument("refs", nargs=-1, metavar="[REF]...")
+@click.option("--data", is_flag=True, help="Read all stored bytes again, and verify them.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0.001), metavar="MB/S", help="Read no faster than this."
+)
+@verb
+def fsck(session: Session, refs: tuple[str, ...], *, data: bool, rate: float | None) -> None:
+    """Check that everything in the store is there and sound.
+
+    Checks the log, and of every version (or of those that REF names) its manifest, its layout and
+    that its packs are there; with --data also every byte. Changes nothing. Exits with 11 when
+    something is damaged; what only takes space is told, and is no error.
+    """
+    from mregfs.api import Registry
+    from mregfs.errors import CorruptError
+
+    store = session.place.store
+    with (
+        Registry(store, str(session.place.project), read_only=True) as registry,
+        progress(sizes=data) as bar,
+    ):
+        report = registry.fsck(
+            *map(session.locate, refs), data=data, rate=int((rate or 0) * 1e6), progress=bar
+        )
+    if session.as_json:
+        print_json(as_builtins(report))
+    else:
+        _print_report(report)
+    if report.damaged:
+        damages = sum(finding.must for finding in report.findings)
+        raise CorruptError(
+            f"{store} is damaged: {count(damages, 'finding')}", "do what is said at each of them"
+        )
+
+
+def _print_report(report: "Report") -> None:
+    for finding in report.findings:
+        _print_finding(finding)
+    checked = [
+        count(report.entries, "log entry", "log entries"),
+        count(report.versions, "version"),
+        count(report.files, "file"),
+        count(report.packs, "pack"),
+    ]
+    read = f"; {human_size(report.bytes_read)} read and verified" if report.bytes_read else ""
+    click.echo(f"checked {', '.join(checked)}{read}")
+
+
+def _print_finding(finding: "Finding") -> None:
+    click.echo(f"{'damaged' if finding.must else 'note'}: {clean(finding.what)}")
+    if len(finding.names) > 1:
+        for name in finding.names[:_MOST_NAMES]:
+            click.echo(f"    {clean(name)}")
+        if len(finding.names) > _MOST_NAMES:
+            click.echo(f"    and {len(finding.names) - _MOST_NAMES} more (--json lists them)")
+    click.echo(f"    {finding.advice}")

@@ -58,6 +58,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "umount": Verb("mounting", "umount", "Unmount a store."),
         "pin": Verb("upkeep", "pin", "Keep a version's files in one piece on this host."),
         "unpin": Verb("upkeep", "unpin", "Let go of what pin made."),
+        "fsck": Verb("upkeep", "fsck", "Check that everything in the store is there and sound."),
         "reindex": Verb("host", "reindex", "Rebuild the index of this host from the log."),
         "demo": Verb("demo", "demo", "Show all of it in half a minute, in a throw-away store."),
         "completion": Verb("completion", "completion", "Print a shell's completion script."),
