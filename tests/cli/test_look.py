@@ -1,7 +1,11 @@
 """The verbs that only look, on a store without a mount."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import CommandLine
 
@@ -205,3 +209,26 @@ def test_wait_gives_up_with_its_own_exit_code(promoted: CommandLine) -> None:
 
     assert 9 == code
     assert "did not change" in line
+
+
+HEAVY = {
+    *("trio", "pyfuse3", "rich", "numpy", "asyncio", "ssl", "subprocess", "multiprocessing"),
+    *("pyfastcdc", "zstandard", "tempfile", "shutil", "unittest", "email", "http"),
+    *("mregfs.daemon", "mregfs.model.rules", "mregfs.model.grammar", "mregfs.registry.commit"),
+}
+"""What takes long to import, or belongs to those who change something."""
+
+
+@pytest.mark.parametrize("words", ["ls", "ls mnist:v0", "show mnist", "history mnist:best", "tree"])
+def test_who_only_looks_imports_nothing_heavy(promoted: CommandLine, words: str) -> None:
+    """The interpreter lists what it imports: the 0.2 s of a verb have no room for these."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "mregfs", *words.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+    assert "mregfs.cli.main" in imported
+    assert set() == imported & HEAVY
