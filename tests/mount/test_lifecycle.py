@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import pwd
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -209,6 +211,20 @@ def test_systemd_is_told_when_the_mount_answers(make_mount, tmp_path) -> None:
         assert b"READY=1" in listener.recv(4096)
         mount.stop()
         assert b"STOPPING=1" in listener.recv(4096)
+
+
+@pytest.mark.parametrize("setting", ["ExecStartPre", "ExecStopPost"])
+def test_the_unit_clears_away_a_dead_mount_only(mount, setting) -> None:
+    """What the systemd unit runs before and after the daemon unmounts a dead mount, no live one."""
+    unit = (Path(__file__).parents[2] / "systemd/mregfs@.service").read_text()
+    (line,) = re.findall(rf"^{setting}=-(/bin/sh .*)$", unit, re.MULTILINE)
+    command = shlex.split(line.replace("$$", "$").replace("%f", str(mount.path)))
+    subprocess.run(command, check=False)
+    assert mount.answers()
+    mount.kill()
+    assert mount.mounted()
+    subprocess.run(command, check=False)
+    assert not mount.mounted()
 
 
 @pytest.mark.parametrize("kind", ["mregfs", "fuse.mregfs"])

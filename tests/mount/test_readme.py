@@ -1,6 +1,8 @@
-"""The README tells the truth: its tutorial is run as it stands, on a real mount."""
+"""The README tells the truth: its tutorial and its Python are run as they stand."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,21 @@ def test_the_tutorial_does_what_it_says(make_mount) -> None:
         pattern = re.escape(expected.strip()).replace(r"\.\.\.", ".*")
         assert re.fullmatch(pattern, output.strip(), re.DOTALL), f"$ {command}\n{output}"
     assert len(steps) == len(said) // 2
+
+
+def test_the_python_example_runs(registry_mount, tmp_path) -> None:
+    """The Python of the README runs against a store like that of the tutorial."""
+    for number in range(2):
+        registry_mount.commit("mnist", {"model.safetensors": b"%d" % number})
+    registry_mount.control("ln -sf mnist:v0 classifier:production")
+    registry_mount.control("ln -sf mnist:v1 classifier:production")
+    (tmp_path / "out/run-19").mkdir(parents=True)
+    (tmp_path / "out/run-19/model.safetensors").write_bytes(b"2")
+    (tmp_path / "store").symlink_to(registry_mount.store)
+    (program,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    done = registry_mount.run(sys.executable, "-c", program, cwd=tmp_path)
+    assert "{'accuracy': 0.99}" == done.stdout.splitlines()[0]
+    assert "better" in done.stdout
+    production = registry_mount.path / "collections/classifier/production"
+    assert "v2" == os.readlink(production)
+    assert b"2" == (production / "model.safetensors").read_bytes()

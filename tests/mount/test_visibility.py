@@ -106,9 +106,11 @@ def retarget_and_read(alias: Path, program: str, moves: int) -> dict[int, int]:
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("program", [MOVE_BY_RENAME, MOVE_BY_CONTROL], ids=["rename", "control"])
-def test_a_reader_sees_only_whole_versions(retargeted_fast, program) -> None:
+def test_a_reader_sees_only_whole_versions(retargeted_fast, program, passthrough) -> None:
     """10 000 retargets by another process: no ENOENT, no torn read, and the writer sees its own."""
-    seen = retarget_and_read(retargeted_fast, program, RETARGETS)
+    # How bytes are read has no part in it, so the run without passthrough may be short.
+    moves = RETARGETS if passthrough else RETARGETS // 10
+    seen = retarget_and_read(retargeted_fast, program, moves)
     assert all(seen.values()), seen
 
 
