@@ -7,7 +7,6 @@ Nothing is changed, but that the index of this host is brought up to the log's e
 command; and not even that when the log is damaged.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from mregfs.errors import MregfsError
@@ -21,8 +20,6 @@ from mregfs.registry.check_log import LogCheck
 from mregfs.registry.findings import CheckProgress, Finding, Findings, Report
 
 __all__ = ["CheckProgress", "Checker", "Finding", "Pace", "Report"]
-
-log = logging.getLogger(__name__)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -110,13 +107,7 @@ class Checker:
         if scanner is not None and pace is not None:
             data = DataCheck(self._packs, scanner, pace, findings, progress)
             data.run(content.files(), content.unusable, self._whole)
-        return self._logged(findings.report())
-
-    def _logged(self, report: Report) -> Report:
-        for finding in report.findings:
-            if finding.must:
-                log.error("%s", finding.what)
-        return report
+        return findings.report()
 
 
 def _chosen(state: State, location: Location) -> Iterable[tuple[str, VersionRecord]]:

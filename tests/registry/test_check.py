@@ -76,11 +76,6 @@ def packs(store: Path) -> list[Path]:
     return sorted(found, key=lambda path: -path.stat().st_size)
 
 
-@pytest.fixture(autouse=True)
-def _findings_are_logged(expected_warnings) -> None:
-    expected_warnings.expect("")
-
-
 # ---- nothing wrong
 
 
