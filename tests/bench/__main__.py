@@ -25,7 +25,7 @@ from tests.bench.files import (
     write_safetensors,
     write_small_files,
 )
-from tests.bench.machine import describe_machine
+from tests.bench.machine import Load, describe_machine
 from tests.bench.page_cache import warm
 from tests.bench.peers import peers
 from tests.bench.places import CHECKPOINT, PT, Native, Place, UnavailableError
@@ -64,6 +64,7 @@ def main() -> int:
     options.work.mkdir(parents=True)
     started = time.time()
     machine = describe_machine(options.work)
+    load = Load()
     bench = Bench(options.work, options.size, options.rounds, _say)
     failures: dict[str, str] = {}
     try:
@@ -79,7 +80,13 @@ def main() -> int:
     finally:
         if not options.keep:
             shutil.rmtree(options.work, ignore_errors=True)
-    verdicts = [judge(bar, bench.series.get(bar.series)) for bar in BARS]
+    machine["load"] = load.describe()
+    everything = set(options.only) == set(STUDIES)
+    verdicts = [
+        judge(bar, bench.series.get(bar.series))
+        for bar in BARS
+        if everything or bar.series in bench.series
+    ]
     result = report.Result(
         machine=machine,
         started=started,
@@ -99,7 +106,7 @@ def main() -> int:
     _say("")
     print(text)
     print(f"also in {OUT}: report.md, report.json, report.svg")
-    met = all(verdict.met for verdict in verdicts)
+    met = all(verdict.met for verdict in verdicts) and not failures
     return 0 if met or options.report_only else 1
 
 
@@ -153,7 +160,8 @@ def _make_files(bench: Bench) -> None:
 
 def _prepare_places(bench: Bench, without: list[str]) -> None:
     """Publish, pack and archive the tree everywhere; note what cannot be had."""
-    wanted: list[Place] = [Native(), *_published(bench), *peers(bench.directory / "peers")]
+    wanted: list[Place] = [*_published(bench), *peers(bench.directory / "peers")]
+    bench.details[Native.name] = Native(bench.tree).details()
     for place in wanted:
         if place.name in without:
             bench.missing[place.name] = "left out of this run"

@@ -14,7 +14,7 @@ from typing import TypeVar
 from tests.bench.figures import Series
 from tests.bench.places import Place
 
-__all__ = ["Bench", "steady", "timed"]
+__all__ = ["Bench", "in_turns", "timed"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ class Bench:
     small: list[str] = field(default_factory=list)
     """The paths of the small files, below `tree`."""
     places: list[Place] = field(default_factory=list)
+    """What is compared with the native tree."""
     missing: dict[str, str] = field(default_factory=dict)
     """Places that cannot be had here, and why."""
     details: dict[str, str] = field(default_factory=dict)
@@ -75,14 +76,24 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def steady(measure: Callable[[], float], seconds: float = 0.6, most: int = 9) -> float:
-    """Return the median of repeated measurements: as many as fit in `seconds`, at least one.
+def in_turns(
+    subject: Callable[[], float],
+    reference: Callable[[], float],
+    *,
+    seconds: float = 1.0,
+    most: int = 9,
+) -> tuple[float, float]:
+    """Return the medians of two measurements, taken in turns: as many as fit in `seconds`.
 
-    For what can be repeated at once; it takes out most of what other processes do to short
-    measurements.
+    At least one of each. This takes out most of what other processes do to short measurements.
     """
-    values: list[float] = []
+    values: list[tuple[float, float]] = []
     deadline = time.perf_counter() + seconds
     while not values or (len(values) < most and time.perf_counter() < deadline):
-        values.append(measure())
-    return statistics.median(values)
+        if len(values) % 2:
+            values.append((subject(), reference()))
+        else:
+            native = reference()
+            values.append((subject(), native))
+    subjects, references = zip(*values, strict=True)
+    return statistics.median(subjects), statistics.median(references)

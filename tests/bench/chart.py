@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterable
 from html import escape
 
-from tests.bench.figures import Verdict
-from tests.bench.places import Native
+from tests.bench.figures import NATIVE, Verdict
 from tests.bench.report import COMPARED, Result, number
 
 __all__ = ["draw"]
@@ -97,11 +96,11 @@ def _panels(result: Result, top: int) -> tuple[list[str], int]:
         y = top + 20
         for name, value in medians.items():
             parts.append(_text(x + 118, y + 13, name, anchor="end", size=11))
-            length = max(1.0, value / most * (width - 240))
+            length = max(1.0, value / most * (width - 265))
             parts.append(_rect(x + 124, y + 3, length, 12, _COLOURS.get(name, "#555")))
-            native = figure.median(Native.name)
-            ratio = f"  {value / native:.2f}{TIMES}" if native and name != Native.name else ""
-            label = f"{number(value)}{ratio}"
+            ratio = figure.ratio(name, NATIVE) if name != NATIVE else None
+            beside = f"   {ratio:.2f}{TIMES} native" if ratio is not None else ""
+            label = f"{number(value)}{beside}"
             parts.append(_text(x + 128 + length, y + 13, label, size=11, fill="#333"))
             y += 17
         height = max(height, y - top + 16)

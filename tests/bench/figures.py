@@ -8,7 +8,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Bar", "Series", "Verdict", "judge"]
+__all__ = ["NATIVE", "Bar", "Series", "Verdict", "judge"]
+
+NATIVE = "native"
+"""The subject that the others are compared with: the files on the disk, no mount in between."""
 
 
 @dataclass
@@ -20,6 +23,8 @@ class Series:
     unit: str
     higher_is_better: bool = True
     values: dict[str, list[float]] = field(default_factory=dict)
+    beside: dict[str, list[float]] = field(default_factory=dict)
+    """Per subject and round: the native value, measured in turns with the subject's."""
     missing: dict[str, str] = field(default_factory=dict)
     """Why a subject has no values."""
     notes: list[str] = field(default_factory=list)
@@ -28,15 +33,32 @@ class Series:
         """Append the value of one round."""
         self.values.setdefault(subject, []).append(value)
 
+    def add_beside(self, subject: str, value: float, native: float) -> None:
+        """Append the values of one round: the subject's, and the one measured in turns with it."""
+        self.add(subject, value)
+        self.beside.setdefault(subject, []).append(native)
+        self.add(NATIVE, native)
+
     def median(self, subject: str) -> float | None:
         """Return the median of a subject, or None when it was not measured."""
         values = self.values.get(subject)
         return statistics.median(values) if values else None
 
+    def references(self, subject: str, reference: str) -> list[float]:
+        """Return what a subject is divided by, round by round."""
+        beside = self.beside.get(subject) if reference == NATIVE else None
+        return beside or self.values.get(reference, [])
+
     def ratios(self, subject: str, reference: str) -> list[float]:
         """Return subject ÷ reference, round by round."""
-        pairs = zip(self.values.get(subject, []), self.values.get(reference, []), strict=False)
+        references = self.references(subject, reference)
+        pairs = zip(self.values.get(subject, []), references, strict=False)
         return [value / base for value, base in pairs if base]
+
+    def ratio(self, subject: str, reference: str) -> float | None:
+        """Return the median of the ratios, or None when there are none."""
+        ratios = self.ratios(subject, reference)
+        return statistics.median(ratios) if ratios else None
 
 
 @dataclass(frozen=True)

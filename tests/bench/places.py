@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tests.bench.figures import NATIVE
+
 __all__ = ["CHECKPOINT", "PT", "SMALL", "Native", "Place", "UnavailableError", "run", "wait_for"]
 
 CHECKPOINT = "model.safetensors"
@@ -61,13 +63,13 @@ class Place(abc.ABC):
 class Native(Place):
     """The directory on the disk, with nothing in between."""
 
-    name = "native"
+    name = NATIVE
 
-    def __init__(self) -> None:
-        self._tree = Path()
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
 
     def prepare(self, tree: Path) -> None:
-        self._tree = tree
+        """It is there already."""
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Path]:

@@ -6,8 +6,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 
-from tests.bench.figures import Series, Verdict
-from tests.bench.places import Native
+from tests.bench.figures import NATIVE, Series, Verdict
 
 __all__ = ["Result", "as_json", "as_markdown", "number"]
 
@@ -95,7 +94,10 @@ def _bars(result: Result) -> list[str]:
         bar = verdict.bar
         series = by_key.get(bar.series)
         subject = series.median(bar.subject) if series else None
-        reference = series.median(bar.reference) if series and bar.reference else None
+        reference = None
+        if series and bar.reference:
+            references = series.references(bar.subject, bar.reference)
+            reference = statistics.median(references) if references else None
         unit = series.unit if series else ""
         low, high = verdict.spread
         rows.append(
@@ -122,10 +124,10 @@ def _places(result: Result) -> list[str]:
             continue
         row = [f"{series.title}, {series.unit}"]
         for name in names:
-            ratios = series.ratios(name, Native.name)
+            ratio = series.ratio(name, NATIVE)
             cell = number(series.median(name))
-            if ratios and name != Native.name:
-                cell += f" ({_median(ratios):.2f})"
+            if ratio is not None and name != NATIVE:
+                cell += f" ({ratio:.2f})"
             row.append(cell)
         rows.append(row)
     if not rows:
@@ -135,10 +137,6 @@ def _places(result: Result) -> list[str]:
     lines += [f"- {name}: {details}" for name, details in result.places.items() if details]
     lines += [f"- {name} is missing: {why}" for name, why in result.missing.items()]
     return lines
-
-
-def _median(values: list[float]) -> float:
-    return statistics.median(values)
 
 
 def _others(result: Result) -> list[str]:

@@ -6,7 +6,7 @@ mount is made after that, so nothing is cached on its side either.
 
 from tests.bench.bench import Bench
 from tests.bench.page_cache import chill, resident
-from tests.bench.places import CHECKPOINT
+from tests.bench.places import CHECKPOINT, Native, Place
 from tests.bench.studies.reading import sequential_read
 
 __all__ = ["measure_cold"]
@@ -24,9 +24,16 @@ def measure_cold(bench: Bench) -> None:
     )
     for number, place in bench.interleaved(bench.places):
         bench.say(f"cold, round {number + 1}: {place.name}")
-        chill(place.backing())
-        with place.mounted() as top:
-            file = top / CHECKPOINT
-            cold.add(place.name, sequential_read(file))
-            paths = {file, *place.backing()}
-            memory.add(place.name, sum(resident(path) for path in paths) / 2**20)
+        native, native_memory = _one(Native(bench.tree))
+        speed, used = _one(place)
+        cold.add_beside(place.name, speed, native)
+        memory.add_beside(place.name, used, native_memory)
+
+
+def _one(place: Place) -> tuple[float, float]:
+    """Return GB/s of the first read of all, and the MiB that are in the page cache after it."""
+    chill(place.backing())
+    with place.mounted() as top:
+        file = top / CHECKPOINT
+        speed = sequential_read(file)
+        return speed, sum(resident(path) for path in {file, *place.backing()}) / 2**20

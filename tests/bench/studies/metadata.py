@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.bench.bench import Bench, steady
+from tests.bench.bench import Bench, in_turns
 from tests.bench.page_cache import warm
-from tests.bench.places import SMALL, Native
+from tests.bench.places import SMALL
 from tests.bench.registry_mount import CACHED, DEDUPLICATED
 
 __all__ = ["measure_metadata"]
@@ -26,21 +26,19 @@ def measure_metadata(bench: Bench) -> None:
     again = bench.new_series("stat_warm", "stat of 2000 files by name, warm", "/s")
     # The other read paths of mregfs differ in how data is read, not in this.
     places = [place for place in bench.places if place.name not in (CACHED, DEDUPLICATED)]
+    native = [str(bench.tree / path) for path in bench.small]
     for number, place in bench.interleaved(places):
         bench.say(f"metadata, round {number + 1}: {place.name}")
         warm(place.backing())
         with place.mounted() as top:
             paths = [str(top / path) for path in bench.small]
-            if isinstance(place, Native):
-                stats(paths)
-                named.missing[place.name] = "it is never cold"
-                walked.missing[place.name] = "it is never cold"
-            else:
-                named.add(place.name, stats(paths))
-            again.add(place.name, steady(partial(stats, paths), seconds=0.3, most=25))
-        if not isinstance(place, Native):
-            with place.mounted() as top:
-                walked.add(place.name, walk(top / SMALL))
+            named.add(place.name, stats(paths))
+            again.add_beside(
+                place.name,
+                *in_turns(partial(stats, paths), partial(stats, native), seconds=0.4, most=25),
+            )
+        with place.mounted() as top:
+            walked.add(place.name, walk(top / SMALL))
 
 
 def stats(paths: Sequence[str]) -> float:

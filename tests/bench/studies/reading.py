@@ -7,14 +7,16 @@ figures of this module are taken on that one mount, in their order here.
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from safetensors import safe_open
 
-from tests.bench.bench import Bench, steady, timed
+from tests.bench.bench import Bench, in_turns, timed
+from tests.bench.figures import Series
 from tests.bench.page_cache import read_through, warm
-from tests.bench.places import CHECKPOINT, PT, UnavailableError, find_program
+from tests.bench.places import CHECKPOINT, PT, Place, UnavailableError, find_program
 
 __all__ = ["measure_reading"]
 
@@ -29,21 +31,34 @@ def measure_reading(bench: Bench) -> None:
     tensors = bench.new_series("tensors", "load of all tensors, safetensors.safe_open", "GB/s")
     random = bench.new_series("random_read", "random 4 KiB pread", "/s")
     opening = bench.new_series("open_close", "open + close of a file", "/s")
+    native = bench.tree
     for number, place in bench.interleaved(bench.places):
         bench.say(f"reading, round {number + 1}: {place.name}")
-        warm(place.backing())
+        warm([native / CHECKPOINT, native / PT, *place.backing()])
         with place.mounted() as top:
-            file = top / CHECKPOINT
-            first.add(place.name, sequential_read(file))
+
+            def compare(
+                series: Series,
+                measure: Callable[[Path], float],
+                name: str = CHECKPOINT,
+                seconds: float = 0.0,
+                *,
+                top: Path = top,
+                place: Place = place,
+            ) -> None:
+                subject, reference = partial(measure, top / name), partial(measure, native / name)
+                series.add_beside(place.name, *in_turns(subject, reference, seconds=seconds))
+
+            compare(first, sequential_read)
             if (top / PT).exists():
-                pt.add(place.name, sequential_read(top / PT))
-            second.add(place.name, steady(partial(sequential_read, file)))
-            tensors.add(place.name, steady(partial(load_tensors, file), seconds=1.5))
+                compare(pt, sequential_read, PT)
+            compare(second, sequential_read, seconds=1.0)
+            compare(tensors, load_tensors, seconds=2.5)
+            compare(opening, opens_and_closes, seconds=0.8)
             try:
-                random.add(place.name, random_reads(file))
+                compare(random, random_reads, seconds=2.5)
             except UnavailableError as exc:
                 random.missing[place.name] = str(exc)
-            opening.add(place.name, opens_and_closes(file))
 
 
 def sequential_read(file: Path) -> float:
@@ -63,21 +78,21 @@ def load_tensors(file: Path) -> float:
     return file.stat().st_size / timed(load) / GB
 
 
-def random_reads(file: Path, seconds: int = 1) -> float:
+def random_reads(file: Path, milliseconds: int = 400) -> float:
     """Return how many 4 KiB preads a second fio does, one after the other, at random offsets.
 
     fio, because an interpreter's own microsecond per call would hide what a mount costs.
     """
     command = [find_program("fio"), "--name=random", f"--filename={file}", "--readonly"]
     command += ["--rw=randread", "--bs=4k", "--ioengine=psync", "--norandommap", "--invalidate=0"]
-    command += ["--time_based", f"--runtime={seconds}", "--output-format=json"]
+    command += ["--time_based", f"--runtime={milliseconds}ms", "--output-format=json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UnavailableError(f"fio exited {done.returncode}: {done.stderr.strip()}")
     return float(json.loads(done.stdout)["jobs"][0]["read"]["iops"])
 
 
-def opens_and_closes(file: Path, seconds: float = 0.5) -> float:
+def opens_and_closes(file: Path, seconds: float = 0.1) -> float:
     """Return how often a second a file can be opened and closed, nothing read."""
     count = 0
     start = time.perf_counter()

@@ -1,15 +1,14 @@
 """Writing a checkpoint: into a draft, and into a directory of the disk."""
 
-import contextlib
 import mmap
 import os
-from collections.abc import Iterator
+import time
 from functools import partial
 from pathlib import Path
 
-from tests.bench.bench import Bench, timed
+from tests.bench.bench import Bench, in_turns
 from tests.bench.page_cache import BLOCK
-from tests.bench.places import CHECKPOINT, Native, UnavailableError
+from tests.bench.places import CHECKPOINT, UnavailableError
 from tests.bench.registry_mount import CACHED, MREGFS, Store
 
 __all__ = ["measure_writing"]
@@ -28,29 +27,19 @@ def measure_writing(bench: Bench) -> None:
     except UnavailableError as exc:
         closed.missing |= {MREGFS: str(exc), CACHED: str(exc)}
     source = _source(bench.tree / CHECKPOINT)
-    for number, name in bench.interleaved([Native.name, MREGFS, CACHED]):
+    native = bench.scratch("written")
+    for number, name in bench.interleaved([MREGFS, CACHED]):
         bench.say(f"writing, round {number + 1}: {name}")
         try:
-            with _directory(name, store, bench.directory / "written") as directory:
+            with store.mounted(passthrough=name == MREGFS) as mount:
+                draft = mount.draft("run")
                 for series, sync in ((closed, False), (synced, True)):
-                    file = directory / f"checkpoint-{number}"
-                    seconds = timed(partial(_write, file, bench.size, source, sync=sync))
-                    series.add(name, bench.size / seconds / 1e9)
-                    file.unlink()
+                    measure = partial(written, size=bench.size, source=source, sync=sync)
+                    values = in_turns(partial(measure, draft), partial(measure, native), most=3)
+                    series.add_beside(name, *values)
+                draft.rmdir()
         except UnavailableError as exc:
             closed.missing[name] = synced.missing[name] = str(exc)
-
-
-@contextlib.contextmanager
-def _directory(name: str, store: Store, native: Path) -> Iterator[Path]:
-    if name == Native.name:
-        native.mkdir(exist_ok=True)
-        yield native
-        return
-    with store.mounted(passthrough=name == MREGFS) as mount:
-        draft = mount.draft("run")
-        yield draft
-        draft.rmdir()
 
 
 def _source(checkpoint: Path) -> memoryview:
@@ -62,14 +51,19 @@ def _source(checkpoint: Path) -> memoryview:
     return memoryview(buffer)
 
 
-def _write(path: Path, size: int, source: memoryview, *, sync: bool) -> None:
-    """Write a new file in blocks of 1 MiB."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+def written(directory: Path, size: int, source: memoryview, *, sync: bool) -> float:
+    """Return GB/s of writing a new file in blocks of 1 MiB; it is removed after that."""
+    file = directory / CHECKPOINT
+    start = time.perf_counter()
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         for offset in range(0, size, BLOCK):
-            start = offset % len(source)
-            os.write(descriptor, source[start : start + min(BLOCK, size - offset)])
+            begin = offset % len(source)
+            os.write(descriptor, source[begin : begin + min(BLOCK, size - offset)])
         if sync:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    elapsed = time.perf_counter() - start
+    file.unlink()
+    return size / elapsed / 1e9
