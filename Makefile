@@ -30,10 +30,11 @@ check: $(VENV)/.dev ## format, lint, types, layers, and the tests that need no m
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-logo
 	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist loadfile
 
 bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and to its peers
+	@tests/bench/setup.sh $(VENV)/bin/python
 	$(VENV)/bin/python -m tests.bench
 
 soak: $(VENV)/.dev test-packages ## the tests that run for minutes
