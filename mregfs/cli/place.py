@@ -333,9 +333,13 @@ def _normal(store: str) -> str:
     return store if "://" in store else os.path.abspath(store)
 
 
-def _same_store(one: str, other: str) -> bool:
-    if one == other:
+def _same_store(mounted: str, wanted: str) -> bool:
+    """Compare the store of a mount, which names it by its real path, with the one wanted.
+
+    The path of somebody else's store is never looked at: it may be in a mount that hangs.
+    """
+    if mounted == wanted:
         return True
-    if "://" in one or "://" in other:
+    if "://" in mounted or "://" in wanted:
         return False
-    return os.path.realpath(one) == os.path.realpath(other)
+    return mounted == os.path.realpath(wanted)
