@@ -5,11 +5,13 @@ learns that the mount is ready. Not decided here: when a directory can be mounte
 (`fuse.mountpoint`), what the daemon does (`mregfs.daemon`).
 """
 
+import errno
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -20,6 +22,7 @@ from mregfs.cli.main import COMPLAINT
 from mregfs.cli.output import print_json
 from mregfs.cli.place import read_mounts, read_status
 from mregfs.cli.policies import NAMES, Policies
+from mregfs.cli.progress import Report, progress
 from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError, MregfsError, NotFoundError, UnavailableError
 from mregfs.model.names import DEFAULT_PROJECT, parse_project
@@ -27,8 +30,12 @@ from mregfs.model.names import DEFAULT_PROJECT, parse_project
 __all__ = ["mount", "parse_options", "umount"]
 
 READY_VARIABLE = "MREGFS_READY_FD"
-READY_TIMEOUT = 120.0
-"""Seconds until a daemon that says nothing is given up; replay of a long log may take a minute."""
+READY_TIMEOUT = 600.0
+"""Seconds until a daemon that says nothing is given up; systemd's unit gives it as many. Replay of
+a log of a million entries takes two minutes."""
+
+TICK = 0.1
+"""Seconds between two signs of life while the daemon starts."""
 
 END_TIMEOUT = 10.0
 """Seconds that `umount` waits for the daemon's end; the mount itself is gone before that."""
@@ -218,7 +225,8 @@ def _start(arguments: list[str], log: Path) -> int:
     finally:
         os.close(writing)
     try:
-        line = _first_line(reading)
+        with progress() as report:
+            line = _first_line(reading, report)
         if line == "ready":
             return daemon.pid
         code = daemon.wait(READY_TIMEOUT)
@@ -230,15 +238,20 @@ def _start(arguments: list[str], log: Path) -> int:
     raise _error_of(code, line or _complaint(log, start) or f"see {log}")
 
 
-def _first_line(descriptor: int) -> str:
+def _first_line(descriptor: int, report: Report | None) -> str:
     text = b""
+    deadline = time.monotonic() + READY_TIMEOUT
     while b"\n" not in text:
-        ready, _, _ = select.select([descriptor], [], [], READY_TIMEOUT)
+        ready, _, _ = select.select([descriptor], [], [], TICK)
         if not ready:
-            raise UnavailableError(
-                f"the daemon was not ready after {READY_TIMEOUT:.0f} s",
-                "see its log, or run it with --foreground",
-            )
+            if report is not None:
+                report("mounting", 0, 0)
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"the daemon was not ready after {READY_TIMEOUT:.0f} s",
+                    "see its log, or run it with --foreground",
+                )
+            continue
         piece = os.read(descriptor, 4096)
         if not piece:
             break
@@ -262,7 +275,7 @@ def _error_of(code: int, message: str) -> MregfsError:
         if kind.exit_code == code and kind not in (MregfsError, errors.HostError):
             found: MregfsError = kind(message)
             return found
-    return UnavailableError(f"the daemon ended at once: {message}")
+    return errors.HostError(errno.EIO, message)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -196,3 +197,16 @@ def test_ctrl_c_is_one_line_and_130() -> None:
     _, said = process.communicate(timeout=10)
 
     assert (130, "mregfs: interrupted\n") == (process.returncode, said)
+
+
+def test_the_page_lists_every_exit_code() -> None:
+    """`cli.md` names each class of errors at its exit code."""
+    page = Path(main_module.__file__).with_name("cli.md").read_text()
+    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE))
+    codes = {getattr(errors, name).exit_code: name for name in errors.__all__}
+
+    for code, name in codes.items():
+        if name != "MregfsError":
+            assert rows[str(code)].startswith(name)
+    others = {main_module.EXIT_USAGE, main_module.EXIT_INTERNAL, main_module.EXIT_INTERRUPTED}
+    assert {"0", "141", *map(str, others)} <= rows.keys()

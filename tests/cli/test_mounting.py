@@ -1,0 +1,89 @@
+"""What `mregfs mount` takes, and what it makes of a daemon that ends."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mregfs import errors
+from mregfs.cli import mounting
+from mregfs.cli.mounting import parse_options
+from mregfs.errors import InvalidError
+
+
+class TestOptions:
+    def test_those_of_fstab_are_left_aside(self) -> None:
+        wishes = parse_options(
+            ("defaults,rw,_netdev,nofail,noauto,user,exec,suid,x-systemd.automount,comment=x", "")
+        )
+
+        assert parse_options(()) == wishes
+
+    def test_ours_are_taken(self) -> None:
+        wishes = parse_options(("ro,allow_other", "nopassthrough,project=team/vision"))
+
+        assert (True, True, False, "team/vision") == (
+            wishes.read_only,
+            wishes.allow_other,
+            wishes.passthrough,
+            wishes.project,
+        )
+
+    @pytest.mark.parametrize("option", ["frobnicate", "project", "rox", "RO", "max_read=1"])
+    def test_anything_else_is_named(self, option: str) -> None:
+        with pytest.raises(InvalidError, match=option):
+            parse_options((f"ro,{option}",))
+
+
+class TestDaemonsEnd:
+    @pytest.mark.parametrize(
+        "kind",
+        [getattr(errors, name) for name in errors.__all__ if name != "MregfsError"],
+    )
+    def test_the_exit_code_names_the_error(self, kind: type[errors.MregfsError]) -> None:
+        error = mounting._error_of(kind.exit_code, "what: what to do")
+
+        assert (kind, "what: what to do") == (type(error), str(error))
+
+    def test_a_signal_is_the_hosts_doing(self) -> None:
+        assert 14 == mounting._error_of(-9, "see the log").exit_code
+
+    def test_the_last_complaint_of_this_start_counts(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        before = "mregfs: of an earlier start\n"
+        log.write_text(before + "INFO starting\nmregfs: it: do that\nINFO ended\n")
+
+        assert "it: do that" == mounting._complaint(log, len(before))
+        assert "" == mounting._complaint(log, len(log.read_bytes()))
+
+    def test_its_first_line_comes_through_the_pipe(self) -> None:
+        reading, writing = os.pipe()
+        os.write(writing, b"ready\n")
+        assert "ready" == mounting._first_line(reading, None)
+        os.close(writing)
+        assert "" == mounting._first_line(reading, None)
+        os.close(reading)
+
+    def test_one_that_says_nothing_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(mounting, "READY_TIMEOUT", 0.05)
+        monkeypatch.setattr(mounting, "TICK", 0.02)
+        reading, writing = os.pipe()
+        said: list[str] = []
+        try:
+            with pytest.raises(errors.UnavailableError, match="not ready"):
+                mounting._first_line(reading, lambda what, _done, _total: said.append(what))
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+        assert {"mounting"} == set(said)
+
+
+def test_each_mount_point_has_a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert Path("/var/log/mregfs/models-a.log") == mounting._log_path("/models/a")
+    assert Path("/var/log/mregfs/root.log") == mounting._log_path("/")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
+    assert Path("/home/me/state/mregfs/models.log") == mounting._log_path("/models")
