@@ -27,8 +27,9 @@ from mregfs.model.state import State
 from mregfs.ports import Index, Intake, IntakeEntry, ObjectStore, PackStore
 from mregfs.registry.content import Content
 from mregfs.registry.hashing import LARGE, Hashed, hash_files
-from mregfs.registry.log import Log, Receipt
+from mregfs.registry.log import Log
 from mregfs.registry.packing import Packing
+from mregfs.registry.receipt import Receipt
 
 __all__ = ["CommitProgress", "Committer", "Prepared"]
 

@@ -16,7 +16,7 @@ from mregfs.model.commands import DropAlias, MoveAlias, Tag
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import State
-from mregfs.registry import log as log_module
+from mregfs.registry import append as module
 from mregfs.registry.log import Log
 from mregfs.registry.replay import NO_DIGEST, entry_digest
 from mregfs.stores.index_memory import IndexMemory
@@ -189,7 +189,7 @@ def test_threads_share_entries(objects: ObjectsMemory, index: IndexMemory) -> No
     followers = [threading.Thread(target=submit, args=(n,)) for n in range(1, 6)]
     for thread in followers:
         thread.start()
-    while len(log._queue) < 5:
+    while len(log._appender._queue) < 5:
         threading.Event().wait(0.001)
     gate.set()
     for thread in [leader, *followers]:
@@ -201,9 +201,9 @@ def test_threads_share_entries(objects: ObjectsMemory, index: IndexMemory) -> No
 
 def test_one_refused_request_does_not_refuse_its_neighbours(log: Log) -> None:
     """In a shared entry each request succeeds or fails alone."""
-    good = [log_module._Waiting([version("mnist", n)], ASKER, "") for n in (0, 1)]
-    bad = log_module._Waiting([version("mnist", 2), DropAlias(BEST)], ASKER, "")
-    log._settle([good[0], bad, good[1]])
+    good = [module._Waiting([version("mnist", n)], ASKER, "") for n in (0, 1)]
+    bad = module._Waiting([version("mnist", 2), DropAlias(BEST)], ASKER, "")
+    log._appender._settle([good[0], bad, good[1]])
     assert isinstance(bad.error, NotFoundError)
     assert ["v0", "v1"] == [
         each.receipt.results[0]["version"] for each in good if each.receipt is not None
@@ -260,16 +260,15 @@ def test_a_subscriber_may_use_the_log(log: Log) -> None:
 
 def test_an_entry_too_large_is_refused(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction that fits no entry is refused; several that do not fit one share none."""
-    monkeypatch.setattr(log_module, "MAX_ENTRY_SIZE", 2000)
+    monkeypatch.setattr(module, "MAX_ENTRY_SIZE", 2000)
     with pytest.raises(InvalidError, match="split the transaction"):
         log.submit([version("mnist", 0, description="x" * 3000)], ASKER)
     assert 0 == log.catch_up()
     waiting = [
-        log_module._Waiting([version("mnist", n, description="x" * 900)], ASKER, "")
-        for n in range(4)
+        module._Waiting([version("mnist", n, description="x" * 900)], ASKER, "") for n in range(4)
     ]
-    waiting.insert(2, log_module._Waiting([version("cifar", 9, description="x" * 3000)], ASKER, ""))
-    log._settle(waiting)
+    waiting.insert(2, module._Waiting([version("cifar", 9, description="x" * 3000)], ASKER, ""))
+    log._appender._settle(waiting)
     assert isinstance(waiting.pop(2).error, InvalidError)
     assert [f"v{n}" for n in range(4)] == [
         each.receipt.results[0]["version"] for each in waiting if each.receipt is not None
@@ -309,9 +308,9 @@ def test_interrupting_the_leader_settles_everybody(objects: ObjectsMemory) -> No
             raise KeyboardInterrupt
 
     log = make_log(Interrupted(objects))
-    waiting = [log_module._Waiting([version("mnist", n)], ASKER, "") for n in (0, 1)]
+    waiting = [module._Waiting([version("mnist", n)], ASKER, "") for n in (0, 1)]
     with pytest.raises(KeyboardInterrupt):
-        log._settle(waiting)
+        log._appender._settle(waiting)
     assert all(isinstance(each.error, UnavailableError) for each in waiting)
 
 
