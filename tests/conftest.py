@@ -33,7 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGUSR1 print where every thread is, on the real standard error."""
+    """Let SIGUSR1 print where every thread is, and SIGINT reach the programs that tests start."""
+    # A run in the background of a script has SIGINT ignored, and would hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         descriptor = os.dup(2)
