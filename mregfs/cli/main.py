@@ -118,7 +118,9 @@ def group(
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
     code = run(sys.argv[1:])
-    if code == EXIT_CLOSED_PIPE:
+    try:
+        sys.stdout.flush()
+    except OSError:
         # What is still buffered can't be written: keep the interpreter from trying at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
