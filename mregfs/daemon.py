@@ -49,6 +49,10 @@ __all__ = ["MountOptions", "Mounted", "run_mount"]
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT_INTERVAL = 60
+"""Seconds between two looks whether a checkpoint is due; one of 100 000 versions takes half a
+second of a thread."""
+
 
 class MountOptions(msgspec.Struct, frozen=True):
     """What `mregfs mount` was asked for."""
@@ -114,6 +118,8 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)
         nursery.start_soon(mount.coalescing.run)
+        if not store.read_only:
+            nursery.start_soon(_write_checkpoints, store)
         try:
             await serve(
                 mount.file_system,
@@ -130,6 +136,17 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
             mount.coalescing.end()
         _tell_systemd("STOPPING=1")
         nursery.cancel_scope.cancel()
+
+
+async def _write_checkpoints(store: Store) -> None:
+    """Store a checkpoint when one is due, so that an index is never rebuilt from entry 1."""
+    while True:
+        await trio.sleep(CHECKPOINT_INTERVAL)
+        try:
+            if store.log.checkpoint_due():
+                await trio.to_thread.run_sync(store.log.checkpoint)
+        except MregfsError as exc:
+            log.warning("no checkpoint was written: %s", exc)
 
 
 async def _watch_signals(

@@ -9,6 +9,7 @@ across one.
 """
 
 import errno
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from select import POLLIN, POLLOUT
 
@@ -47,9 +48,14 @@ from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
 
 __all__ = ["Parts", "RegistryFileSystem"]
 
+log = logging.getLogger(__name__)
+
 _WRITING = 0o3
 _O_TRUNC = 0o1000
 _RENAME_NOREPLACE = 1
+_DRAIN_LIMIT = 1.0
+"""Seconds that a reply waits for the kernel to forget names; it takes well under a millisecond."""
+
 _FOLLOW_INTERVAL = 0.05
 """Seconds between two looks for entries of other processes; they must show within 0.1 s."""
 
@@ -99,11 +105,18 @@ class RegistryFileSystem:
 
     async def follow(self) -> None:
         """Watch the log for what others append, until cancelled."""
+        failed = False
         while True:
             await trio.sleep(_FOLLOW_INTERVAL)
-            if self._parts.behind():
-                await trio.to_thread.run_sync(self._parts.catch_up)
-            self._follower.follow()
+            try:
+                if self._parts.behind():
+                    await trio.to_thread.run_sync(self._parts.catch_up)
+                self._follower.follow()
+                failed = False
+            except MregfsError as exc:
+                if not failed:  # what is served already goes on being served
+                    log.error("the log cannot be followed: %s", exc)
+                failed = True
 
     @property
     def refused(self) -> dict[str, int]:
@@ -428,7 +441,13 @@ class RegistryFileSystem:
         statements = parse_script(
             text, self._parts.project, lambda path: self._gestures.strip(path, caller)
         )
-        return await self._run(statements, caller)
+        stale_names = self._follower.stale_names
+        outcome = await self._run(statements, caller)
+        if self._follower.stale_names != stale_names:
+            # A gesture changes the kernel's own entry; after a command it must forget the name
+            # before its writer looks. That takes no lock which the writer of `control` holds.
+            await trio.to_thread.run_sync(self._parts.notices.drain, _DRAIN_LIMIT)
+        return outcome
 
     async def flush(self, handle: int) -> None:
         """See `FileSystem`; nothing is held back, so there is nothing to flush."""

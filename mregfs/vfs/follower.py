@@ -36,6 +36,8 @@ class Follower:
         self._on_news = on_news
         self.seen = index.applied()
         self._names = _OwnerNames(index)
+        self.stale_names = 0
+        """How many names the kernel was told to forget: grows when one came or went."""
 
     def follow(self) -> bool:
         """Tell the kernel about every entry that the index has and `seen` does not; True if any.
@@ -60,6 +62,9 @@ class Follower:
 
     def _tell(self, change: facts.Change) -> None:
         match change:
+            case facts.AliasSet() if change.previous is not None:
+                # The name stays, with its inode, and the target is read at each readlink.
+                self._owner_changed(change.project, change.name)
             case facts.AliasSet() | facts.AliasDropped():
                 self._name_changed(change.project, change.name, change.alias)
             case facts.VersionLogged():
@@ -93,15 +98,22 @@ class Follower:
         self._name_changed(project, owner, LATEST)
 
     def _name_changed(self, project: str, owner: str, name: str) -> None:
+        inode = self._owner_changed(project, owner)
+        if inode is not None:
+            self.stale_names += 1
+            self._notices.forget_name(inode, name.encode())
+
+    def _owner_changed(self, project: str, owner: str) -> int | None:
         inode = self._names.inode(project, owner)
         if inode is not None:
-            self._notices.forget_name(inode, name.encode())
             self._notices.forget_attributes(inode)
+        return inode
 
     def _directory_changed(self, project: str, kind: str, name: str) -> None:
         with self._index.read() as view:
             parent = self._tree.owner_directory(State(view), project, kind)
         if parent is not None:
+            self.stale_names += 1
             self._notices.forget_name(parent, name.encode())
             self._notices.forget_attributes(parent)
 

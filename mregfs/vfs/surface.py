@@ -35,6 +35,10 @@ class KernelNotices(Protocol):
         """Drop the cached attributes of `inode`, not its data."""
         ...
 
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until what was asked so far has been sent; False on time-out. From threads only."""
+        ...
+
 
 class FileSystem(Protocol):
     """What `fuse/` serves. Root is inode 1. Names and symlink targets are bytes."""

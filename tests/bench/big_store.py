@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 from mregfs.api import Registry, init_store, open_store
-
 from mregfs.model.commands import Asker, LinkVersion, LogVersion, MoveAlias
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location

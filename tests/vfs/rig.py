@@ -42,6 +42,9 @@ class RecordedNotices:
     def name_gone(self, parent: int, name: bytes, inode: int) -> None:
         self.forget_name(parent, name)
 
+    def drain(self, timeout: float | None = None) -> bool:
+        return True
+
     def forget_attributes(self, inode: int) -> None:
         self.inodes.append(inode)
 
