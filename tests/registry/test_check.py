@@ -179,7 +179,7 @@ def test_content_in_the_index_that_is_something_else_is_found(store):
         index = registry.store.index
         with index.read() as view:
             key, value = next(view.scan("blocks"))
-        index.write([("blocks", bytes(key), b"\0" + bytes(value)[1:])])
+        index.write([("blocks", bytes(key), bytes([value[0] ^ 1]) + bytes(value)[1:])])
 
         assert [("index", True)] == [
             (kind, "'blocks'" in what) for kind, what in musts(registry.fsck())
