@@ -132,6 +132,8 @@ def mount(
     )
     ready_fd = os.environ.pop(READY_VARIABLE, None)
     mountpoints.clean_dead(place)
+    if "://" not in store:
+        mountpoints.check_apart(store, place)
     mountpoints.check(place, allow_other=allow_other or wishes.allow_other)
     if foreground:
         from mregfs import daemon

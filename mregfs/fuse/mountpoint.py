@@ -30,6 +30,7 @@ __all__ = [
     "Health",
     "Mount",
     "check",
+    "check_apart",
     "clean_dead",
     "find",
     "health",
@@ -292,6 +293,22 @@ def check(path: str | os.PathLike[str], *, allow_other: bool = False) -> None:
         raise ForbiddenError(
             "allow_other is for root only on this host",
             "add the line user_allow_other to /etc/fuse.conf, or mount without allow_other",
+        )
+
+
+def check_apart(store: str, path: str | os.PathLike[str]) -> None:
+    """Make sure that the mount would not cover its own store, nor stand inside of it.
+
+    The daemon would wait for itself to answer for the files of its store.
+
+    Raises:
+        InvalidError: one is the other, or below it.
+    """
+    place, home = os.path.realpath(path), os.path.realpath(store)
+    if os.path.commonpath([place, home]) in (place, home):
+        raise InvalidError(
+            f"{place} and the store {home} are one in the other",
+            "give a mount point that is neither the store, nor above, nor below it",
         )
 
 

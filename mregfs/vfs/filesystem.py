@@ -380,8 +380,7 @@ class RegistryFileSystem:
         )
         project = self._drafts.project_of(parent)
         if project is None:
-            raise HostError(
-                errno.EXDEV,
+            raise ForbiddenError(
                 "only a whole draft can become a version",
                 "move the directory directly below staging/",
             )
@@ -396,7 +395,7 @@ class RegistryFileSystem:
         self, pending: PendingLink, new_parent: int, new_name: bytes, flags: int, caller: Caller
     ) -> None:
         if new_parent & DRAFT_BIT:
-            raise HostError(errno.EXDEV, "an alias cannot be moved into the staging area")
+            raise ForbiddenError("an alias cannot be moved into the staging area")
         directory = self._in_registry(new_parent)
         if is_temporary(new_name) and directory.kind is NodeKind.OWNER:
             self._pending.move(pending, new_parent, new_name)

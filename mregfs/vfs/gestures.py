@@ -5,13 +5,11 @@ nothing. Not decided here: whether the command is allowed (`model.rules`), how i
 (`transactions`). Called by `filesystem` for everything outside the staging area.
 """
 
-import errno
 from collections.abc import Callable, Sequence
 
 from mregfs.errors import (
     ExistsError,
     ForbiddenError,
-    HostError,
     ImmutableError,
     InvalidError,
     MregfsError,
@@ -93,12 +91,8 @@ class Gestures:
         """
         if parent.kind is not NodeKind.OWNER:
             raise self._refuse_new(parent, "a symbolic link")
-        is_collection = isinstance(parent.owner, CollectionRecord)
-        if parse_number(name) is not None or name == LATEST or (name == NEXT and not is_collection):
-            raise ForbiddenError(
-                f"{name!r} is given by the registry itself",
-                "make a symlink under an alias's name, such as 'production'",
-            )
+        if name != NEXT or not isinstance(parent.owner, CollectionRecord):
+            _check_given_by_people(name)
         place = f"{self._tree.path(parent)}/{name}"
         return [link_command(target, place, self._project, strip=lambda p: self.strip(p, caller))]
 
@@ -114,17 +108,18 @@ class Gestures:
             raise ImmutableError("a published version cannot be moved", "versions never change")
         if source.kind is NodeKind.OWNER and isinstance(source.owner, CollectionRecord):
             if new_parent.kind is not NodeKind.COLLECTIONS or new_parent.project != source.project:
-                raise HostError(errno.EXDEV, "a collection stays in its project's collections")
+                raise ForbiddenError("a collection stays in its project's collections")
             return [commands.RenameCollection(self.location(source), new_name)]
         if source.kind is NodeKind.ALIAS:
             assert source.owner is not None
             assert source.alias is not None
             if new_parent.inode != source.owner.inode:
-                raise HostError(
-                    errno.EXDEV,
+                raise ForbiddenError(
                     f"the alias {source.alias.name!r} belongs to {source.owner.name!r}",
                     "make an alias there with ln -sfn",
                 )
+            for name in (source.alias.name, new_name):
+                _check_given_by_people(name)
             own = self.location(source)
             renamed = Location(own.project, own.name, own.kind, alias=check_alias(new_name))
             number = Location(own.project, own.name, own.kind, number=source.alias.number)
@@ -142,7 +137,8 @@ class Gestures:
         Raises:
             MregfsError: it is neither.
         """
-        if node.kind is NodeKind.ALIAS:
+        if node.alias is not None:
+            _check_given_by_people(node.alias.name)
             return [commands.DropAlias(self.location(node))]
         if node.kind is NodeKind.LINK:
             return [commands.Unlink(self.location(node))]
@@ -194,14 +190,13 @@ class Gestures:
                 number = parse_number(new_name)
                 if number is not None and state.version(new_parent.inode, number) is not None:
                     raise ExistsError(f"{new_name} exists already", f"move the draft to '{NEXT}'")
-                raise InvalidError(
+                raise ForbiddenError(
                     f"a draft cannot become {new_name!r}",
                     f"move it to '{NEXT}': the registry gives it the next number",
                 )
         if new_parent.kind is NodeKind.VERSION:
             raise ImmutableError("a published version never changes")
-        raise HostError(
-            errno.EXDEV,
+        raise ForbiddenError(
             "a draft can only become a version",
             f"move it to artifacts/NAME/{NEXT}",
         )
@@ -225,6 +220,18 @@ class Gestures:
 
 
 _OWNER_LISTS = (NodeKind.COLLECTIONS, NodeKind.ARTIFACTS)
+
+
+def _check_given_by_people(alias: str) -> None:
+    """Refuse a gesture on a name that the registry itself gives.
+
+    With EPERM: at EINVAL or EXDEV, GNU mv would say that a directory is moved into itself, or
+    would fall back to copying.
+    """
+    if parse_number(alias) is not None or alias in (LATEST, NEXT):
+        raise ForbiddenError(
+            f"{alias!r} is given by the registry itself", "name an alias, such as 'production'"
+        )
 
 
 def _project(text: str) -> ProjectName:

@@ -49,11 +49,11 @@ async def test_moving_a_draft_to_next_commits_it(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("target", "code"),
     [
-        ("artifacts/mnist/v7", errno.EINVAL),
+        ("artifacts/mnist/v7", errno.EPERM),
         ("artifacts/mnist/v0", errno.EEXIST),
-        ("artifacts/other", errno.EXDEV),
+        ("artifacts/other", errno.EPERM),
         ("artifacts/mnist/v0/inside", errno.EROFS),
-        ("top", errno.EXDEV),
+        ("top", errno.EPERM),
     ],
 )
 async def test_a_draft_can_be_moved_nowhere_else(rig: Rig, target: str, code: int) -> None:
@@ -145,6 +145,18 @@ async def test_names_go_by_rm_rmdir_and_mv(rig: Rig) -> None:
     assert [] == await rig.names("collections")
 
 
+async def test_latest_and_numbers_are_the_registrys_own(rig: Rig) -> None:
+    """`rm latest`, `mv best v7` and moving an alias elsewhere are EPERM: mv then copies nothing."""
+    await two_versions(rig)
+    await rig.control("ln mnist:v0 mnist:best\nln mnist:v0 c:production")
+    await refused(errno.EPERM, rig.unlink("artifacts/mnist/latest"))
+    await refused(errno.EPERM, rig.rename("artifacts/mnist/latest", "artifacts/mnist/newest"))
+    await refused(errno.EPERM, rig.rename("artifacts/mnist/best", "artifacts/mnist/v7"))
+    await refused(errno.EPERM, rig.rename("artifacts/mnist/best", "artifacts/mnist/latest"))
+    await refused(errno.EPERM, rig.rename("artifacts/mnist/best", "collections/c/best"))
+    await refused(errno.EPERM, rig.rename("collections/c", "artifacts/c"))
+
+
 async def test_what_is_published_is_immutable(rig: Rig) -> None:
     """No gesture changes a version: EROFS, each time."""
     await two_versions(rig)
@@ -207,11 +219,12 @@ async def test_symlinks_to_no_version_are_refused(rig: Rig, target: str) -> None
 async def test_a_read_only_mount_changes_nothing(rig: Rig) -> None:
     """`-o ro` refuses every gesture and command, also where the kernel would let it through."""
     await two_versions(rig)
+    await rig.control("ln mnist:v0 mnist:best")
     read_only = Rig(rig.store, read_only=True)
 
-    await refused(errno.EROFS, read_only.symlink("v0", "artifacts/mnist/best"))
+    await refused(errno.EROFS, read_only.symlink("v0", "artifacts/mnist/other"))
     await refused(errno.EROFS, read_only.symlink("v0", "artifacts/mnist/.best"))
-    await refused(errno.EROFS, read_only.unlink("artifacts/mnist/latest"))
+    await refused(errno.EROFS, read_only.unlink("artifacts/mnist/best"))
     assert not (await read_only.control("mkdir collections/c"))["ok"]
     assert b"{}" == await read_only.read("artifacts/mnist/v0/config.json")
 

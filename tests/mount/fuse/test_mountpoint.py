@@ -246,3 +246,15 @@ def test_every_error_says_what_to_do():
         error = mountpoint._unmount_failed("/m", code)
         assert isinstance(error, MregfsError)
         assert error.hint
+
+
+@pytest.mark.parametrize("place", ["store", ".", "store/packs", "link"])
+def test_a_mount_point_that_would_cover_the_store_is_refused(tmp_path, place):
+    """A daemon whose own files lie below its mount waits for itself for ever."""
+    (tmp_path / "store/packs").mkdir(parents=True)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "link").symlink_to("store")
+
+    with pytest.raises(InvalidError, match="one in the other"):
+        mountpoint.check_apart(str(tmp_path / "store"), tmp_path / place)
+    mountpoint.check_apart(str(tmp_path / "store"), tmp_path / "beside")
