@@ -4,7 +4,6 @@ Decided here: their options, and the sentence that says what happened. Not decid
 words mean (`model.grammar`), what is allowed (`model.rules`), which way the line goes (`session`).
 """
 
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -209,18 +208,19 @@ def mkdir(
 
 
 class _TagCommand(click.Command):
-    """Takes `-TAG` as the grammar does: a tag to remove, not letters."""
+    """Leaves `-TAG` alone, which is a tag to remove and not letters; so only `-h` alone is help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Turn `-TAG` into `--remove=TAG`."""
-        return super().parse_args(
-            ctx, [re.sub(r"\A-(?=[^-].)", "--remove=", word) for word in args]
-        )
+        """Parse the words, but for `-TAG`."""
+        return super().parse_args(ctx, ["--help"] if args == ["-h"] else args)
 
 
-@click.command(cls=_TagCommand)
+@click.command(
+    cls=_TagCommand,
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
+)
 @reference_argument("target")
-@click.argument("tags", nargs=-1, metavar="[+TAG | -TAG]...")
+@click.argument("tags", nargs=-1, metavar="[+TAG | -TAG]...", type=click.UNPROCESSED)
 @click.option("--remove", multiple=True, metavar="TAG", help="As -TAG.")
 @_reason
 @verb
@@ -232,7 +232,11 @@ def tag(
     reason: str | None,
 ) -> None:
     """Add and remove tags."""
-    words = [*tags, *(f"-{name}" for name in remove)]
+    target, *named = sorted((target, *tags), key=lambda word: word[:1] in ("+", "-"))
+    for word in named:
+        if word.startswith("--"):
+            raise click.NoSuchOption(word.partition("=")[0], ctx=click.get_current_context())
+    words = [*named, *(f"-{name}" for name in remove)]
     say(
         session,
         session.change("tag", session.locate(target), words=words, options={"reason": reason}),

@@ -202,3 +202,19 @@ def test_init_says_how_to_go_on(cli: CommandLine, tmp_path: Path) -> None:
         "init", store
     )
     assert {"store": f"{tmp_path}/third"} == json.loads(cli("init", "third", "--json"))
+
+
+def test_tags_of_one_letter_and_what_looks_like_options(promoted: CommandLine) -> None:
+    promoted("tag", "mnist:v1", "+y", "+x", "+h")
+
+    assert "default/default/mnist:v1: tags h, shipped, z\n" == promoted(
+        "tag", "mnist:v1", "+z", "-y", "-x", "--reason", "-because"
+    )
+    assert "default/default/mnist:v1: tags z\n" == promoted(
+        "tag", "-h", "mnist:v1", "-shipped", "--reason=why"
+    )
+    assert "-because" == promoted.json("history", "mnist")[1]["reason"]
+    assert promoted("tag", "-h") == promoted("tag", "--help")
+    assert (2, "No such option '--reasn': see mregfs tag --help") == promoted.fail(
+        "tag", "mnist:v1", "--reasn", "x"
+    )
