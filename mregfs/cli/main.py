@@ -4,8 +4,11 @@ Decided here: exit codes, the form of an error line, what happens on Ctrl-C and 
 Not decided here: what a verb does (its own module). The console script and `__main__` call `main`.
 """
 
+import codecs
 import importlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -13,7 +16,7 @@ from typing import NoReturn
 import click
 
 from mregfs.cli.verbs import SECTIONS, VERBS
-from mregfs.errors import MregfsError
+from mregfs.errors import InvalidError, MregfsError
 
 __all__ = ["EXIT_CLOSED_PIPE", "EXIT_INTERNAL", "EXIT_INTERRUPTED", "EXIT_USAGE", "group", "main"]
 
@@ -27,6 +30,11 @@ EXIT_CLOSED_PIPE = 141
 COMPLETE_VARIABLE = "_MREGFS_COMPLETE"
 COMPLAINT = "mregfs: "
 """What every error line begins with."""
+
+ESCAPE = "mregfs"
+"""How the streams of this process write what they can't encode; see `_escape`."""
+_SURROGATE = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
+"""A byte of a path that is no UTF-8, as `os.fsdecode` has it, or as `repr` shows that."""
 
 
 class VerbGroup(click.Group):
@@ -117,6 +125,10 @@ def group(
 
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
+    codecs.register_error(ESCAPE, _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPE)
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -124,6 +136,15 @@ def main() -> NoReturn:
         # What is still buffered can't be written: keep the interpreter from trying at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write the bytes of a path as they were, and any other character as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    if _SURROGATE.match(error.object[error.start]):
+        return os.fsencode(error.object[error.start]), error.start + 1
+    return error.object[error.start].encode("ascii", "backslashreplace"), error.start + 1
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -147,6 +168,10 @@ def run(arguments: Sequence[str]) -> int:
         _complain(str(exc))
         _debug()
         return exc.exit_code
+    except UnicodeEncodeError as exc:
+        _complain(f"{exc.object!r} is not UTF-8, and cannot be used here: use another name")
+        _debug()
+        return InvalidError.exit_code
     except OSError as exc:
         what = f"{exc.filename}: " if exc.filename else ""
         _complain(f"{what}{exc.strerror or exc}")
@@ -181,6 +206,9 @@ def _run(arguments: Sequence[str]) -> int:
 def _complain(message: str) -> None:
     """Write one line to stderr: whatever the message holds, it stays one line."""
     text = " ".join(message.split()) if "\n" in message else message
+    text = _SURROGATE.sub(
+        lambda found: f"\\x{found[0].encode('unicode_escape')[-2:].decode()}", text
+    )
     try:
         click.echo(f"{COMPLAINT}{text}", err=True)
     except OSError:

@@ -57,9 +57,15 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     words = " ".join(text.split())
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in words
-    )
+    return "".join(map(_visible, words))
+
+
+def _visible(char: str) -> str:
+    if char.isprintable():
+        return char
+    if "\udc80" <= char <= "\udcff":  # a byte of a path that is no UTF-8
+        return f"\\x{ord(char) & 0xFF:02x}"
+    return char.encode("unicode_escape").decode()
 
 
 def as_builtins(value: Any) -> Any:
@@ -67,9 +73,25 @@ def as_builtins(value: Any) -> Any:
     return msgspec.to_builtins(value, str_keys=True)
 
 
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_unicode(as_builtins(value)))
+
+
+def _unicode(value: Any) -> Any:
+    """Return what JSON has, with the bytes of paths that are no UTF-8 written as escapes."""
+    if isinstance(value, str):
+        return "".join(_visible(char) if "\udc80" <= char <= "\udcff" else char for char in value)
+    if isinstance(value, dict):
+        return {_unicode(key): _unicode(item) for key, item in value.items()}
+    return list(map(_unicode, value)) if isinstance(value, list | tuple) else value
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document: indented for a terminal, one line otherwise."""
-    data = msgspec.json.encode(value)
+    data = _json(value)
     if sys.stdout.isatty():
         data = msgspec.json.format(data, indent=2)
     click.echo(data.decode())
@@ -77,7 +99,7 @@ def print_json(value: Any) -> None:
 
 def print_json_line(value: Any) -> None:
     """Print one JSON document on a line of its own, at once."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(_json(value).decode() + "\n")
     sys.stdout.flush()
 
 

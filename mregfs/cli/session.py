@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mregfs.cli.place import Place, find_place
+from mregfs.errors import InvalidError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -22,10 +23,28 @@ if TYPE_CHECKING:
     from mregfs.api import Registry
     from mregfs.model.names import ProjectName
 
-__all__ = ["Options", "Session", "command_line", "owner_argument", "reference_argument", "verb"]
+__all__ = [
+    "Options",
+    "Session",
+    "check_unicode",
+    "command_line",
+    "owner_argument",
+    "reference_argument",
+    "verb",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 Options = Mapping[str, str | Sequence[str] | None]
+_PATHS = frozenset(
+    {"command", "destination", "log_file", "mount", "mountpoint", "options"}
+    | {"path", "paths", "source", "store"}
+)
+"""Arguments of the verbs that are paths of this host, or commands that may hold some."""
+_PLACES = {
+    **dict.fromkeys(("a", "b", "ref", "refs", "target"), ("/", ".")),
+    "metadata": ("@",),
+}
+"""Arguments that are paths when they begin so."""
 
 
 class Session:
@@ -139,7 +158,30 @@ def command_line(
         for value in [given] if isinstance(given, str) else given or ():
             if value:
                 words += [f"--{option}", value]
+    for word in (*words, *operands):
+        check_unicode(word)
     return shlex.join([*words, "--", *operands]) + "\n"
+
+
+def check_unicode(text: str) -> None:
+    """Pass a text that is Unicode.
+
+    Raises:
+        InvalidError: it came from bytes that are no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidError(f"{text!r} is not UTF-8", "only paths may be of any bytes") from None
+
+
+def _check_text(name: str, value: object) -> None:
+    """Check one argument, unless it is a path, which may be of any bytes."""
+    if not isinstance(value, str) or name in _PATHS:
+        return
+    if value.startswith(_PLACES.get(name, ())):
+        return
+    check_unicode(value)
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -162,6 +204,9 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         **kwargs: Any,
     ) -> None:
         above: dict[str, str | None] = ctx.obj or {}
+        for name, value in {**above, **kwargs, "project": project}.items():
+            for text in value if isinstance(value, tuple) else (value,):
+                _check_text(name, text)
         session = Session(
             store or above.get("store"),
             mount or above.get("mount"),

@@ -15,6 +15,7 @@ from mregfs import errors
 from mregfs.cli import main as main_module
 from mregfs.cli.main import group, run
 from mregfs.cli.verbs import VERBS
+from tests.cli.conftest import CommandLine
 
 
 def mregfs(
@@ -179,6 +180,59 @@ class TestStreams:
 
         assert 1 == done.stdout.count("\n")
         assert {"shell", "script"} == set(json.loads(done.stdout))
+
+
+class TestBytes:
+    """Arguments that are no UTF-8: paths may be, and are shown readably; text may not."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("describe", "z", "\udcff"),
+            ("set", "z", "k=\udcff"),
+            ("tag", "z", "+a", "--reason", "\udcff"),
+            ("show", "\udcff"),
+            ("ln", "\udcff", "z"),
+            ("ls", "--project", "\udcff"),
+            ("commit", ".", "z", "--description", "\udcff"),
+        ],
+    )
+    def test_text_is_refused(self, cli: CommandLine, words: tuple[str, ...]) -> None:
+        code, said = cli.fail(*words)
+
+        assert (5, True) == (code, "\\xff' is not UTF-8: " in said)
+        assert "udcff" not in said
+
+    def test_paths_are_taken_and_shown(self, tmp_path: Path) -> None:
+        store = f"{tmp_path}/\udcff"
+
+        made = mregfs_bytes("init", store)
+        assert (0, b"") == (made.returncode, made.stderr)
+        assert b"/\xff\n" in made.stdout
+        again = mregfs_bytes("init", store)
+        assert (4, b"") == (again.returncode, again.stdout)
+        assert b"/\\xff" in again.stderr
+        told = mregfs_bytes("init", store + "2", "--json")
+        assert (0, b"") == (told.returncode, told.stderr)
+        assert json.loads(told.stdout)["store"].endswith("/\\xff2")
+
+    def test_streams_that_cannot_say_it(self, cli: CommandLine) -> None:
+        cli("mkdir", "artifacts/z", "--description", "\u2713")
+
+        done = mregfs_bytes("tree", MREGFS_STORE=str(cli.store), PYTHONIOENCODING="latin-1")
+
+        assert (0, b"") == (done.returncode, done.stderr)
+        assert b"\\u2514" in done.stdout
+
+
+def mregfs_bytes(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """As `mregfs`, with what it wrote as bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "mregfs", *arguments],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "XDG_DATA_HOME": "/nonexistent", **environment},
+    )
 
 
 def test_ctrl_c_is_one_line_and_130() -> None:
