@@ -141,6 +141,7 @@ class ObjectsDirectory:
             raise _translated(exc, doing, temporary) from exc
         try:
             try:
+                _give(fd, os.stat(self.path))
                 _write_all(fd, data)
                 if durable:
                     os.fsync(fd)
@@ -165,7 +166,7 @@ class ObjectsDirectory:
             # The store's own directory is never made here: an unmounted disk must not look like
             # an empty store.
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._temporary)
+                _make_directory(self._temporary, self.path)
             return os.open(temporary, flags, 0o444)
 
     def _link(self, temporary: str, path: str, *, durable: bool) -> None:
@@ -188,7 +189,7 @@ class ObjectsDirectory:
         if folder != self.path:
             self._make_parents(parent, durable=durable)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(folder)
+            _make_directory(folder, self.path)
         # Also when another writer made it: our object is only as durable as the way to it.
         if durable:
             _sync_directory(parent)
@@ -240,6 +241,20 @@ class ObjectsDirectory:
         if _KEY.fullmatch(key) is None:
             raise InvalidError(f"{key!r} is not a key of an object")
         return f"{self.path}/{key}"
+
+
+def _make_directory(path: str, top: str) -> None:
+    """Make a directory that whoever may write in the store may write in, whatever our umask."""
+    os.mkdir(path)
+    like = os.stat(top)
+    _give(path, like)
+    os.chmod(path, stat.S_IMODE(like.st_mode))
+
+
+def _give(place: str | int, like: os.stat_result) -> None:
+    """Give what is new to the group and, as root, to the owner of the store's top directory."""
+    with contextlib.suppress(OSError):  # a group that we are not in, or NFS
+        os.chown(place, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
 
 
 def _read_all(fd: int) -> bytes:

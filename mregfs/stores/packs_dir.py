@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,6 +120,7 @@ class PacksDirectory:
     def __init__(self, path: str | os.PathLike[str], *, open_packs: int = OPEN_PACKS) -> None:
         self.path = os.path.abspath(path)
         self._temporary = os.path.join(self.path, "tmp")
+        self._top = os.path.dirname(self.path)
         self._open_packs = open_packs
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, _Descriptor] = OrderedDict()
@@ -176,6 +178,7 @@ class PacksDirectory:
         size = 0
         try:
             try:
+                _give(fd, os.stat(self._top))
                 for piece in pieces:
                     rest = memoryview(piece)
                     size += len(rest)
@@ -304,15 +307,15 @@ class PacksDirectory:
     def _make(self, folder: str) -> None:
         """Make `folder` and `path`, but nothing above: an unmounted disk must not look empty."""
         try:
-            os.mkdir(folder)
+            _make_directory(folder, self._top)
         except FileExistsError:
             pass
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self.path)
-                _sync(os.path.dirname(self.path))
+                _make_directory(self.path, self._top)
+                _sync(self._top)
             with contextlib.suppress(FileExistsError):
-                os.mkdir(folder)
+                _make_directory(folder, self._top)
 
     def _sync_all(self, paths: Sequence[str]) -> None:
         try:
@@ -354,6 +357,20 @@ class PacksDirectory:
                 return os.statvfs(os.path.dirname(self.path))
         except OSError as exc:
             raise _translated(exc, "cannot tell the free space", self.path) from exc
+
+
+def _make_directory(path: str, top: str) -> None:
+    """Make a directory that whoever may write in the store may write in, whatever our umask."""
+    os.mkdir(path)
+    like = os.stat(top)
+    _give(path, like)
+    os.chmod(path, stat.S_IMODE(like.st_mode))
+
+
+def _give(place: str | int, like: os.stat_result) -> None:
+    """Give what is new to the group and, as root, to the owner of the store's top directory."""
+    with contextlib.suppress(OSError):  # a group that we are not in, or NFS
+        os.chown(place, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
 
 
 def _sync(path: str) -> None:

@@ -11,8 +11,9 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mregfs.errors import NotFoundError
@@ -80,7 +81,7 @@ class IndexFiles:
         """Keep every other process from opening or wiping meanwhile."""
         fd = -1
         while fd < 0:
-            os.makedirs(self.path, exist_ok=True)
+            self._make_directory()
             with contextlib.suppress(FileNotFoundError):  # the directory is removed meanwhile
                 fd = self._lock_gate()
         try:
@@ -94,12 +95,36 @@ class IndexFiles:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.path.samestat(os.stat(path), os.fstat(fd)):
+                self.share_out(fd)
                 return fd
         except BaseException:
             _unlock(fd)
             raise
         _unlock(fd)
         return -1
+
+    def _make_directory(self) -> None:
+        if os.path.isdir(self.path):
+            return
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path)
+            self._give(self.path, stat.S_IMODE)
+
+    def share_out(self, place: str | int) -> None:
+        """Let whoever may write in the directory above write in a file of ours, too."""
+        self._give(place, lambda mode: mode & 0o666)
+
+    def _give(self, place: str | int, mode_of: Callable[[int], int]) -> None:
+        """Let a file have the group, the mode and, of root's, the owner of the directory above."""
+        with contextlib.suppress(OSError):  # it is not ours, a group that we are not in, or NFS
+            like, found = os.stat(os.path.dirname(self.path)), os.stat(place)
+            owner = like.st_uid if os.geteuid() == 0 else found.st_uid
+            if (found.st_uid, found.st_gid) != (owner, like.st_gid):
+                with contextlib.suppress(OSError):
+                    os.chown(place, owner, like.st_gid)
+            if stat.S_IMODE(found.st_mode) != mode_of(like.st_mode):
+                os.chmod(place, mode_of(like.st_mode))
 
     # ---- the guard: who uses the index, and was it left clean?
 
@@ -113,6 +138,7 @@ class IndexFiles:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         else:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self.share_out(fd)
         self._guard = fd
         if self._try_exclusive():
             return True
@@ -174,6 +200,7 @@ class IndexFiles:
         except FileExistsError:
             return
         try:
+            self.share_out(fd)
             os.posix_fallocate(fd, 0, (readers + _LOCK_HEADER_READERS) * _READER_SIZE)
         except BaseException:
             os.unlink(self.lock)

@@ -133,6 +133,7 @@ def _open(
     )
     try:
         if not read_only:
+            files.share_out(files.data)
             env.reader_check()
         handle = Handle(env, files.identity())
         if _open_tables(files, handle, (META, *tables), schema, read_only=read_only):

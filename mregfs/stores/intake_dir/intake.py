@@ -22,6 +22,8 @@ from mregfs.stores.intake_dir.work import (
     Adoption,
     Intent,
     WorkDirectory,
+    give,
+    make_directory,
     pack_path,
     put_back,
     recover,
@@ -167,6 +169,7 @@ class IntakeDirectory:
         try:
             target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
+                give(target, os.path.dirname(self._packs_path))
                 copy(source, target)
                 os.fchmod(target, 0o444)
             finally:
@@ -256,7 +259,9 @@ class IntakeDirectory:
             try:
                 _link_open(sealed.fd, target)
             except FileNotFoundError:
-                os.makedirs(os.path.dirname(target), exist_ok=True)
+                for folder in (self._packs_path, os.path.dirname(target)):
+                    with contextlib.suppress(FileExistsError):
+                        make_directory(folder, os.path.dirname(self._packs_path))
                 _link_open(sealed.fd, target)
         except OSError as exc:
             raise _translated(exc, "cannot make a pack of", f"{self.path}/{path}") from exc

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Callable
 
 import msgspec
@@ -20,7 +21,16 @@ import msgspec
 from mregfs.errors import MregfsError
 from mregfs.stores.intake_dir.tree import translated
 
-__all__ = ["Adoption", "Intent", "WorkDirectory", "pack_path", "put_back", "recover"]
+__all__ = [
+    "Adoption",
+    "Intent",
+    "WorkDirectory",
+    "give",
+    "make_directory",
+    "pack_path",
+    "put_back",
+    "recover",
+]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +66,20 @@ def pack_path(packs_path: str, pack: str) -> str:
     return f"{packs_path}/{pack[:2]}/{pack}"
 
 
+def make_directory(path: str, top: str) -> None:
+    """Make a directory that whoever may write in the store may write in, whatever our umask."""
+    os.mkdir(path)
+    give(path, top)
+    os.chmod(path, stat.S_IMODE(os.stat(top).st_mode))
+
+
+def give(place: str | int, top: str) -> None:
+    """Give what is new to the group and, as root, to the owner of the store's top directory."""
+    like = os.stat(top)
+    with contextlib.suppress(OSError):  # a group that we are not in, or NFS
+        os.chown(place, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
+
+
 class WorkDirectory:
     """Made when first needed, removed at the end; nobody else touches it while we live."""
 
@@ -69,7 +93,7 @@ class WorkDirectory:
         while not self.path:
             path = os.path.join(self._parent, secrets.token_hex(16))
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._parent, 0o700)
+                make_directory(self._parent, os.path.dirname(self._parent))
             os.mkdir(path, 0o700)
             try:
                 lock = os.open(f"{path}/{_LOCK}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,79 @@
+"""A store that several users write in, root among them; each in a process of his own."""
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mregfs
+from mregfs.api import init_store
+from tests.registry.rig import write_files
+
+OWNER, GROUP, MEMBER = 1001, 2000, 1002
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    if os.geteuid() != 0:
+        pytest.skip("becoming somebody else needs root")
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    # Loads every module: the children may not look into root's Python.
+    init_store(tmp_path / "other")
+    write_files(tmp_path / "first", {"weights": bytes(200_000)})
+    with mregfs.Registry(tmp_path / "other") as registry:
+        registry.commit(tmp_path / "first", "mnist")
+    store = tmp_path / "store"
+    init_store(store)
+    for path in (store, *store.rglob("*")):
+        os.chown(path, OWNER, GROUP)
+        path.chmod(0o2775 if path.is_dir() else 0o444)
+    return store
+
+
+def as_user(uid: int, function: Callable[[], None]) -> None:
+    """Run a function in a child that is `uid`, in the group of the store, with umask 022."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.umask(0o022)
+            if uid:
+                os.setgroups([GROUP])
+                os.setgid(uid)
+                os.setuid(uid)
+            function()
+            code = 0
+        finally:
+            if code:
+                sys.excepthook(*sys.exc_info())
+            os._exit(code)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_root_locks_nobody_out(shared: Path, tmp_path: Path) -> None:
+    def commit(number: int) -> None:
+        with mregfs.Registry(shared) as registry:
+            for turn in range(8):
+                out = tmp_path / f"out-{number}-{turn}"
+                write_files(out, {"weights": os.urandom(200_000), "small": os.urandom(99)})
+                registry.commit(out, "mnist")
+            assert str(shared / "index") == os.fspath(registry.store.index.path)
+
+    tmp_path.chmod(0o777)
+    for number, uid in enumerate((0, OWNER, MEMBER, 0, OWNER)):
+        as_user(uid, lambda number=number: commit(number))
+
+    for path in shared.rglob("*"):
+        found = path.stat()
+        if path.is_dir():
+            assert 0o2775 == stat.S_IMODE(found.st_mode), path
+        elif path.parent.name == "index":
+            assert 0o664 == stat.S_IMODE(found.st_mode), path
+        else:
+            assert 0o444 == stat.S_IMODE(found.st_mode), path
+        assert found.st_gid == GROUP, path
+        assert found.st_uid in (OWNER, MEMBER), path
