@@ -93,11 +93,13 @@ class Looking(Session):
 
     def usage(self, target: str | None = None) -> "Usage":
         """Return the space of a version, of an artifact or collection, or of the whole store."""
-        from mregfs.registry.usage import select, usage
+        from mregfs.registry.usage import select, usage, usage_of_all
 
         self._catch_up()
         index, content = self.store.index, self.store.content
-        return usage(index, content, select(index, self._locate(target) if target else None))
+        if target is None:
+            return usage_of_all(index, content)
+        return usage(index, content, select(index, self._locate(target)))
 
     def status(self) -> dict[str, Any]:
         """Return figures of the store."""

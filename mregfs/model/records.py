@@ -23,6 +23,7 @@ __all__ = [
     "ProtectionRecord",
     "ReflogRecord",
     "VersionRecord",
+    "VersionSize",
 ]
 
 
@@ -129,6 +130,19 @@ class VersionRecord(Record, frozen=True):
     tags: tuple[str, ...] = ()
     run: str = ""
     parents: tuple[Parent, ...] = ()
+
+
+class VersionSize(Record, frozen=True):
+    """The beginning of a version's record: enough to add up sizes, and half the work to decode."""
+
+    inode: int
+    artifact: int
+    number: int
+    digest: msgspec.Raw
+    layout: str
+    size: int
+    files: int
+    entries: int
 
 
 class LinkRecord(Record, frozen=True):

@@ -25,6 +25,7 @@ from mregfs.model.records import (
     ProtectionRecord,
     ReflogRecord,
     VersionRecord,
+    VersionSize,
 )
 from mregfs.model.reference import Location
 
@@ -76,6 +77,7 @@ _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
         ProtectionRecord,
         ReflogRecord,
         VersionRecord,
+        VersionSize,
     )
 }
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -271,6 +273,10 @@ class State:
         prefix = pack_number(artifact)
         key = b"" if reverse and not start else number_key(artifact, start)
         return self._read_all(VersionRecord, "version", prefix, key, reverse=reverse)
+
+    def version_sizes(self) -> Iterator[VersionSize]:
+        """Yield the sizes of all versions of the store."""
+        return self._read_all(VersionSize, "version", b"")
 
     def links(
         self, collection: int, start: int = 0, *, reverse: bool = False

@@ -5,23 +5,33 @@ are (`content`), when they are deleted. The Python API and extended attributes a
 
 A run of bytes of a pack is shared when a version that is not asked about refers to it too. Padding
 and what nobody refers to counts for nobody.
+
+The versions that share a pack are asked only until all that was asked about is known to be shared,
+and once for each layout; no other version is looked at.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
-from mregfs.model.records import ArtifactRecord, OwnerRecord, VersionRecord
+from mregfs.model.records import ArtifactRecord, OwnerRecord, VersionRecord, VersionSize
 from mregfs.model.reference import Location
 from mregfs.model.state import State
 from mregfs.ports import Index, View
 from mregfs.registry import rows
 from mregfs.registry.content import Content
 
-__all__ = ["Usage", "select", "unique_size", "usage"]
+__all__ = ["Usage", "select", "unique_size", "usage", "usage_of_all"]
 
-_Runs = dict[str, list[tuple[int, int]]]
-"""Per pack: start and end of runs of bytes."""
+MOST_LOADED = 1000
+"""Layouts that a look at the whole store reads from the store at most."""
+
+_Run = tuple[int, int]
+"""Start and end of a run of bytes of a pack."""
+
+_Runs = dict[str, list[_Run]]
+"""Per pack."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -83,27 +93,15 @@ def usage(index: Index, content: Content, versions: Sequence[VersionRecord]) -> 
         content.ensure(version)
     asked = {version.inode for version in versions}
     own: _Runs = {}
-    others: _Runs = {}
-    unique = 0
+    unique = shared = 0
     with index.read() as view:
         for version in versions:
-            unique += _add_runs(view, version.inode, version.entries, own)
-        state = State(view)
-        for inode in _neighbours(view, own.keys(), asked):
-            found = state.inode_at_or_below(inode)
-            record = found[1] if found else None
-            if record is not None and record.kind == "version":
-                neighbour = state.version(record.parent, record.number)
-                if neighbour is not None:
-                    _add_runs(view, inode, neighbour.entries, others, only=own)
-    shared = 0
-    for pack, runs in own.items():
-        mine = _union(runs)
-        theirs = _union(others.get(pack, []))
-        total = sum(end - start for start, end in mine)
-        common = _overlap(mine, theirs)
-        unique += total - common
-        shared += common
+            unique += _add_runs(view, version, own)
+        for pack, runs in own.items():
+            mine = _union(runs)
+            alone = _length(_alone(view, pack, mine, asked))
+            unique += alone
+            shared += _length(mine) - alone
     return Usage(
         logical=sum(version.size for version in versions),
         unique=unique,
@@ -114,50 +112,122 @@ def usage(index: Index, content: Content, versions: Sequence[VersionRecord]) -> 
     )
 
 
-def _add_runs(
-    view: View, version: int, entries: int, runs: _Runs, only: _Runs | None = None
-) -> int:
+def usage_of_all(index: Index, content: Content) -> Usage:
+    """Return the space that all versions of the store take; nothing of it is shared with others.
+
+    Versions with the same layout have their bytes at the same place, so each layout is looked at
+    once. Of those that this host has not looked into, it loads `MOST_LOADED`; the others count as
+    if they had no packs.
+    """
+    logical = files = count = 0
+    first: dict[str, VersionSize] = {}
+    copies: dict[str, int] = {}
+    with index.read() as view:
+        for version in State(view).version_sizes():
+            logical += version.size
+            files += version.files
+            count += 1
+            if version.layout in copies:
+                copies[version.layout] += 1
+            else:
+                copies[version.layout] = 1
+                first[version.layout] = version
+    _load_missing(index, content, first.values())
+    runs: _Runs = {}
+    unique = 0
+    with index.read() as view:
+        for layout, version in first.items():
+            unique += _add_runs(view, version, runs) * copies[layout]
+    unique += sum(_length(_union(each)) for each in runs.values())
+    return Usage(
+        logical=logical,
+        unique=unique,
+        shared=0,
+        files=files,
+        versions=count,
+        freed_by_deleting=unique,
+    )
+
+
+def _load_missing(index: Index, content: Content, versions: Iterable[VersionSize]) -> None:
+    with index.read() as view:
+        state = State(view)
+        missing = []
+        for each in versions:
+            if view.get("content", rows.pack_inode(each.inode)) is None:
+                record = state.version(each.artifact, each.number)
+                if record is not None:
+                    missing.append(record)
+            if len(missing) == MOST_LOADED:
+                break
+    for version in missing:
+        content.ensure(version)
+
+
+def _add_runs(view: View, version: VersionRecord | VersionSize, runs: _Runs) -> int:
     """Collect where a version's bytes are; return how many are in its layout itself."""
     inline = 0
-    end = rows.pack_inode(version + entries)
-    for key, row in view.scan("layout", b"", rows.pack_inode(version)):
+    end = rows.pack_inode(version.inode + version.entries)
+    for key, row in view.scan("layout", b"", rows.pack_inode(version.inode)):
         if key > end:
             break
         layout = rows.parse_layout(row)
         inline += len(layout.inline or b"")
         for extent in layout.extents:
-            if only is None or extent.pack in only:
-                run = (extent.offset, extent.offset + extent.length)
-                runs.setdefault(extent.pack, []).append(run)
+            run = (extent.offset, extent.offset + extent.length)
+            runs.setdefault(extent.pack, []).append(run)
     return inline
 
 
-def _neighbours(view: View, packs: Iterable[str], asked: set[int]) -> set[int]:
-    """Return the versions, other than those asked about, that refer to any of these packs."""
-    found = set()
-    for pack in packs:
-        for key, _ in view.scan("pack_ref", bytes.fromhex(pack)):
-            found.add(rows.parse_reference(key))
-    return found - asked
+def _alone(view: View, pack: str, mine: list[_Run], asked: Collection[int]) -> list[_Run]:
+    """Return what of these runs no version refers to but those asked about."""
+    state = State(view)
+    left = list(mine)
+    seen: set[bytes | None] = set()
+    for key, _ in view.scan("pack_ref", bytes.fromhex(pack)):
+        if not left:
+            break
+        inode = rows.parse_reference(key)
+        if inode in asked:
+            continue
+        content = view.get("content", rows.pack_inode(inode))
+        neighbour = None if content in seen else _version_at(state, inode)
+        if neighbour is not None:
+            seen.add(content)
+            theirs: _Runs = {}
+            _add_runs(view, neighbour, theirs)
+            for run in theirs.get(pack, ()):
+                _subtract(left, run)
+    return left
 
 
-def _union(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
+def _version_at(state: State, inode: int) -> VersionRecord | None:
+    record = state.inode(inode)
+    if record is None or record.kind != "version":
+        return None
+    return state.version(record.parent, record.number)
+
+
+def _subtract(runs: list[_Run], run: _Run) -> None:
+    """Take one run out of runs that are sorted and apart."""
+    start, end = run
+    first = bisect_right(runs, start, key=lambda each: each[1])
+    last = bisect_left(runs, end, lo=first, key=lambda each: each[0])
+    if first == last:
+        return
+    rest = [(runs[first][0], start), (end, runs[last - 1][1])]
+    runs[first:last] = [each for each in rest if each[0] < each[1]]
+
+
+def _length(runs: Iterable[_Run]) -> int:
+    return sum(end - start for start, end in runs)
+
+
+def _union(runs: list[_Run]) -> list[_Run]:
+    joined: list[_Run] = []
     for start, end in sorted(runs):
         if joined and start <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         else:
             joined.append((start, end))
     return joined
-
-
-def _overlap(mine: list[tuple[int, int]], theirs: list[tuple[int, int]]) -> int:
-    total = position = 0
-    for start, end in mine:
-        while position < len(theirs) and theirs[position][1] <= start:
-            position += 1
-        at = position
-        while at < len(theirs) and theirs[at][0] < end:
-            total += min(end, theirs[at][1]) - max(start, theirs[at][0])
-            at += 1
-    return total

@@ -1,5 +1,6 @@
 """Commits over a real directory: what the version is, where its bytes are, what is left."""
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -8,7 +9,7 @@ import socket
 import stat
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from mregfs.model import phrases
 from mregfs.model.commands import CreateCollection, LinkVersion, MoveAlias
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
+from mregfs.ports import Put
+from mregfs.registry import usage as usage_module
 from mregfs.registry.catalog import Catalog
-from mregfs.registry.usage import select, usage
+from mregfs.registry.usage import select, usage, usage_of_all
 from tests.registry.rig import ASKER, bytes_of, commit, in_threads, packs_of, write_files
 
 Draft = Callable[[dict[str, bytes]], Path]
@@ -532,6 +535,63 @@ def test_usage(store: Store, draft: Draft) -> None:
     assert (2, 4) == (both.versions, both.files)
     assert sum(packs_of(store).values()) + 8 == both.unique == both.freed_by_deleting
     assert 0 == both.shared
+    assert both == usage_of_all(store.index, store.content)
+
+
+def test_usage_looks_at_few_neighbours(store: Store, draft: Draft) -> None:
+    """Versions that share everything are asked until nothing is left to share, not all of them."""
+    for number in range(40):
+        commit(store, draft({"m": LARGE, "number": bytes([number])}))
+    versions = select(store.index, None)
+    one = usage(store.index, store.content, versions[7:8])
+    assert (1, len(LARGE)) == (one.unique, one.shared)
+    read = 0
+
+    class Counting:
+        """The index, counting the rows of layouts that are read."""
+
+        @contextlib.contextmanager
+        def read(self) -> Iterator[Any]:
+            with store.index.read() as view:
+
+                class View:
+                    get = view.get
+
+                    def scan(self, table: str, *args: Any, **more: Any) -> Iterator[Any]:
+                        nonlocal read
+                        for row in view.scan(table, *args, **more):
+                            read += table == "layout"
+                            yield row
+
+                yield View()
+
+    assert one == usage(Counting(), store.content, versions[7:8])  # type: ignore[arg-type]
+    assert read <= 6
+
+
+def test_usage_of_all_loads_only_so_much(
+    store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into an index that has no content yet; what it does not load has no packs."""
+    for name in ("one", "two", "three"):
+        commit(store, draft({"m": LARGE, "c": b"tiny"}), name)
+    before = usage_of_all(store.index, store.content)
+    assert len(LARGE) + 3 * 4 == before.unique
+    store.log.rebuild()
+    assert before == usage_of_all(store.index, store.content)
+    with store.index.read() as view:
+        rows = list(view.scan("content"))
+    assert 3 == len(rows)
+    store.index.write(Put("content", key, None) for key, _ in rows)
+    store.index.write(Put("layout", key, None) for key in _keys(store, "layout"))
+    monkeypatch.setattr(usage_module, "MOST_LOADED", 2)
+    partial = usage_of_all(store.index, store.content)
+    assert (3, len(LARGE) + 2 * 4) == (partial.versions, partial.unique)
+
+
+def _keys(store: Store, table: str) -> list[bytes]:
+    with store.index.read() as view:
+        return [key for key, _ in view.scan(table)]
 
 
 def test_descriptors_are_given_back(store: Store, draft: Draft) -> None:
