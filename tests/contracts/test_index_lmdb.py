@@ -541,7 +541,10 @@ def test_a_writer_killed_at_any_moment_leaves_whole_transactions(path, start, wa
             applied = index.applied()
             with index.read() as view:
                 assert b"%d" % (applied - 1) == view.get("version", b"n")
-            assert index.write([Put("alias", b"mine", b"1")], expected=applied, applied=applied)
+            if not index.write([Put("alias", b"mine", b"1")], expected=applied, applied=applied):
+                # Killed between the end of a transaction and telling readers of it: the next
+                # writer finds it, and then all see it.
+                assert applied + 1 == index.applied()
 
 
 def test_an_index_whose_user_was_killed_is_kept(path, start, monkeypatch):
