@@ -125,6 +125,7 @@ def group(
 
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
+    _open_streams()
     codecs.register_error(ESCAPE, _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -136,6 +137,18 @@ def main() -> NoReturn:
         # What is still buffered can't be written: keep the interpreter from trying at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a caller closed a standard stream: no file of ours may get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:

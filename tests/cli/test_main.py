@@ -175,6 +175,20 @@ class TestStreams:
 
         assert (14, b"mregfs: No space left on device\n") == (done.returncode, done.stderr)
 
+    @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+    def test_closed_streams_are_as_dev_null(self, cli: CommandLine, closed: str) -> None:
+        words = [sys.executable, "-m", "mregfs"]
+        command = f'exec "$@" {closed}'
+
+        codes = [
+            subprocess.run(
+                ["/bin/sh", "-c", command, "sh", *words, *more], capture_output=True, check=False
+            ).returncode
+            for more in (["ls"], ["init", f"{cli.store}2"], ["show", "nothing"], ["reindex"])
+        ]
+
+        assert [0, 0, 3, 0] == codes
+
     def test_json_is_one_line_for_a_program(self) -> None:
         done = mregfs("completion", "bash", "--json")
 
