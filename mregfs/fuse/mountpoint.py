@@ -325,11 +325,11 @@ def _check_free(place: str) -> None:
     if state is Health.ALIVE:
         raise ConflictError(
             f"{place} has a mount of {here[-1].source} already",
-            f"use it, or unmount it first: mregfs unmount {place}",
+            f"use it, or unmount it first: mregfs umount {place}",
         )
     raise ConflictError(
         f"{place} has a {state.value} mount of {here[-1].source}",
-        f"take it away: mregfs unmount --lazy {place}",
+        f"take it away: mregfs umount --lazy {place}",
     )
 
 

@@ -288,7 +288,8 @@ def _translated(exc: OSError, doing: str, path: str) -> MregfsError:
     reason = exc.strerror or str(exc)
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(
-            f"{doing} in {path!r}: {reason}", "free some space (mregfs gc), or raise the quota"
+            f"{doing} in {path!r}: {reason}",
+            "free some space on that file system, or raise the quota",
         )
     if exc.errno in (errno.EACCES, errno.EPERM):
         return ForbiddenError(

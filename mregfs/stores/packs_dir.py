@@ -389,7 +389,7 @@ def _translated(exc: OSError, doing: str, path: str) -> MregfsError:
     if exc.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFoundError(message)
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(message, "free some space (mregfs gc), or raise the quota")
+        return NoSpaceError(message, "free some space on that file system, or raise the quota")
     if exc.errno in (errno.EACCES, errno.EPERM):
         return ForbiddenError(message, "check who owns the store and its permissions")
     if exc.errno == errno.EROFS:

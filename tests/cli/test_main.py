@@ -278,3 +278,15 @@ def test_the_page_lists_every_exit_code() -> None:
             assert rows[str(code)].startswith(name)
     others = {main_module.EXIT_USAGE, main_module.EXIT_INTERNAL, main_module.EXIT_INTERRUPTED}
     assert {"0", "141", *map(str, others)} <= rows.keys()
+
+
+def test_no_message_names_a_verb_that_is_not_there() -> None:
+    sources = Path(main_module.__file__).parents[1].rglob("*.py")
+    named = {
+        verb
+        for source in sources
+        for verb in re.findall(r"(?:: |\()mregfs ([a-z]+)[ ){\"]", source.read_text())
+    }
+
+    assert {"umount", "mount", "ls"} <= named
+    assert named <= VERBS.keys()

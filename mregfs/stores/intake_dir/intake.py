@@ -394,6 +394,8 @@ def _changed(paths: Sequence[str]) -> ConflictError:
 
 def _translated(exc: OSError, doing: str, path: str) -> MregfsError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(f"{doing} {path!r}: {exc.strerror}", "free some space (mregfs gc)")
+        return NoSpaceError(
+            f"{doing} {path!r}: {exc.strerror}", "free some space on that file system"
+        )
     found = translated(exc, doing, path)
     return found if isinstance(found, HostError) else HostError(errno.EIO, found.message)

@@ -74,7 +74,7 @@ def test_a_killed_daemon_leaves_a_dead_mount_that_can_be_cleaned(loopbacks):
     loopback.kill()
 
     assert mountpoint.is_dead(loopback.path)
-    with pytest.raises(ConflictError, match="dead mount of loopback: take it away: mregfs unmount"):
+    with pytest.raises(ConflictError, match="dead mount of loopback: take it away: mregfs umount"):
         mountpoint.check(loopback.path)
     assert 1 == mountpoint.clean_dead(loopback.path)
     assert [] == mountpoint.find(path=loopback.path)
