@@ -5,11 +5,20 @@ which store a command line means (`cli.place`). `cli` and `api` call it; besides
 reads the environment.
 """
 
+import contextlib
 import os
 import pwd
+import stat
 from pathlib import Path
 
-__all__ = ["cache_index", "default_author", "default_store", "is_remote", "mount_policies"]
+__all__ = [
+    "cache_index",
+    "default_author",
+    "default_store",
+    "is_remote",
+    "mount_policies",
+    "temporary_index",
+]
 
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "fuse")
 
@@ -24,11 +33,38 @@ def default_store() -> Path:
     return Path.home() / ".local" / "share" / "mregfs"
 
 
-def cache_index(store_id: str) -> Path:
-    """Return where the index of a store is that this user cannot write in."""
+def cache_index(store_id: str) -> Path | None:
+    """Return where the index of a store is that this user cannot write in; None: he has no home."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    home = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    try:
+        home = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return home / "mregfs" / "index" / store_id
+
+
+def temporary_index(store_id: str) -> Path | None:
+    """Return where the index of a user without a cache is, in a directory that is his alone.
+
+    None: there is no such directory, or somebody else made the one of that name.
+    """
+    import tempfile
+
+    uid = os.geteuid()
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    bases = [runtime] if os.path.isabs(runtime) else []
+    with contextlib.suppress(FileNotFoundError):
+        bases.append(tempfile.gettempdir())
+    for base in bases:
+        private = Path(base) / f"mregfs-{uid}"
+        try:
+            private.mkdir(0o700, exist_ok=True)
+            found = private.lstat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077:
+            return private / "index" / store_id
+    return None
 
 
 def default_author() -> str:

@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mregfs import __version__
-from mregfs.config import cache_index, is_remote
+from mregfs.config import cache_index, is_remote, temporary_index
 from mregfs.errors import ExistsError, ForbiddenError, HostError
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
@@ -233,16 +232,29 @@ def _has_entries(path: str) -> bool:
 
 
 def _open_index(path: str, store_id: str) -> IndexLmdb:
-    """Open the index beside the store where this user may write and mmap, else in his cache."""
+    """Open the index beside the store where this user may write and mmap, else in his cache.
+
+    Who has no cache either, such as a service without a home, has it in a temporary directory.
+    """
     tables = (*STATE_TABLES, *CONTENT_TABLES)
     if os.access(path, os.W_OK) and not is_remote(path):
         try:
             return IndexLmdb(os.path.join(path, "index"), tables, schema=INDEX_SCHEMA)
         except ForbiddenError as exc:
             log.info("not using the store's own index: %s", exc)
-    where = cache_index(store_id)
-    Path(where).parent.mkdir(parents=True, exist_ok=True)
-    return IndexLmdb(where, tables, schema=INDEX_SCHEMA)
+    for find in (cache_index, temporary_index):
+        where = find(store_id)
+        if where is None:
+            continue
+        try:
+            where.parent.mkdir(parents=True, exist_ok=True)
+            return IndexLmdb(where, tables, schema=INDEX_SCHEMA)
+        except (ForbiddenError, OSError) as exc:
+            log.info("not using an index in %s: %s", where, exc)
+    raise ForbiddenError(
+        f"there is no directory for the index of {path!r} that this user may write in",
+        "set XDG_CACHE_HOME to one",
+    )
 
 
 def new_id() -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -16,6 +17,7 @@ from mregfs.api import init_store, open_store
 from mregfs.errors import (
     ConflictError,
     ExistsError,
+    ForbiddenError,
     ImmutableError,
     InvalidError,
     NotFoundError,
@@ -376,6 +378,36 @@ def test_the_index_of_a_store_that_is_not_ours(
         assert "v0" == registry.get("mnist").version
         assert registry.store.read_only
     assert (tmp_path / "cache" / "mregfs" / "index" / identity).is_dir()
+
+
+def test_the_index_of_a_user_without_a_home(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in a temporary directory that is his alone, the same one every time."""
+    init_store(tmp_path / "store")
+    with mregfs.Registry(tmp_path / "store") as registry:
+        registry.commit(out, "mnist")
+        identity = registry.store.id
+    (tmp_path / "file").touch()
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    access = os.access
+    store = str(tmp_path / "store")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != store and access(path, mode))
+    private = runtime / f"mregfs-{os.geteuid()}"
+    for _ in range(2):
+        with mregfs.Registry(store) as registry:
+            assert "v0" == registry.get("mnist").version
+        assert (private / "index" / identity).is_dir()
+        assert 0o700 == private.stat().st_mode & 0o777
+    private.chmod(0o755)
+    with pytest.raises(ForbiddenError, match="index") as caught:
+        mregfs.Registry(store)
+    assert "XDG_CACHE_HOME" in str(caught.value)
 
 
 def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
