@@ -64,10 +64,23 @@ def _mount_status(mount: Mount) -> dict[str, object]:
     except UnavailableError:
         return {"mount": mount.point, "state": "hung"}
     if not answer:
+        if mount.top == "/" and _is_closed(mount):
+            return {"mount": mount.point, "state": "closed to this user"}
         return {"mount": mount.point, "state": "dead" if mount.top == "/" else "part"}
     for known in ("store", "store_id", "mountpoint"):
         answer.pop(known, None)
     return {"mount": mount.point, "state": "alive", **answer}
+
+
+def _is_closed(mount: Mount) -> bool:
+    """Tell whether a mount, which has just answered, lets this user not in."""
+    try:
+        os.stat(f"{mount.point}/.mregfs/status")
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _pairs(facts: Mapping[str, object]) -> list[tuple[str, str]]:

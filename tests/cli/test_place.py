@@ -213,3 +213,19 @@ def test_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(UnavailableError, match="does not answer"):
         place_module.read_status(Mount(str(tmp_path), "/srv/store"))
+
+
+def test_a_mount_of_somebody_else_is_closed_not_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mregfs.cli import host
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    mount = Mount(str(tmp_path), "/srv/store")
+    assert {"mount": str(tmp_path), "state": "dead"} == host._mount_status(mount)
+
+    monkeypatch.setattr(os, "stat", refuse)
+
+    assert {"mount": str(tmp_path), "state": "closed to this user"} == host._mount_status(mount)
