@@ -20,7 +20,7 @@ from mregfs.cli.output import count, human_size, print_json
 from mregfs.cli.place import Mount
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, command_line, owner_argument, reference_argument, verb
-from mregfs.errors import InvalidError, NotFoundError, UnavailableError
+from mregfs.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
 
 __all__ = ["commit", "export", "import_"]
 
@@ -137,6 +137,11 @@ def _commit_draft(
             waiting = None if report is None else lambda: report("committing", 0, 0)
             results = transact(mount, line, waiting)
     except MountGoneError as exc:
+        if isinstance(exc.__cause__, PermissionError):
+            raise ForbiddenError(
+                "you may not change this registry",
+                f"ask its owner for write permission on {mount.store}",
+            ) from exc
         raise UnavailableError(
             f"{draft!r} is a draft of the mount {mount.point!r}, which takes no commands ({exc})",
             f"unmount it, and mount it again: mregfs umount --lazy {mount.point}",

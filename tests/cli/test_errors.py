@@ -195,3 +195,20 @@ def test_no_space_is_said_and_changes_nothing(
     assert [] == cli.json("ls")
     (big / "weights").write_bytes(b"small")
     cli("commit", big, "mnist")
+
+
+def test_a_draft_of_a_registry_that_one_may_not_change(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mregfs.cli import control, place
+
+    def refuse(*_: object) -> None:
+        raise control.MountGoneError("Permission denied") from PermissionError(13, "no")
+
+    point = tmp_path / "point"
+    (point / "staging/u3").mkdir(parents=True)
+    monkeypatch.setattr(place, "read_mounts", lambda: [place.Mount(str(point), str(cli.store))])
+    monkeypatch.setattr(control, "transact", refuse)
+
+    says = "you may not change this registry: ask its owner for write permission on"
+    assert (7, f"{says} {cli.store}") == cli.fail("commit", "staging/u3", "art")
