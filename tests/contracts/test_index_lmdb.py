@@ -502,6 +502,19 @@ def test_damage_that_lmdb_reports_is_wiped_before_the_next_use(index, path, expe
     assert 100 == count(index)
 
 
+def test_garbage_over_a_used_index_is_no_lack_of_room(index, path, expected_warnings):
+    expected_warnings.expect("rebuilt from the log")
+    fill(index, 2000)
+    with (path / "data.mdb").open("r+b") as file:
+        file.write(b"\xa5" * 4096)
+
+    with contextlib.suppress(UnavailableError):
+        fill(index, 100, applied=2)
+
+    fill(index, 100, applied=2)
+    assert 100 == count(index)
+
+
 def garbage_of_branches(path: pathlib.Path) -> None:
     """Claim that every page is of no kind that LMDB knows."""
     with path.open("r+b") as file:

@@ -143,7 +143,7 @@ class Environment:
     def recover(self, failure: Exception, handle: Handle) -> None:
         """After a failed transaction, when it is over: return if trying again helps, else raise."""
         if isinstance(failure, lmdb.MapFullError):
-            if handle.map_size >= MAX_MAP_SIZE:
+            if handle.map_size >= MAX_MAP_SIZE and not self._files.flaw():
                 raise NoSpaceError(f"{self._what} is full") from failure
             self._grow_to = handle.map_size * 2
         elif isinstance(failure, lmdb.MapResizedError):
@@ -282,7 +282,11 @@ class Environment:
         intact = handle is not None and handle.identity == self._files.identity()
         if not self._wished and intact:
             return  # another thread was faster
-        if handle is not None and intact and (self._grow_to or self._adopt_size):
+        resizing = handle is not None and intact and (self._grow_to or self._adopt_size)
+        if resizing and not self._damage:
+            # A page number or a map size that somebody wrote over looks like a need of room.
+            self._damage = self._files.flaw()
+        if handle is not None and resizing and not self._damage:
             self._resize(handle)
         else:
             damaged = handle.identity if handle and self._damage else None

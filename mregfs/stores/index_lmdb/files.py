@@ -189,6 +189,12 @@ class IndexFiles:
 
     # ---- trust
 
+    def flaw(self) -> str:
+        """Return what is wrong with the data file at first sight, or nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            return _flaw(self.data)
+        return ""
+
     def allocate_lock(self, readers: int) -> None:
         """Give a lock file that is yet to be made its blocks. The gate is held.
 
