@@ -45,12 +45,15 @@ def normalise(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return metadata as it is stored.
 
     Raises:
-        InvalidError: too many keys, too deep, too large, an infinity, or what JSON cannot say.
+        InvalidError: an empty key at the top, too many of them, too deep, too large, an infinity,
+            or what JSON cannot say.
     """
     if len(values) > MAX_KEYS:
         raise InvalidError(
             f"the metadata has {len(values)} keys", f"use at most {MAX_KEYS} at the top level"
         )
+    if "" in values:
+        raise InvalidError("the metadata has an empty key", "give every value a name")
     metadata: dict[str, Any] = _plain(values, "metadata", 0)
     try:
         size = len(encode_metadata(metadata))
