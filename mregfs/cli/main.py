@@ -36,6 +36,9 @@ ESCAPE = "mregfs"
 _SURROGATE = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
 """A byte of a path that is no UTF-8, as `os.fsdecode` has it, or as `repr` shows that."""
 
+MAX_COMPLAINT = 2000
+"""Characters of an error line; what is cut out of a longer one is before the hint at its end."""
+
 
 class VerbGroup(click.Group):
     """The group of all verbs; imports the module of a verb when that verb is used."""
@@ -222,6 +225,8 @@ def _complain(message: str) -> None:
     text = _SURROGATE.sub(
         lambda found: f"\\x{found[0].encode('unicode_escape')[-2:].decode()}", text
     )
+    if len(text) > MAX_COMPLAINT:
+        text = f"{text[: MAX_COMPLAINT - 400]} … {text[-400:]}"
     try:
         click.echo(f"{COMPLAINT}{text}", err=True)
     except OSError:

@@ -23,6 +23,7 @@ __all__ = [
     "check_tag",
     "parse_number",
     "parse_project",
+    "quoted",
 ]
 
 Digest = NewType("Digest", str)
@@ -33,6 +34,9 @@ LATEST = "latest"
 
 NEXT = "next"
 """The name in an artifact's directory that stands for the number the next commit will get."""
+
+MAX_SHOWN = 80
+"""Characters of a bad name that a message shows."""
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\- ]{0,126}[A-Za-z0-9_.\-])?")
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
@@ -49,6 +53,11 @@ _ALIAS_HINT = (
 )
 
 
+def quoted(text: str) -> str:
+    """Return what a person wrote as a message shows it: in quotes, its end cut when it is long."""
+    return repr(text) if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]!r}…"
+
+
 def check_name(name: str, what: str = "name") -> str:
     """Return `name` when it is a valid name of an artifact or a collection.
 
@@ -56,7 +65,7 @@ def check_name(name: str, what: str = "name") -> str:
         InvalidError: it is not; `what` says in the message whose name it was to be.
     """
     if not _NAME.fullmatch(name):
-        raise InvalidError(f"{name!r} is not a valid {what}", _NAME_HINT)
+        raise InvalidError(f"{quoted(name)} is not a valid {what}", _NAME_HINT)
     return name
 
 
@@ -69,9 +78,9 @@ def check_entity_or_project(name: str, what: str) -> str:
     check_name(name, what)
     if name in _TREE_NAMES:
         raise InvalidError(
-            f"{name!r} cannot name an {what}"
+            f"{quoted(name)} cannot name an {what}"
             if what[0] in "aeiou"
-            else f"{name!r} cannot name a {what}",
+            else f"{quoted(name)} cannot name a {what}",
             "it is the name of a directory of every mount; choose another",
         )
     return name
@@ -84,14 +93,15 @@ def check_alias(alias: str) -> str:
         InvalidError: bad characters, `latest` (any case), `next`, or `v` and digits.
     """
     if not _ALIAS.fullmatch(alias):
-        raise InvalidError(f"{alias!r} is not a valid alias", _ALIAS_HINT)
+        raise InvalidError(f"{quoted(alias)} is not a valid alias", _ALIAS_HINT)
     if alias.lower() == LATEST:
         raise InvalidError(
-            f"the alias {alias!r} is kept by the registry", "it follows the newest; choose another"
+            f"the alias {quoted(alias)} is kept by the registry",
+            "it follows the newest; choose another",
         )
     if _NUMBER_LIKE.fullmatch(alias) or alias == NEXT:
         raise InvalidError(
-            f"{alias!r} cannot be an alias",
+            f"{quoted(alias)} cannot be an alias",
             "v and digits, and 'next', stand for numbers; choose another",
         )
     return alias
@@ -140,4 +150,4 @@ def parse_project(text: str, default: ProjectName = DEFAULT_PROJECT) -> ProjectN
         return ProjectName(default.entity, parts[0])
     if len(parts) == 2:
         return ProjectName(parts[0], parts[1])
-    raise InvalidError(f"{text!r} does not name a project", "write PROJECT or ENTITY/PROJECT")
+    raise InvalidError(f"{quoted(text)} does not name a project", "write PROJECT or ENTITY/PROJECT")

@@ -19,6 +19,7 @@ from mregfs.model.names import (
     check_name,
     parse_number,
     parse_project,
+    quoted,
 )
 
 __all__ = [
@@ -106,7 +107,7 @@ def parse_when(text: str) -> When:
         stamp = (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidError(
-            f"{text!r} is not a point in history",
+            f"{quoted(text)} is not a point in history",
             "write @{N} for N moves ago, or a date or time such as @{2026-11-01} or "
             "@{2026-11-01T09:30Z}",
         ) from None
@@ -136,20 +137,20 @@ def parse_reference(text: str, project: ProjectName) -> Location:
         if at:
             if not _DIGEST_PREFIX.fullmatch(prefix):
                 raise InvalidError(
-                    f"{prefix!r} in {text!r} is not a digest",
+                    f"{quoted(prefix)} in {quoted(text)} is not a digest",
                     "write at least 4 of its lowercase hexadecimal digits",
                 )
             digest = prefix
     if when is not None:
         if number is not None or digest is not None:
             raise InvalidError(
-                f"{text!r} asks for the history of something that never moves",
+                f"{quoted(text)} asks for the history of something that never moves",
                 "use @{…} after an alias, as in NAME:production@{1}",
             )
         alias = alias or LATEST
     parts = head.split("/")
     if len(parts) > 3 or not all(parts):
-        raise InvalidError(f"{text!r} is not a reference", _REFERENCE_HINT)
+        raise InvalidError(f"{quoted(text)} is not a reference", _REFERENCE_HINT)
     if len(parts) > 1:
         project = parse_project("/".join(parts[:-1]), project)
     return Location(

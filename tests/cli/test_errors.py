@@ -212,3 +212,34 @@ def test_a_draft_of_a_registry_that_one_may_not_change(
 
     says = "you may not change this registry: ask its owner for write permission on"
     assert (7, f"{says} {cli.store}") == cli.fail("commit", "staging/u3", "art")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("set", "mnist", "=1"),
+        ("commit", "DIR", "mnist", "--metadata", '{"": 1}'),
+    ],
+)
+def test_metadata_needs_names(
+    promoted: CommandLine, model: Callable[..., Path], words: tuple[str, ...]
+) -> None:
+    directory = model("c")
+    code, said = promoted.fail(*(directory if word == "DIR" else word for word in words))
+
+    assert (5, True) == (code, "the metadata has an empty key" in said)
+
+
+@pytest.mark.parametrize("words", ["show LONG", "tag mnist +LONG", "mkdir artifacts/LONG"])
+def test_long_names_are_cut(promoted: CommandLine, words: str) -> None:
+    code, said = promoted.fail(*words.replace("LONG", "?" * 5000).split())
+
+    assert (5, True) == (code, "…" in said)
+    assert len(said) < 400
+
+
+def test_an_error_line_has_an_end(promoted: CommandLine) -> None:
+    _, said = promoted.fail("commit", "/" + "x" * 100_000, "mnist")
+
+    assert len(said) < 2100
+    assert said.endswith("name a directory of staging/ in the mount, or a path")
