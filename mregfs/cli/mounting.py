@@ -281,7 +281,7 @@ def _error_of(code: int, message: str) -> MregfsError:
 
 
 @click.command()
-@click.argument("mountpoint", required=False, metavar="MOUNTPOINT")
+@click.argument("mountpoint", required=False, metavar="[MOUNTPOINT]")
 @click.option(
     "--lazy",
     "-l",

@@ -235,15 +235,25 @@ def _complete_owners(
     return owners(ctx, param, incomplete)
 
 
+def _metavar(name: str, *, required: bool) -> str:
+    return name.upper() if required else f"[{name.upper()}]"
+
+
 def reference_argument(name: str, *, required: bool = True) -> Callable[[_F], _F]:
     """Add an argument that is a reference or a path; a shell completes it."""
     return click.argument(
-        name, required=required, metavar=name.upper(), shell_complete=_complete_references
+        name,
+        required=required,
+        metavar=_metavar(name, required=required),
+        shell_complete=_complete_references,
     )
 
 
 def owner_argument(name: str, *, required: bool = True) -> Callable[[_F], _F]:
     """Add an argument that is the name of an artifact or collection; a shell completes it."""
     return click.argument(
-        name, required=required, metavar=name.upper(), shell_complete=_complete_owners
+        name,
+        required=required,
+        metavar=_metavar(name, required=required),
+        shell_complete=_complete_owners,
     )

@@ -64,6 +64,22 @@ class TestHelp:
         assert 0 == answer.exit_code
         assert f"Usage: mregfs {name}" in answer.output.replace("group", "mregfs")
 
+    @pytest.mark.parametrize(
+        ("name", "usage"),
+        [
+            ("ls", "[REF] [PATH]"),
+            ("tree", "[REF]"),
+            ("du", "[REF]"),
+            ("pin", "[REF]"),
+            ("umount", "[MOUNTPOINT]"),
+            ("show", "REF"),
+        ],
+    )
+    def test_usage_tells_what_may_be_left_out(self, name: str, usage: str) -> None:
+        answer = CliRunner().invoke(group, [name, "--help"])
+
+        assert f"{name} [OPTIONS] {usage}\n" in answer.output
+
     def test_without_a_verb_it_is_shown_as_a_usage_error(self) -> None:
         done = mregfs()
 
