@@ -97,7 +97,9 @@ class _Story:
         match change:
             case facts.VersionLogged() if self._is(change.artifact, change.number):
                 self._ended = self._number is not None
-                return f"v{change.number} committed: {change.files} files, {change.size} bytes"
+                files = "1 file" if change.files == 1 else f"{change.files} files"
+                size = "1 byte" if change.size == 1 else f"{change.size} bytes"
+                return f"v{change.number} committed: {files}, {size}"
             case facts.VersionDeleted() if self._is(change.artifact, change.number):
                 return f"v{change.number} deleted"
             case facts.Unlinked() if self._is(change.collection, change.number):

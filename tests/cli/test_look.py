@@ -128,14 +128,14 @@ def test_show_the_past_of_an_alias(promoted: CommandLine) -> None:
 
 
 def test_show_an_owner_with_its_protections(promoted: CommandLine) -> None:
-    promoted("protect", "classifier:production", "--group", "mlops")
-    promoted("protect", "classifier:gold", "--group", "mlops")
+    promoted("protect", "classifier:production", "--group", "daemon")
+    promoted("protect", "classifier:gold", "--group", "daemon")
 
     shown = promoted("show", "classifier")
 
-    assert "production -> v1  (protected: group mlops)" in shown
-    assert "gold  (protected: group mlops)" in shown
-    assert {"production": "mlops", "gold": "mlops"} == promoted.json("show", "classifier")[
+    assert "production -> v1  (protected: group daemon)" in shown
+    assert "gold  (protected: group daemon)" in shown
+    assert {"production": "daemon", "gold": "daemon"} == promoted.json("show", "classifier")[
         "protections"
     ]
 
@@ -232,3 +232,18 @@ def test_who_only_looks_imports_nothing_heavy(promoted: CommandLine, words: str)
 
     assert "mregfs.cli.main" in imported
     assert set() == imported & HEAVY
+
+
+def test_history_counts_one_file(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"w")
+    cli("import", tmp_path / "weights", "mnist")
+
+    assert "v0 committed: 1 file, 1 byte" in cli("history", "mnist:v0")
+
+
+def test_status_has_no_empty_lines_of_facts() -> None:
+    from mregfs.cli import host
+
+    facts = {"reason": "", "refused": {}, "passthrough": {"reason": "", "refused": {}, "on": True}}
+
+    assert [("passthrough", "on: yes")] == [pair for pair in host._pairs(facts) if pair[1]]
