@@ -210,7 +210,8 @@ def find_place(
 
     Raises:
         NotFoundError: nothing is mounted where `--mount` says.
-        InvalidError: `--mount` is a mount of another store than `--store`.
+        InvalidError: `--mount` is a mount of another store than `--store`; or there are mounts of
+            several stores, none is chosen, and there is no default one.
     """
     everything = read_mounts() if mounts is None else mounts
     here = _working_directory()
@@ -241,6 +242,12 @@ def find_place(
             from mregfs.config import default_store
 
             wanted = str(default_store())
+            if stores and not os.path.lexists(wanted):
+                raise InvalidError(
+                    f"stores are mounted here, but which is meant is not said: "
+                    f"{', '.join(sorted(stores))}",
+                    "name one with --store",
+                )
     wanted = _normal(wanted)
     own = [entry for entry in everything if _same_store(entry.store, wanted)]
 

@@ -65,10 +65,18 @@ class TestStore:
     def test_two_mounts_of_one_store_are_one_store(self) -> None:
         assert "/srv/store" == place(MODELS, Mount("/again", "/srv/store")).store
 
-    def test_the_default_when_there_are_several(self) -> None:
-        from mregfs.config import default_store
+    def test_the_default_when_there_are_several(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from mregfs import config
 
-        assert str(default_store()) == place(MODELS, OTHER).store
+        monkeypatch.setattr(config, "default_store", lambda: tmp_path / "default")
+        with pytest.raises(InvalidError, match="/srv/other, /srv/store: name one with --store"):
+            place(MODELS, OTHER)
+
+        (tmp_path / "default").mkdir()
+
+        assert str(tmp_path / "default") == place(MODELS, OTHER).store
 
     def test_relative_stores_are_made_absolute(self, tmp_path: Path) -> None:
         assert str(tmp_path / "registry") == place(store="registry").store
