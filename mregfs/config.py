@@ -6,15 +6,21 @@ reads the environment.
 """
 
 import contextlib
+import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterable
 from pathlib import Path
+
+from mregfs.errors import InvalidError
 
 __all__ = [
     "cache_index",
+    "check_group",
     "default_author",
     "default_store",
+    "groups_of",
     "is_remote",
     "mount_policies",
     "temporary_index",
@@ -88,6 +94,31 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
+
+
+def groups_of(gids: Iterable[int]) -> frozenset[str]:
+    """Return what groups are called in a protection: by their names and by their numbers."""
+    found = set()
+    for gid in gids:
+        found.add(str(gid))
+        with contextlib.suppress(KeyError):
+            found.add(grp.getgrgid(gid).gr_name)
+    return frozenset(found)
+
+
+def check_group(group: str) -> None:
+    """Refuse a group that this host does not know: nobody could be in it.
+
+    Raises:
+        InvalidError: there is none of that name or number.
+    """
+    with contextlib.suppress(KeyError):
+        grp.getgrnam(group)
+        return
+    with contextlib.suppress(KeyError, OverflowError, ValueError):
+        if str(grp.getgrgid(int(group)).gr_gid) == group:
+            return
+    raise InvalidError(f"there is no group {group!r} on this host", "list them: getent group")
 
 
 def is_remote(path: str) -> bool:

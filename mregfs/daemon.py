@@ -8,7 +8,6 @@ The order of the end: no new requests, those under way are answered, unmounted, 
 stops, the index and the store are closed. A transaction that has begun is carried to its end.
 """
 
-import grp
 import logging
 import os
 import pwd
@@ -24,6 +23,7 @@ import trio
 
 import mregfs
 from mregfs.api import Store, open_store
+from mregfs.config import check_group, groups_of
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
@@ -187,6 +187,7 @@ class Mounted:
             self.drafts,
             store.open_draft_intake,
             _identify,
+            check_group,
             read_only=options.read_only,
         )
         self.file_system = RegistryFileSystem(
@@ -327,16 +328,9 @@ def _identify(caller: Caller) -> Asker:
         pass
     return Asker(
         author=author,
-        groups=frozenset(name for name in map(_group_name, gids) if name),
+        groups=groups_of(gids),
         privileged=caller.uid == 0,
     )
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
 
 
 def _announce(options: MountOptions, wake: Callable[[], None]) -> None:

@@ -4,15 +4,14 @@ Decided here: how text becomes a location, that nothing is submitted to a store 
 Not decided here: what can be asked (`looking`, `changing`, `upkeep`). Only they call this.
 """
 
-import grp
 import os
 from collections.abc import Sequence
 from typing import Any, Self
 
 from mregfs.api.store import Store, open_store
-from mregfs.config import default_author, default_store
+from mregfs.config import check_group, default_author, default_store, groups_of
 from mregfs.errors import ImmutableError
-from mregfs.model.commands import Asker, Command
+from mregfs.model.commands import Asker, Command, Protect
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location, parse_location
@@ -34,7 +33,11 @@ class Session:
     ) -> None:
         self.project = parse_project(project) if project else DEFAULT_PROJECT
         self.store: Store = open_store(store or default_store(), read_only=read_only)
-        self._asker = Asker(author or default_author(), _groups(), os.geteuid() == 0)
+        self._asker = Asker(
+            author or default_author(),
+            groups_of({os.getegid(), *os.getgroups()}),
+            os.geteuid() == 0,
+        )
         self._catalog = Catalog(self.store.index)
 
     def __enter__(self) -> Self:
@@ -76,14 +79,7 @@ class Session:
 
     def _submit_all(self, commands: Sequence[Command], reason: str) -> list[dict[str, Any]]:
         self._check_writable()
+        for command in commands:
+            if isinstance(command, Protect) and command.group not in self._asker.groups:
+                check_group(command.group)
         return list(self.store.log.submit(commands, self._asker, reason).results)
-
-
-def _groups() -> frozenset[str]:
-    names = set()
-    for gid in {os.getegid(), *os.getgroups()}:
-        try:
-            names.add(grp.getgrgid(gid).gr_name)
-        except KeyError:
-            continue
-    return frozenset(names)

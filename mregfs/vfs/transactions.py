@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from mregfs.errors import ImmutableError, InvalidError, MregfsError
-from mregfs.model.commands import Asker, Command
+from mregfs.model.commands import Asker, Command, Protect
 from mregfs.model.grammar import CommitRequest, Statement, at_statement
 from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.commit import Committer
@@ -33,6 +33,7 @@ class Transactions:
         drafts: DraftTree,
         open_intake: Callable[[str], Intake],
         identify: Callable[[Caller], Asker],
+        check_group: Callable[[str], None],
         *,
         read_only: bool,
     ) -> None:
@@ -41,6 +42,7 @@ class Transactions:
         self._drafts = drafts
         self._open_intake = open_intake
         self._identify = identify
+        self._check_group = check_group
         self._read_only = read_only
 
     def run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
@@ -87,9 +89,11 @@ class Transactions:
     ) -> Sequence[Command]:
         """Return what a statement asks of the rules; the content of a draft is stored before."""
         request = statement.command
-        if not isinstance(request, CommitRequest):
-            return [request]
         try:
+            if isinstance(request, Protect) and request.group not in asker.groups:
+                self._check_group(request.group)
+            if not isinstance(request, CommitRequest):
+                return [request]
             return self._prepare(request, asker, undo, finish)
         except MregfsError as exc:
             raise at_statement(exc, statement) from None

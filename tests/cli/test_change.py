@@ -109,7 +109,7 @@ def test_export_gives_the_files_back(promoted: CommandLine, tmp_path: Path) -> N
         ("set mnist:v1 accuracy-", "default/default/mnist:v1: no metadata"),
         ("rollback classifier:production", "classifier:production -> v0 (was v1)"),
         ("rollback classifier:production --to 1", "classifier:production -> v0 (was v1)"),
-        ("protect classifier:gold --group mlops", "only group mlops may move classifier:gold"),
+        ("protect classifier:gold --group daemon", "only group daemon may move classifier:gold"),
     ],
 )
 def test_each_verb_says_what_happened(promoted: CommandLine, words: str, says: str) -> None:
@@ -117,7 +117,7 @@ def test_each_verb_says_what_happened(promoted: CommandLine, words: str, says: s
 
 
 def test_unprotect(promoted: CommandLine) -> None:
-    promoted("protect", "classifier:production", "--group", "nobody-is-in-this")
+    promoted("protect", "classifier:production", "--group", "daemon")
 
     assert 7 == promoted.fail("rm", "classifier:production")[0]
     assert "anyone may move classifier:production\n" == promoted(

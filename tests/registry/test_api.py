@@ -1,5 +1,6 @@
 """The Python API: what a program says and gets."""
 
+import grp
 import os
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_changing(registry: mregfs.Registry, out: Path) -> None:
     registry.describe("prod", "better words")
     registry.set_metadata("mnist:v0", {"a": 1, "b": [2]})
     registry.set_metadata("mnist:v0", {}, ["a"])
-    registry.protect("prod:live", "ml")
+    registry.protect("prod:live", "daemon")
     registry.unprotect("prod:live")
     registry.move("collections/prod", "collections/serving")
     info = registry.get("mnist:best")
@@ -101,6 +102,28 @@ def test_changing(registry: mregfs.Registry, out: Path) -> None:
         registry.remove("mnist:v0")
     registry.remove("mnist:v0", force=True)
     assert 0 == registry.owner("mnist").versions
+
+
+def test_a_group_is_a_name_or_a_number_that_this_host_knows(
+    registry: mregfs.Registry, out: Path
+) -> None:
+    registry.commit(out, "mnist", link="prod:live")
+    for group in ("no-such-group", "123456789", "00", "-1", "99999999999999999999"):
+        with pytest.raises(InvalidError, match="on this host"):
+            registry.protect("prod:live", group)
+        with pytest.raises(InvalidError, match="on this host"):
+            registry.run(f"protect prod:live --group={group}")
+    registry.protect("prod:live", str(os.getegid()))
+    registry.remove("prod:live")
+
+
+def test_a_mount_knows_its_callers_groups_by_name_and_number() -> None:
+    from mregfs.daemon import _identify
+    from mregfs.ports import Caller
+
+    groups = _identify(Caller(os.geteuid(), os.getegid(), os.getpid())).groups
+    assert {str(gid) for gid in (os.getegid(), *os.getgroups())} <= groups
+    assert grp.getgrgid(os.getegid()).gr_name in groups
 
 
 def test_scripts(registry: mregfs.Registry, out: Path) -> None:
