@@ -100,6 +100,7 @@ class Appender:
         self._queue: list[_Waiting] = []
         self._queue_lock = threading.Lock()
         self._turn = threading.Lock()
+        self._checked = False
 
     def rehearse(self, commands: Sequence[Command], asker: Asker) -> None:
         """Ask the rules whether these commands may be carried out now; nothing changes.
@@ -176,6 +177,10 @@ class Appender:
             if not changed:
                 _settle_all(batch, head.sequence, None)
                 return
+            if not self._checked:
+                self._checked = self._replay.require_head(head.sequence)
+                if not self._checked:
+                    continue
             if self._append(key, data):
                 self._apply(entry, data, puts, head.sequence)
                 _settle_all(batch, entry.sequence, entry)

@@ -7,6 +7,7 @@ does (`model.rules`), when one is appended (`log`). Only `log` calls this.
 
 import logging
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
@@ -88,12 +89,15 @@ class Replay:
         """Bring the index up to the head of the log, and return the head's sequence number.
 
         Raises:
-            CorruptError: an entry is damaged, or does not follow from the one before it.
+            CorruptError: an entry is damaged, or does not follow from the one before it; or the
+                index is empty and the log cannot fill it, as an entry is missing.
         """
         if not self._attached:
             self._attach()
         while True:
             applied = self._index.applied()
+            if applied == 0:
+                self._require_entries()
             if not self._objects.exists(entry_key(applied + 1)):
                 return applied
             if applied == 0 and self._load_checkpoint():
@@ -136,11 +140,24 @@ class Replay:
 
     def rebuild(self, progress: Progress | None = None) -> int:
         """Empty the index and fill it again from checkpoint and log."""
-        total = 0
-        for key in self._objects.list("log/"):
-            total = int(key[4:24])
+        if not self._attached:
+            self._attach()  # which says so when the index is ahead of the log
+        total = max(self._sequences(), default=0)
+        self._require_entries()
         self._index.clear()
         return self.catch_up(progress, total)
+
+    def require_head(self, sequence: int) -> bool:
+        """Check that no entry is missing after this one; False: the log has grown meanwhile.
+
+        Raises:
+            CorruptError: the entry after it is missing, but there are later ones.
+        """
+        later = next(self._sequences(sequence), None)
+        if later is None:
+            return True
+        self._require_entry(sequence + 1, later)
+        return False
 
     # ---- entries
 
@@ -159,6 +176,42 @@ class Replay:
             log.warning("the index is not of this log (at entry %d): rebuilding it", applied)
             self._index.clear()
         self._attached = True
+
+    def _sequences(self, after: int = 0) -> Iterator[int]:
+        """Yield the numbers of the entries that the store has after this one, in order."""
+        for key in self._objects.list("log/", entry_key(after)):
+            digits = key[4:24]
+            if digits.isdecimal() and key == entry_key(int(digits)):
+                yield int(digits)
+
+    def _require_entries(self) -> None:
+        """Check that the log can fill an empty index: from its newest checkpoint, without a gap.
+
+        Before anything is in the index: half of a log must not pass for all of it.
+
+        Raises:
+            CorruptError: an entry is missing.
+        """
+        sequences = list(self._sequences())
+        if not sequences or sequences[-1] == len(sequences):
+            return
+        known = set(sequences)
+        checkpoints = (checkpoint_sequence(key) or 0 for key in self._checkpoints())
+        expected = next((each for each in checkpoints if each in known), 0) + 1
+        for sequence in sequences[bisect_left(sequences, expected) :]:
+            while expected < sequence:
+                self._require_entry(expected, sequences[-1])
+                expected += 1
+            expected += 1
+
+    def _require_entry(self, sequence: int, later: int) -> None:
+        # A list may lack what was created while it was made; an entry precedes all later ones.
+        key = entry_key(sequence)
+        if not self._objects.exists(key):
+            raise CorruptError(
+                f"{key} is missing from the store, which has {entry_key(later)}",
+                "restore it from a backup; mregfs fsck says what else is missing",
+            )
 
     def _read(self, since: int) -> Iterator[tuple[int, str, bytes]]:
         sequence = since + 1

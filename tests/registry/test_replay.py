@@ -1,13 +1,19 @@
 """Replay: the log alone determines the index, by whichever way it gets there."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from mregfs.errors import CorruptError
 from mregfs.model.changes import entry_key
 from mregfs.model.checkpoint import checkpoint_key
+from mregfs.ports import ObjectStore
 from mregfs.registry import log as log_module
 from mregfs.registry import replay as replay_module
 from mregfs.registry.log import Log
 from mregfs.stores.index_memory import IndexMemory
+from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.objects_memory import ObjectsMemory
 from tests.registry.rig import ASKER, make_log, tables, version
 
@@ -128,3 +134,88 @@ def test_an_emptied_index_fills_itself(filled: Log, index: IndexMemory) -> None:
     index.clear()
     assert 12 == filled.catch_up()
     assert before == tables(index)
+
+
+@pytest.fixture(params=["memory", "directory"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    """A log of five entries in either kind of store."""
+    objects = ObjectsMemory() if request.param == "memory" else ObjectsDirectory(str(tmp_path))
+    log = make_log(objects)
+    for number in range(5):
+        log.submit([version("mnist", number)], ASKER)
+    return objects
+
+
+@pytest.mark.parametrize("missing", [1, 3])
+def test_a_missing_entry_is_noticed_without_an_index(kept: ObjectStore, missing: int) -> None:
+    """Again and again: nothing of the log gets into the index that could pass for all of it."""
+    kept.delete(entry_key(missing))
+    kept.create("log/zzz", b"somebody's notes")
+    index = IndexMemory()
+    for _ in range(2):
+        with pytest.raises(CorruptError, match=f"{entry_key(missing)} is missing") as caught:
+            make_log(kept, index).catch_up()
+        assert "backup" in caught.value.hint
+        assert 0 == index.applied()
+    with pytest.raises(CorruptError):
+        make_log(kept, index).submit([version("mnist", 7)], ASKER)
+    assert not kept.exists(entry_key(missing))
+
+
+def test_a_missing_entry_before_a_checkpoint_is_not_needed(kept: ObjectStore) -> None:
+    """The checkpoint has what it did; `fsck` finds it."""
+    make_log(kept).catch_up()
+    log = make_log(kept)
+    log.catch_up()
+    log.checkpoint()
+    log.submit([version("mnist", 5)], ASKER)
+    kept.delete(entry_key(3))
+    assert 6 == make_log(kept).catch_up()
+    kept.delete(entry_key(6))
+    assert 5 == make_log(kept).catch_up()
+
+
+def test_a_missing_entry_is_noticed_before_the_first_append(kept: ObjectStore) -> None:
+    """With an index that is behind the gap; what is there is not continued in its place."""
+    index = IndexMemory()
+    later = {sequence: kept.get(entry_key(sequence)) for sequence in (3, 4, 5)}
+    for sequence in later:
+        kept.delete(entry_key(sequence))
+    assert 2 == make_log(kept, index).catch_up()
+    for sequence in (4, 5):
+        kept.create(entry_key(sequence), later[sequence])
+    log = make_log(kept, index)
+    assert 2 == log.catch_up()
+    with pytest.raises(CorruptError, match=f"{entry_key(3)} is missing"):
+        log.submit([version("mnist", 7)], ASKER)
+    assert not kept.exists(entry_key(3))
+    kept.create(entry_key(3), later[3])
+    assert 6 == log.submit([version("mnist", 7)], ASKER).sequence
+
+
+def test_appends_ask_once_what_is_behind_the_head(
+    kept: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each process."""
+    log = make_log(kept)
+    log.catch_up()
+    asked: list[str] = []
+    whole = type(kept).list
+
+    def counted(self: ObjectStore, prefix: str, start_after: str = "") -> Iterator[str]:
+        asked.append(start_after)
+        return whole(self, prefix, start_after)
+
+    monkeypatch.setattr(type(kept), "list", counted)
+    for number in range(5, 8):
+        log.submit([version("mnist", number)], ASKER)
+    assert [entry_key(5)] == asked
+
+
+def test_rebuilding_an_index_that_is_ahead_says_so(kept: ObjectStore, expected_warnings) -> None:
+    """The end of a log can be lost without a trace but this."""
+    expected_warnings.expect("not of this log")
+    index = IndexMemory()
+    make_log(kept, index).catch_up()
+    kept.delete(entry_key(5))
+    assert 4 == make_log(kept, index).rebuild()
