@@ -110,8 +110,20 @@ def test_rollback_to_nothing_is_refused(mnist):
     mnist.refuse("rollback classifier:latest", InvalidError)
     mnist.refuse(Rollback(mnist.at("classifier:v1")), InvalidError, "names no alias")
     mnist.run("rm classifier:production")
-    mnist.run("ln v1 classifier:production")
+    mnist.run("ln v0 classifier:production")
     mnist.refuse("rollback classifier:production", NotFoundError, "points at nothing")
+
+
+def test_rollback_passes_over_times_without_the_alias(mnist):
+    mnist.run("rm classifier:production")
+    mnist.run("ln v1 classifier:production")  # as `ln -sfn` of BusyBox moves it
+    mnist.refuse("rollback classifier:production --to 1", NotFoundError, "points at nothing")
+    mnist.refuse("rollback 'classifier:production@{1}'", NotFoundError, "points at nothing")
+
+    assert "v0" == mnist.run("rollback classifier:production")["version"]
+    mnist.run("rm classifier:production")
+    mnist.run("ln v0 classifier:production")
+    assert "v1" == mnist.run("rollback classifier:production")["version"]
 
 
 @pytest.mark.parametrize("alias", ["classifier:production", "mnist:best"])

@@ -54,13 +54,12 @@ def number_in(state: State, owner: OwnerRecord, source: Resolved) -> int | None:
 
 
 def rollback(state: State, command: Rollback, asker: Asker) -> Decision:
-    """Point an alias at where it was before; one move ago if unsaid."""
+    """Point an alias at where it was before; at the last other number if unsaid."""
     target = command.target
     alias = alias_of_target(Location(target.project, target.name, target.kind, target.alias))
     owner = state.find_owner(target)
-    past = Location(
-        target.project, target.name, target.kind, alias, when=target.when or When(steps=1)
-    )
+    when = target.when or When(steps=_steps_back(state, owner, alias))
+    past = Location(target.project, target.name, target.kind, alias, when=when)
     number = state.find_number(owner, past)
     find = state.version if isinstance(owner, ArtifactRecord) else state.link
     if find(owner.inode, number) is None:
@@ -69,6 +68,15 @@ def rollback(state: State, command: Rollback, asker: Asker) -> Decision:
             "choose another number, with: rollback --to vN",
         )
     return _moved(state, owner, alias, number, command.expect, asker)
+
+
+def _steps_back(state: State, owner: OwnerRecord, alias: str) -> int:
+    """Return how many moves ago an alias was at another number: some tools drop it to move it."""
+    numbers = [record.number for record in state.reflog(owner.inode, alias)]
+    for steps, number in enumerate(numbers):
+        if number is not None and number != numbers[0]:
+            return steps
+    return 1
 
 
 def _moved(
