@@ -18,7 +18,7 @@ from mregfs.cli.output import (
     print_pairs,
     print_table,
 )
-from mregfs.cli.place import Mount
+from mregfs.cli.place import Mount, check_alive
 from mregfs.cli.session import Session, reference_argument, verb
 from mregfs.errors import NotFoundError
 
@@ -107,7 +107,9 @@ def path(session: Session, ref: str) -> None:
     mount = _mount(session)
     info = session.registry.get(session.locate(ref))
     answer = f"{mount.point}/artifacts/{info.artifact}/{info.version}"
-    if info.project != str(session.place.project_of(mount)):
+    own = session.place.project_of(mount)
+    check_alive(mount)
+    if info.project != str(own):
         answer = f"{mount.point}/projects/{info.project}/artifacts/{info.artifact}/{info.version}"
     if session.as_json:
         print_json({"path": answer, "mount": mount.point})

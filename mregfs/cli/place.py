@@ -6,6 +6,7 @@ of references and tree paths (`model.reference`). Called by `session`; the envir
 choice is read here and nowhere else.
 """
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,16 @@ import msgspec
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
 
-__all__ = ["FSTYPE", "Mount", "Place", "find_place", "not_mounted", "read_mounts", "read_status"]
+__all__ = [
+    "FSTYPE",
+    "Mount",
+    "Place",
+    "check_alive",
+    "find_place",
+    "not_mounted",
+    "read_mounts",
+    "read_status",
+]
 
 FSTYPE = "fuse.mregfs"
 STATUS_TIMEOUT = 5.0
@@ -292,6 +302,22 @@ def read_status(mount: Mount) -> dict[str, object]:
             f"unmount it with: mregfs umount {mount.point}; or name the project with --project",
         )
     return answer[0]
+
+
+def check_alive(mount: Mount) -> None:
+    """Refuse a dead mount: below it every path fails. One that hangs is found by `read_status`.
+
+    Raises:
+        UnavailableError: its daemon is gone.
+    """
+    try:
+        os.statvfs(mount.point)
+    except OSError as exc:
+        if exc.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise UnavailableError(
+                f"the mount {mount.point!r} is dead",
+                f"mount it again: mregfs mount {mount.store} {mount.point}",
+            ) from exc
 
 
 def _working_directory() -> str:

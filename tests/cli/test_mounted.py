@@ -228,6 +228,12 @@ def test_a_dead_mount_is_gone_after_the_next_mount(mounted: Mounted, tmp_path: P
     os.kill(json.loads(mounted(*words))["pid"], signal.SIGKILL)
     environment = {"MREGFS_STORE": str(store)}
 
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").write_text("x")
+    mounted("commit", tmp_path / "out", "mnist", **environment)
+    refused = mounted.run("path", "mnist", **environment)
+    assert (9, "") == (refused.returncode, refused.stdout)
+    assert "mount it again" in refused.stderr
     # Nothing waits for it: changes go to the store.
     assert "created" in mounted("mkdir", "collections/a", **environment)
     assert "dead" == json.loads(mounted("status", "--json", **environment))["mounts"][0]["state"]

@@ -1,5 +1,6 @@
 """Which store, mount and project a command line means, and what its paths mean."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from mregfs.cli import place as place_module
 from mregfs.cli.place import Mount, Place, find_place, read_mounts
-from mregfs.errors import InvalidError, NotFoundError
+from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 from mregfs.model.names import ProjectName
 
 MODELS = Mount("/models", "/srv/store")
@@ -221,6 +222,22 @@ def test_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(UnavailableError, match="does not answer"):
         place_module.read_status(Mount(str(tmp_path), "/srv/store"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOTCONN, errno.ECONNABORTED])
+def test_no_path_is_given_below_a_dead_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    mount = Mount(str(tmp_path), "/store")
+    place_module.check_alive(mount)
+
+    def fail(path: str) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "statvfs", fail)
+    with pytest.raises(UnavailableError, match="is dead") as caught:
+        place_module.check_alive(mount)
+    assert "mount it again" in str(caught.value)
 
 
 def test_a_mount_of_somebody_else_is_closed_not_dead(
