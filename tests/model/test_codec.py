@@ -67,7 +67,16 @@ def test_an_event_tells_all_changes_in_order(entry):
     ]
 
 
-RECORDS = [getattr(records, name) for name in records.__all__ if name != "OwnerRecord"]
+NOT_STORED = {"OwnerRecord", "VersionSize"}
+RECORDS = [getattr(records, name) for name in records.__all__ if name not in NOT_STORED]
+
+
+@settings(max_examples=20)
+@given(build(records.VersionRecord))
+def test_the_size_of_a_version_is_read_from_the_beginning_of_its_record(version):
+    size = msgspec.msgpack.decode(encode_record(version), type=records.VersionSize)
+
+    assert (version.inode, version.size, version.entries) == (size.inode, size.size, size.entries)
 
 
 @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)

@@ -117,7 +117,7 @@ json_values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text("abcdef"), json_values, max_size=5))
+@given(st.dictionaries(st.text("abcdef", min_size=1), json_values, max_size=5))
 def test_stored_metadata_comes_back_from_both_codecs(values):
     metadata = normalise(values)
 
