@@ -178,9 +178,12 @@ class PlainRegistry:
         self.may(owner, alias, asker)
         owner.set(alias, None)
 
-    def rollback(self, key: Key, alias: str, steps: int, asker: Asker) -> None:
+    def rollback(self, key: Key, alias: str, steps: int | None, asker: Asker) -> None:
         owner = self.owner(key)
         moves = owner.moves.get(alias, [])
+        if steps is None:
+            past = enumerate(reversed(moves))
+            steps = next((n for n, at in past if at not in (None, moves[-1])), 1)
         if steps >= len(moves) or moves[-1 - steps] not in owner.numbers:
             raise NotFoundError("")
         self.move_to(owner, alias, moves[-1 - steps], None, asker)

@@ -135,9 +135,10 @@ class Choice:
     def rollback(self) -> Step:
         key = self.key()
         alias, steps = self.alias(key), self.draw(4)
-        when = When(steps=steps) if steps != 1 or self.maybe() else None
+        back = steps if steps != 1 or self.maybe() else None
+        when = None if back is None else When(steps=back)
         target = Location(ProjectName(*key[0].split("/")), key[1], alias=alias, when=when)
-        return Step(commands.Rollback(target), lambda p: p.rollback(key, alias, steps, self.asker))
+        return Step(commands.Rollback(target), lambda p: p.rollback(key, alias, back, self.asker))
 
     def delete(self) -> Step:
         key, force = self.key(), self.maybe()
