@@ -208,6 +208,25 @@ def test_recovery_when_nobody_knows(place: Path, expected_warnings) -> None:
     assert 1 == pack_of(place).stat().st_nlink
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_recovery_believes_no_stranger(place: Path) -> None:
+    """An intent that somebody else put there names files that are not his to remove."""
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal(["big"])
+    intake.announce("layout", 0, {"big": PACK})
+    intake.adopt("big", PACK)
+    intake.abandon()
+    (intent,) = pack_of(place).parents[2].rglob("intent.json")
+    os.chown(intent, 12345, 12345)
+
+    open_intake(place).recover(lambda layout, since: True)
+
+    assert (place / "big").exists()
+    assert pack_of(place).exists()
+    assert intent.exists()
+
+
 def test_a_draft_that_its_user_locked_is_removed(place: Path) -> None:
     """Modes of directories do not keep a draft from disappearing."""
     (place / "d").chmod(0o500)

@@ -182,6 +182,10 @@ def recover(parent: str, packs_path: str, committed: Callable[[str, int], bool])
 def _recover_one(path: str, packs_path: str, committed: Callable[[str, int], bool]) -> None:
     try:
         with open(f"{path}/{_INTENT}", "rb") as file:
+            writer = os.fstat(file.fileno()).st_uid
+            if writer not in (os.geteuid(), os.stat(os.path.dirname(packs_path)).st_uid):
+                # It names files to remove: only ours, and the store owner's, are to be believed.
+                return
             intent = msgspec.json.decode(file.read(), type=Intent)
     except FileNotFoundError:
         intent = None
