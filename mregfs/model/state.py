@@ -57,6 +57,7 @@ STATE_TABLES = (
     "alias_of",
     "digest",
     "reflog",
+    "story",
     "protection",
     "tombstone",
     "inode",
@@ -319,6 +320,11 @@ class State:
         """Yield the moves of an alias, newest first."""
         prefix = pack_number(owner) + alias.encode() + b"\0"
         return self._read_all(ReflogRecord, "reflog", prefix, reverse=True)
+
+    def story(self, owner: int) -> Iterator[int]:
+        """Yield the sequence numbers of the entries that are about an owner, newest first."""
+        for key, _ in self._scan("story", pack_number(owner), reverse=True):
+            yield int.from_bytes(key[8:], "big")
 
     # ---- resolving
 

@@ -3,10 +3,11 @@
 Decided here: which facts concern what was asked about, and how each is said. Not decided here: how
 the log is read (`log`). The Python API calls this.
 
-Moves of an alias come from the index; all else is read from the log, backwards, as it is taken.
+Moves of an alias come from the index; for all else it knows which entries of the log to read, which
+are read backwards, as they are taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -47,8 +48,8 @@ def history(log: Log, index: Index, location: Location) -> Iterator[HistoryLine]
             if moves:
                 return iter(moves)
         number = None if location.is_owner else state.find_number(owner, location)
-    story = _Story(owner.project, owner.name, number)
-    return story.lines(log, index.applied())
+        entries = list(state.story(owner.inode))
+    return _Story(owner.project, owner.name, number).lines(log, entries)
 
 
 def _move(alias: str, move: ReflogRecord) -> HistoryLine:
@@ -74,9 +75,9 @@ class _Story:
         self._number = number
         self._ended = False
 
-    def lines(self, log: Log, head: int) -> Iterator[HistoryLine]:
-        """Yield what happened, from the log entry `head` downwards."""
-        for sequence in range(head, 0, -1):
+    def lines(self, log: Log, entries: Iterable[int]) -> Iterator[HistoryLine]:
+        """Yield what happened in the log entries that are about it, newest first."""
+        for sequence in entries:
             entry = log.entry(sequence)
             for request in reversed(entry.requests):
                 for change in reversed(request.changes):

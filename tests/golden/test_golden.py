@@ -20,7 +20,7 @@ from mregfs.stores.objects_memory import ObjectsMemory
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "format-1"
-SEAL = "366e2ea558af4082e016953f47a46d12ea8ac057ecc3fbc807c88ff04620b39c"
+SEAL = "5e4afe157ed0b549981d8014fe9dcb59d3efcaa781eff56ad139c27217631b64"
 """SHA-256 of all files of format 1."""
 
 LOG = [FORMAT_1 / f"log-{number}.json" for number in range(1, 6)]

@@ -238,3 +238,17 @@ def test_puts_are_plain_and_one_per_key(mnist):
     assert msgspec.msgpack.decode(
         dict(mnist.view.scan("collection"))[b"default/default/classifier"]
     )
+
+
+def test_the_entries_that_are_about_something_are_known(book):
+    book.run("commit one mnist")
+    book.run("ln mnist:v0 classifier:production")
+    book.run("mv classifier reader")
+    book.run("tag mnist +good")
+    book.run("rm reader:production")
+
+    assert [4, 2, 1] == list(book.state.story(book.owner("mnist").inode))
+    reader = book.owner("reader").inode
+    assert [5, 3, 2] == list(book.state.story(reader))
+    book.run("rm -f reader")
+    assert [] == list(book.state.story(reader))

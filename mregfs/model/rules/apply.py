@@ -80,6 +80,28 @@ def apply_changes(view: View, changes: Iterable[Change], stamp: Stamp) -> list[P
 def _apply_all(ledger: Ledger, changes: Iterable[Change]) -> None:
     for change in changes:
         _EFFECTS[type(change)](ledger, change)
+        for project, name in _subjects(change):
+            owner = ledger.owner(project, name)
+            if owner is not None:
+                key = number_key(owner.inode, ledger.stamp.sequence)
+                ledger.put("story", key, b"")
+
+
+def _subjects(change: Change) -> list[tuple[str, str]]:
+    """Return (project, name) of the artifacts and collections that a fact is about."""
+    match change:
+        case VersionLogged() | VersionDeleted():
+            return [(change.project, change.artifact)]
+        case Linked():
+            return [(change.project, change.collection), (change.source_project, change.artifact)]
+        case Unlinked():
+            return [(change.project, change.collection)]
+        case CollectionRenamed():
+            return [(change.project, change.new_name)]
+        case ProjectCreated():
+            return []
+        case _:
+            return [(change.project, change.name)]
 
 
 # ---- projects, artifacts, collections

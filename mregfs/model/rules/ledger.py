@@ -195,6 +195,6 @@ class Ledger(State):
 
     def end_history(self, owner: OwnerRecord) -> None:
         """Take away what is remembered of a deleted owner's aliases; the log still tells it."""
-        for table in ("reflog", "protection"):
+        for table in ("reflog", "protection", "story"):
             for key, _ in self._overlay.scan(table, pack_number(owner.inode)):
                 self.put(table, key, None)
