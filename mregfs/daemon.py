@@ -95,18 +95,21 @@ def run_mount(options: MountOptions) -> None:
             store.whole_files.set_limit(options.cache_size)
             store.protect_all()
         trio.run(_serve, store, project, options, strict_exception_groups=True)
-    except* MregfsError as group:
+    except BaseExceptionGroup as group:  # not except*, which before Python 3.11.4 raises groups
         raise _only(group) from None
     finally:
         store.close()
 
 
-def _only(group: BaseExceptionGroup[MregfsError]) -> MregfsError:
-    """Return the first error of a group: nurseries wrap what they let through."""
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error of a group of errors of ours, the first one: nurseries wrap what they let
+    through; and any other group as it is.
+    """
+    if group.split(MregfsError)[1] is not None:
+        return group
     first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    assert isinstance(first, MregfsError)
     return first
 
 

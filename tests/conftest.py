@@ -33,9 +33,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGUSR1 print where every thread is, and SIGINT reach the programs that tests start."""
-    # A run in the background of a script has SIGINT ignored, and would hand that on.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let SIGUSR1 print where every thread is, and signals reach the programs that tests start."""
+    # In the background of a script SIGINT is ignored, under nohup SIGHUP; a program inherits that,
+    # and no handler.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, lambda *_: None),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         descriptor = os.dup(2)

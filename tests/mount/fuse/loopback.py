@@ -350,7 +350,9 @@ def main() -> None:
     Path(settings.host).mkdir(exist_ok=True)
     try:
         trio.run(run, settings)
-    except* MregfsError as group:
+    except BaseExceptionGroup as group:  # not except*, which before Python 3.11.4 raises groups
+        if group.split(MregfsError)[1] is not None:
+            raise
         sys.exit(f"{group.exceptions[0]!r}")
     print("ended", flush=True)
 
