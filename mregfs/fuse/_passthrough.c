@@ -21,11 +21,14 @@
 #include <linux/fs.h>
 #include <linux/fuse.h>
 #include <link.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "_passthrough_map.c"
@@ -109,6 +112,7 @@ static ssize_t reply(int fd, uint64_t unique, int error, void *payload, size_t s
 }
 
 #include "_passthrough_work.c"
+#include "_passthrough_express.c"
 
 /* ---- the two hooks ---------------------------------------------------------------------------- */
 
@@ -197,17 +201,31 @@ static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
 
 static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 {
+	struct fuse_in_header *in = buffer;
+	int64_t until = 0; /* 0: nothing was answered at once yet */
+
 	(void)userdata;
 	for (;;) {
 		ssize_t got = read(fd, buffer, size);
 
-		if (got < 0 && errno == EAGAIN)
+		if (got < 0 && errno == EAGAIN) {
+			if (until && another_comes(fd))
+				continue;
 			errno = EINTR; /* pyfuse3 waits again on this one only */
-		if (got < (ssize_t)sizeof(struct fuse_in_header))
+		}
+		if (got < (ssize_t)sizeof(*in))
 			return got;
-		got = sift(fd, buffer, got);
-		if (got > 0)
+		got = sift(fd, in, got);
+		if (got == 0)
+			continue;
+		if (!is_express(in->opcode) || !answer_at_once(fd, in, got))
 			return got;
+		if (until == 0)
+			until = nanoseconds() + BURST_NS;
+		else if (nanoseconds() > until) {
+			errno = EINTR;
+			return -1;
+		}
 	}
 }
 
@@ -328,6 +346,21 @@ static PyObject *configure(PyObject *module, PyObject *args)
 	session.fd = -1;
 	Py_XINCREF(callback == Py_None ? NULL : callback);
 	Py_XSETREF(on_interrupt, callback == Py_None ? NULL : callback);
+	Py_CLEAR(express);
+	Py_RETURN_NONE;
+}
+
+static PyObject *answer_by(PyObject *module, PyObject *args)
+{
+	PyObject *function;
+	unsigned long long opcodes;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OK:answer_by", &function, &opcodes))
+		return NULL;
+	Py_INCREF(function);
+	Py_XSETREF(express, function);
+	express_opcodes = opcodes;
 	Py_RETURN_NONE;
 }
 
@@ -424,6 +457,8 @@ static PyObject *figures(PyObject *module, PyObject *unused)
 static PyMethodDef methods[] = {
 	{"configure", configure, METH_VARARGS,
 	 "configure(passthrough, on_interrupt): what the next mount asks for, and whom to tell."},
+	{"answer_by", answer_by, METH_VARARGS,
+	 "answer_by(function, opcodes): who answers requests at once, and a bit for each kind of them."},
 	{"backing_open", backing_open, METH_O,
 	 "backing_open(fd): a backing id of the kernel for the file, or -errno."},
 	{"backing_close", backing_close, METH_O, "backing_close(id): 0 or -errno."},

@@ -1,18 +1,20 @@
 """The protocol adapter: requests of the kernel become calls of `FileSystem`, and nothing else.
 
 Decided here: how a request's fields and an answer's fields correspond, which errno an exception
-becomes, and when a waiting read gives up. Not decided here: what any request answers (`vfs/`), nor
-which files go by passthrough (`passthrough`). Only `serve` makes an adapter; pyfuse3 calls it.
+becomes, and when a waiting read gives up. Not decided here: what any request answers (`vfs/`),
+which files go by passthrough (`passthrough`), nor which requests never come as far as pyfuse3
+(`express`). Only `serve` makes an adapter; pyfuse3 calls it.
 
 pyfuse3 ends the whole session on any exception but FUSEError, so every operation passes through
-`_answers`, the one place where errors are translated and logged.
+`_answers` or `_answer_at_once`; `_errno_of` is the one place where errors are translated and
+logged.
 """
 
 import errno
 import logging
 import select
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -25,6 +27,7 @@ from mregfs.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from mregfs.fuse.express import Express, list_entries
 from mregfs.fuse.passthrough import Passthrough, ReadPath, pyfuse3
 from mregfs.fuse.translation import (
     Context,
@@ -35,7 +38,8 @@ from mregfs.fuse.translation import (
     statvfs_of,
 )
 from mregfs.fuse.waits import Waits
-from mregfs.ports import Caller, ChangedAttributes, OpenFile
+from mregfs.fuse.wire import BATCH_FORGET, FORGET, forgets
+from mregfs.ports import Attributes, Caller, ChangedAttributes, OpenFile
 from mregfs.vfs.surface import FileSystem
 
 __all__ = ["Adapter"]
@@ -59,24 +63,10 @@ def _answers(
     async def answer(self: "Adapter", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return await operation(self, *args, **kwargs)
-        except MregfsError as exc:
-            code = exc.errno
-            if isinstance(exc, CorruptError):
-                level = logging.ERROR
-            elif code == errno.EIO or isinstance(exc, UnavailableError | NoSpaceError):
-                level = logging.WARNING
-            else:
-                level = logging.DEBUG
-            if isinstance(exc, UnavailableError) and name in _TRANSFERS:
-                code = errno.EIO  # nobody expects EAGAIN from a blocking read or write
-            if log.isEnabledFor(level):
-                log.log(level, "%s(%s): %s", name, _spell(args), exc)
-            raise pyfuse3.FUSEError(code) from None
         except pyfuse3.FUSEError:
             raise
-        except Exception:
-            log.exception("%s(%s) failed: this is a bug in mregfs", name, _spell(args))
-            raise pyfuse3.FUSEError(errno.EIO) from None
+        except Exception as exc:
+            raise pyfuse3.FUSEError(_errno_of(exc, name, args)) from None
         except trio.Cancelled:
             if not self._ending:
                 raise
@@ -85,6 +75,25 @@ def _answers(
             raise pyfuse3.FUSEError(errno.ENODEV) from None
 
     return answer
+
+
+def _errno_of(exc: Exception, name: str, args: Sequence[object]) -> int:
+    """Return what an error of the operation `name` becomes, and log it."""
+    if not isinstance(exc, MregfsError):
+        log.error("%s(%s) failed: this is a bug in mregfs", name, _spell(args), exc_info=exc)
+        return errno.EIO
+    code = exc.errno
+    if isinstance(exc, CorruptError):
+        level = logging.ERROR
+    elif code == errno.EIO or isinstance(exc, UnavailableError | NoSpaceError):
+        level = logging.WARNING
+    else:
+        level = logging.DEBUG
+    if log.isEnabledFor(level):
+        log.log(level, "%s(%s): %s", name, _spell(args), exc)
+    if isinstance(exc, UnavailableError) and name in _TRANSFERS:
+        return errno.EIO  # nobody expects EAGAIN from a blocking read or write
+    return code
 
 
 _TRANSFERS = frozenset({"read", "write", "flush", "fsync", "fsyncdir"})
@@ -111,13 +120,16 @@ class Adapter(pyfuse3.Operations):
         self._fs = fs
         self._waits = Waits()
         self._passthrough = Passthrough(wanted=passthrough, on_interrupt=self._waits.interrupted)
-        self._direct: set[int] = set()
+        self._express = Express(fs, self._passthrough, self._settle)
         self._ending = False
         self._closed = False
 
     def mounted(self) -> None:
         """The session is set up: from now on requests arrive."""
         self._passthrough.mounted()
+        self._passthrough.answer_by(
+            self._answer_at_once, [FORGET, BATCH_FORGET, *self._express.operations]
+        )
 
     def watch_in(self, nursery: trio.Nursery) -> None:
         """Tell where tasks of the adapter's own may run."""
@@ -133,6 +145,19 @@ class Adapter(pyfuse3.Operations):
         self._ending = True
         self._waits.end()
 
+    def _answer_at_once(
+        self, opcode: int, inode: int, uid: int, gid: int, pid: int, body: bytes
+    ) -> bytes | int | None:
+        """Answer a request that has just been received: bytes, an errno (0: done), None: not so."""
+        operation = self._express.operations.get(opcode)
+        if operation is None:
+            self._forget(forgets(opcode, inode, body))
+            return 0
+        try:
+            return operation(inode, body, Caller(uid, gid, pid))
+        except Exception as exc:
+            return _errno_of(exc, operation.__name__, (inode, body))
+
     # ---- names
 
     @_answers
@@ -142,7 +167,10 @@ class Adapter(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back references; there is nobody to answer to."""
-        for inode, count in inode_list:
+        self._forget(inode_list)
+
+    def _forget(self, counts: Iterable[tuple[int, int]]) -> None:
+        for inode, count in counts:
             try:
                 self._fs.forget(inode, count)
             except Exception:
@@ -206,14 +234,14 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def readlink(self, inode: int, ctx: Context) -> bytes:
         """Return where a symlink points."""
-        return await self._fs.readlink(inode)
+        return self._fs.readlink(inode)
 
     # ---- attributes
 
     @_answers
     async def getattr(self, inode: int, ctx: Context) -> pyfuse3.EntryAttributes:
         """Answer stat(2)."""
-        return entry_of(await self._fs.getattr(inode))
+        return entry_of(self._fs.getattr(inode))
 
     @_answers
     async def setattr(
@@ -227,17 +255,17 @@ class Adapter(pyfuse3.Operations):
         """Change mode, owner, size or times."""
         changed = changes_of(attr, fields)
         if changed.mode is None and self._passthrough.request()[2]:
-            changed.mode = await self._without_privileges(inode)
+            changed.mode = self._without_privileges(inode)
         return entry_of(await self._fs.setattr(inode, changed, fh, caller_of(ctx)))
 
-    async def _without_privileges(self, inode: int) -> int | None:
+    def _without_privileges(self, inode: int) -> int | None:
         """Return the mode without what a write takes away; None when there is nothing to take."""
-        mode = stat.S_IMODE((await self._fs.getattr(inode)).mode)
+        mode = stat.S_IMODE(self._fs.getattr(inode).mode)
         plain = plain_mode(mode)
         return plain if plain != mode else None
 
     async def _drop_privileges(self, inode: int, caller: Caller) -> None:
-        mode = await self._without_privileges(inode)
+        mode = self._without_privileges(inode)
         if mode is not None:
             await self._fs.setattr(inode, ChangedAttributes(mode=mode), None, caller)
 
@@ -292,24 +320,27 @@ class Adapter(pyfuse3.Operations):
         return self._file(attributes.inode, opened), entry_of(attributes)
 
     def _file(self, inode: int, opened: OpenFile) -> pyfuse3.FileInfo:
-        path, reason = self._passthrough.opened(inode, opened)
-        if reason:
-            self._fs.backing_refused(opened.handle, reason)
-        if path is ReadPath.DIRECT:
-            self._direct.add(opened.handle)
         return pyfuse3.FileInfo(
             fh=opened.handle,
-            direct_io=path is ReadPath.DIRECT,
+            direct_io=self._settle(inode, opened) is ReadPath.DIRECT,
             keep_cache=opened.keep_cache,
             nonseekable=opened.nonseekable,
         )
+
+    def _settle(self, inode: int, opened: OpenFile) -> ReadPath:
+        """Settle how a file that was just opened is served."""
+        path, reason = self._passthrough.opened(inode, opened)
+        if reason:
+            self._fs.backing_refused(opened.handle, reason)
+        return path
 
     @_answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read; a reader that is interrupted or killed while it waits gets EINTR."""
         unique, pid, _ = self._passthrough.request()
+        direct = self._passthrough.inode_of(fh) is None
         return await self._waits.read(
-            self._fs.read, fh, off, size, unique=unique, pid=pid, direct=fh in self._direct
+            self._fs.read, fh, off, size, unique=unique, pid=pid, direct=direct
         )
 
     @_answers
@@ -335,8 +366,7 @@ class Adapter(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         """The last descriptor of an open file was closed."""
         self._passthrough.released(fh)
-        self._direct.discard(fh)
-        await self._fs.release(fh)
+        self._fs.release(fh)
 
     @_answers
     async def poll(
@@ -373,27 +403,17 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List as many entries as fit from position `start_id`."""
-        entries = self._fs.readdir(fh, start_id)
-        listed = 0
-        try:
-            async for name, attributes, following in entries:
-                fits = pyfuse3.readdir_reply(token, name, entry_of(attributes), following)
-                if not fits or name in {b".", b".."}:  # the kernel does not count these
-                    self._fs.forget(attributes.inode, 1)
-                if not fits:
-                    break
-                listed += 1
-        except MregfsError:
-            if not listed:  # what fits is handed over, the next call meets the error again
-                raise
-        finally:
-            if hasattr(entries, "aclose"):
-                await entries.aclose()
+
+        def add(name: bytes, attributes: Attributes, following: int) -> bool:
+            fits: bool = pyfuse3.readdir_reply(token, name, entry_of(attributes), following)
+            return fits
+
+        list_entries(self._fs, fh, start_id, add)
 
     @_answers
     async def releasedir(self, fh: int) -> None:
         """Close a directory."""
-        await self._fs.releasedir(fh)
+        self._fs.releasedir(fh)
 
     @_answers
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

@@ -18,7 +18,7 @@ import platform
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 
 import msgspec
@@ -149,6 +149,17 @@ class Passthrough:
         if _native:
             figures = _native.figures()
             self.hooked = figures["mounts"] > self._mounts and figures["hooked"]
+
+    def answer_by(
+        self, function: Callable[..., bytes | int | None], opcodes: Iterable[int]
+    ) -> None:
+        """Have requests of some kinds answered by `function` before anyone else sees them.
+
+        It gets opcode, inode, user, group and process of the caller, and the request's body. It
+        returns the answer's body, an errno (0: done), or None to let the request pass.
+        """
+        if _native and self.hooked:
+            _native.answer_by(function, sum(1 << opcode for opcode in opcodes))
 
     def ended(self) -> None:
         """Note that the session is closed; what the kernel held for us is gone with it."""

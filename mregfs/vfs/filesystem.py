@@ -10,7 +10,7 @@ across one.
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from select import POLLIN, POLLOUT
 
 import msgspec
@@ -143,6 +143,9 @@ class RegistryFileSystem:
     async def _gesture(self, commands: Sequence[Command], caller: Caller) -> None:
         await self._run([Statement(command=command) for command in commands], caller)
 
+    def _is_ready(self, node: Node) -> bool:
+        return node.version is None or self._content.ready(node.version)
+
     async def _ready(self, node: Node) -> None:
         if node.version is not None and not self._content.ready(node.version):
             await trio.to_thread.run_sync(self._content.ensure, node.version)
@@ -151,17 +154,21 @@ class RegistryFileSystem:
 
     async def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
         """See `FileSystem.lookup`."""
+        while (found := self.lookup_nowait(parent, name, caller)) is None:
+            await self._ready(self._in_registry(parent))
+        return found
+
+    def lookup_nowait(self, parent: int, name: bytes, caller: Caller) -> Attributes | None:
+        """See `FileSystem.lookup`; None when the content of a version is not in the index."""
         if parent & DRAFT_BIT:
             return self._drafts.lookup(parent, name)
         text = decode_name(name)
         with self._index.read() as view:
             state = State(view)
             node = self._node(state, parent)
-            if node.version is None or self._content.ready(node.version):
-                return self._lookup(state, node, name, text)
-        await self._ready(node)
-        with self._index.read() as view:
-            return self._lookup(State(view), node, name, text)
+            if not self._is_ready(node):
+                return None
+            return self._lookup(state, node, name, text)
 
     def _lookup(self, state: State, parent: Node, name: bytes, text: str) -> Attributes:
         found = self._tree.lookup(state, parent, text)
@@ -189,7 +196,7 @@ class RegistryFileSystem:
         elif inode & PENDING_BIT:
             self._pending.forget(inode)
 
-    async def getattr(self, inode: int) -> Attributes:
+    def getattr(self, inode: int) -> Attributes:
         """See `FileSystem`."""
         if inode & DRAFT_BIT:
             return self._drafts.getattr(inode)
@@ -234,7 +241,7 @@ class RegistryFileSystem:
                 raise self._gestures.refuse_change(node)
             return self._tree.attributes(state, node)  # `echo … >` truncates first
 
-    async def readlink(self, inode: int) -> bytes:
+    def readlink(self, inode: int) -> bytes:
         """See `FileSystem`. Targets are read from the index each time: a move shows at once."""
         if inode & DRAFT_BIT:
             return self._drafts.readlink(inode)
@@ -414,6 +421,15 @@ class RegistryFileSystem:
 
     async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
         """See `FileSystem`."""
+        opened = self.open_nowait(inode, flags, caller)
+        if opened is not None:
+            return opened
+        node = self._in_registry(inode)
+        await self._ready(node)
+        return await self._files.open(node, self._new_handle(), flags, caller)
+
+    def open_nowait(self, inode: int, flags: int, caller: Caller) -> OpenFile | None:
+        """See `FileSystem`."""
         if inode & DRAFT_BIT:
             opened = self._drafts.open(inode, flags)
             opened.handle = opened.handle << 1 | 1
@@ -421,14 +437,21 @@ class RegistryFileSystem:
         node = self._in_registry(inode)
         if node.kind is NodeKind.VERSION and flags & (_WRITING | _O_TRUNC):
             raise ImmutableError("a published version never changes")
-        await self._ready(node)
-        return await self._files.open(node, self._new_handle(), flags, caller)
+        if not self._is_ready(node):
+            return None
+        return self._files.open_nowait(node, self._new_handle(), flags, caller)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """See `FileSystem`."""
         if handle & 1:
             return self._drafts.read(handle >> 1, offset, size)
         return await self._files.read(handle, offset, size)
+
+    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | None:
+        """See `FileSystem`."""
+        if handle & 1:
+            return self._drafts.read(handle >> 1, offset, size)
+        return self._files.read_nowait(handle, offset, size)
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
         """See `FileSystem`. A write to `control` is a transaction."""
@@ -458,7 +481,7 @@ class RegistryFileSystem:
                 lambda: self._drafts.fsync(handle >> 1, data_only=data_only)
             )
 
-    async def release(self, handle: int) -> None:
+    def release(self, handle: int) -> None:
         """See `FileSystem`."""
         if handle & 1:
             self._drafts.release(handle >> 1)
@@ -479,29 +502,30 @@ class RegistryFileSystem:
 
     async def opendir(self, inode: int, caller: Caller) -> int:
         """See `FileSystem`."""
+        while (handle := self.opendir_nowait(inode, caller)) is None:
+            await self._ready(self._in_registry(inode))
+        return handle
+
+    def opendir_nowait(self, inode: int, caller: Caller) -> int | None:
+        """See `FileSystem`."""
         if inode & DRAFT_BIT:
             return self._drafts.opendir(inode) << 1 | 1
         node = self._in_registry(inode)
-        await self._ready(node)
+        if not self._is_ready(node):
+            return None
         handle = self._new_handle()
         self._listings[handle] = Listing(
             self._index, self._tree, node, self._pending, self._staging
         )
         return handle
 
-    async def readdir(
-        self, handle: int, start: int
-    ) -> AsyncIterator[tuple[bytes, Attributes, int]]:
+    def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
         """See `FileSystem`."""
-        entries: Iterator[tuple[bytes, Attributes, int]]
         if handle & 1:
-            entries = self._drafts.readdir(handle >> 1, start)
-        else:
-            entries = self._listings[handle].entries(start)
-        for entry in entries:
-            yield entry
+            return self._drafts.readdir(handle >> 1, start)
+        return self._listings[handle].entries(start)
 
-    async def releasedir(self, handle: int) -> None:
+    def releasedir(self, handle: int) -> None:
         """See `FileSystem`."""
         if handle & 1:
             self._drafts.releasedir(handle >> 1)

@@ -40,6 +40,19 @@ class OpenFiles:
         Raises:
             MregfsError: it is no file, or not for writing.
         """
+        opened = self.open_nowait(node, handle, flags, caller)
+        if opened is None:
+            self._status[handle] = await trio.to_thread.run_sync(self._make_status)
+            self._special[handle] = node.kind
+            opened = OpenFile(handle, direct_io=True)
+        return opened
+
+    def open_nowait(self, node: Node, handle: int, flags: int, caller: Caller) -> OpenFile | None:
+        """Do what `open` does, or return None: `status` has to be made first.
+
+        Raises:
+            MregfsError: it is no file, or not for writing.
+        """
         if node.version is not None:
             content = self._content.open(node.version, node.position)
             self._files[handle] = content
@@ -51,7 +64,7 @@ class OpenFiles:
         elif node.kind is NodeKind.STATUS:
             if flags & _WRITING:
                 raise ForbiddenError("status is only to be read")
-            self._status[handle] = await trio.to_thread.run_sync(self._make_status)
+            return None
         else:
             raise HostError(_EISDIR, "this is no file")
         self._special[handle] = node.kind
@@ -59,17 +72,24 @@ class OpenFiles:
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`; waits only on `events` and on a cold disk."""
+        data = self.read_nowait(handle, offset, size)
+        if data is not None:
+            return data
         content = self._files.get(handle)
         if content is not None:
-            data = content.read_cached(offset, size)
-            if data is not None:
-                return data
             return await trio.to_thread.run_sync(content.read, offset, size)
+        return await self._events.read(handle, size)
+
+    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | None:
+        """Do what `read` does, or return None: it would wait."""
+        content = self._files.get(handle)
+        if content is not None:
+            return content.read_cached(offset, size)
         kind = self._special.get(handle)
         if kind is NodeKind.CONTROL:
             return self._control.read(handle, offset, size)
         if kind is NodeKind.EVENTS:
-            return await self._events.read(handle, size)
+            return None
         return self._status[handle][offset : offset + size]
 
     async def write(

@@ -68,7 +68,7 @@ class Rig:
 
     async def walk(self, path: str) -> Attributes:
         """Return the attributes at a path; symlinks are not followed."""
-        found = await self.fs.getattr(ROOT)
+        found = self.fs.getattr(ROOT)
         for name in path.split("/"):
             if name:
                 found = await self.fs.lookup(found.inode, name.encode(), self.caller)
@@ -91,7 +91,7 @@ class Rig:
                 continue
             found = await self.walk("/".join([*done, name]))
             if S_ISLNK(found.mode):
-                target = (await self.fs.readlink(found.inode)).decode()
+                target = self.fs.readlink(found.inode).decode()
                 todo = [part for part in target.split("/") if part not in ("", ".")] + todo
             else:
                 done.append(name)
@@ -121,7 +121,7 @@ class Rig:
         await self.fs.unlink(parent, name, self.caller)
 
     async def readlink(self, path: str) -> str:
-        return (await self.fs.readlink((await self.walk(path)).inode)).decode()
+        return self.fs.readlink((await self.walk(path)).inode).decode()
 
     async def read(self, path: str) -> bytes:
         found = await self.walk(path)
@@ -129,7 +129,7 @@ class Rig:
         try:
             return await self.fs.read(opened.handle, 0, 1 << 20)
         finally:
-            await self.fs.release(opened.handle)
+            self.fs.release(opened.handle)
 
     async def write(self, path: str, data: bytes) -> None:
         """Write a new file of a draft, and make the directories above it."""
@@ -144,15 +144,15 @@ class Rig:
         parent, name = await self.parent(path)
         opened, _ = await self.fs.create(parent, name, 0o644, WRITE_ONLY, self.caller)
         await self.fs.write(opened.handle, 0, data)
-        await self.fs.release(opened.handle)
+        self.fs.release(opened.handle)
 
     async def names(self, path: str, start: int = 0) -> list[str]:
         found = await self.walk(path)
         handle = await self.fs.opendir(found.inode, self.caller)
         try:
-            return [name.decode() async for name, _, _ in self.fs.readdir(handle, start)]
+            return [name.decode() for name, _, _ in self.fs.readdir(handle, start)]
         finally:
-            await self.fs.releasedir(handle)
+            self.fs.releasedir(handle)
 
     async def control(self, script: str) -> dict[str, object]:
         """Write a script on the control file, and return the reply."""
@@ -160,7 +160,7 @@ class Rig:
         opened = await self.fs.open(found.inode, READ_WRITE, self.caller)
         await self.fs.write(opened.handle, 0, script.encode())
         reply = await self.fs.read(opened.handle, len(script), 1 << 20)
-        await self.fs.release(opened.handle)
+        self.fs.release(opened.handle)
         return json.loads(reply)
 
     async def commit(self, artifact: str, files: dict[str, bytes], words: str = "") -> str:

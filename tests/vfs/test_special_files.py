@@ -41,7 +41,7 @@ async def test_a_writer_that_cannot_read_gets_the_errno(rig: Rig) -> None:
     with pytest.raises(MregfsError) as caught:
         await rig.fs.write(handle, 0, b"ln nothing:v0 c:production\n")
     assert errno.ENOENT == caught.value.errno
-    await rig.fs.release(handle)
+    rig.fs.release(handle)
 
     mine = await opened(rig, ".mregfs/control", 0)
     theirs = await opened(rig, ".mregfs/control", 0, Caller(uid=1234))
@@ -71,7 +71,7 @@ async def test_a_commit_of_an_open_draft_is_refused(rig: Rig) -> None:
     reply = await rig.control("commit run mnist")
     assert errno.EBUSY == reply["errno"]
     assert "busy" in str(reply["message"])
-    await rig.fs.release(handle)
+    rig.fs.release(handle)
 
     assert (await rig.control("commit run mnist"))["ok"]
     assert b"2" == await rig.read("artifacts/mnist/v0/busy")

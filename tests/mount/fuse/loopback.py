@@ -13,7 +13,7 @@ import signal
 import stat
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 if __name__ == "__main__" and '"extension":false' in sys.argv[1]:
@@ -53,6 +53,8 @@ class Settings(msgspec.Struct):
     """What goes wrong: `ready` (the callback raises) or `loop` (the session loop does)."""
     extension: bool = True
     """False: as if `_passthrough` were not built."""
+    at_once: bool = True
+    """False: no answer is ever at hand, so that pyfuse3 gets every request."""
 
 
 NEWS = 2
@@ -107,6 +109,12 @@ class LoopbackFileSystem:
         )
 
     async def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
+        return self._lookup(parent, name)
+
+    def lookup_nowait(self, parent: int, name: bytes, caller: Caller) -> Attributes | None:
+        return self._lookup(parent, name) if self._settings.at_once else None
+
+    def _lookup(self, parent: int, name: bytes) -> Attributes:
         self.calls["lookup"] += 1
         if parent == 1 and name in _SPECIAL:
             return self._special(_SPECIAL[name])
@@ -120,7 +128,7 @@ class LoopbackFileSystem:
         if inode > _LAST_SPECIAL:
             self._tree.forget(inode, count)
 
-    async def getattr(self, inode: int) -> Attributes:
+    def getattr(self, inode: int) -> Attributes:
         self.calls["getattr"] += 1
         if 1 < inode <= _LAST_SPECIAL:
             return self._special(inode)
@@ -135,7 +143,7 @@ class LoopbackFileSystem:
         own = None if handle is None else handle >> 1
         return self._shown(self._tree.setattr(self._real(inode), changed, own, caller))
 
-    async def readlink(self, inode: int) -> bytes:
+    def readlink(self, inode: int) -> bytes:
         return self._tree.readlink(inode)
 
     async def mknod(
@@ -170,6 +178,12 @@ class LoopbackFileSystem:
         return self._offered(opened, flags), attributes
 
     async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
+        return self._open(inode, flags)
+
+    def open_nowait(self, inode: int, flags: int, caller: Caller) -> OpenFile | None:
+        return self._open(inode, flags) if self._settings.at_once else None
+
+    def _open(self, inode: int, flags: int) -> OpenFile:
         self.calls["open"] += 1
         if 1 < inode <= _LAST_SPECIAL:
             handle = next(self._numbers)
@@ -204,6 +218,17 @@ class LoopbackFileSystem:
         if inode == STATE:
             return self._texts[handle][offset : offset + size]
         return b""
+
+    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | None:
+        if not self._settings.at_once:
+            return None
+        if handle & 1:
+            self.calls["read"] += 1
+            return self._tree.read(handle >> 1, offset, size)
+        inode = self._handles[handle]
+        if inode == BOOM:
+            raise ValueError("boom")
+        return self._texts[handle][offset : offset + size] if inode == STATE else None
 
     def _state(self) -> bytes:
         state = {
@@ -241,7 +266,7 @@ class LoopbackFileSystem:
         if handle & 1:
             self._tree.fsync(handle >> 1, data_only=data_only)
 
-    async def release(self, handle: int) -> None:
+    def release(self, handle: int) -> None:
         self.calls["release"] += 1
         if handle & 1:
             self._tree.release(handle >> 1)
@@ -259,14 +284,14 @@ class LoopbackFileSystem:
     async def opendir(self, inode: int, caller: Caller) -> int:
         return self._tree.opendir(self._real(inode)) << 1 | 1
 
-    async def readdir(
-        self, handle: int, start: int
-    ) -> AsyncIterator[tuple[bytes, Attributes, int]]:
-        self.calls["readdir"] += 1
-        for entry in self._tree.readdir(handle >> 1, start):
-            yield entry
+    def opendir_nowait(self, inode: int, caller: Caller) -> int | None:
+        return self._tree.opendir(self._real(inode)) << 1 | 1 if self._settings.at_once else None
 
-    async def releasedir(self, handle: int) -> None:
+    def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        self.calls["readdir"] += 1
+        return self._tree.readdir(handle >> 1, start)
+
+    def releasedir(self, handle: int) -> None:
         self._tree.releasedir(handle >> 1)
 
     async def fsyncdir(self, handle: int) -> None:

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Requests that are answered at once: by a function of Python's, called from take(), so that neither
+ * libfuse nor the event loop has anything to do with them.
+ *
+ * Decided here: for how long requests are answered in a row before the event loop gets its turn. Not
+ * decided here: what is answered (express.py). Included by _passthrough.c, whose hooks it uses.
+ */
+
+/* The longest that answers in a row keep the event loop from its other tasks. */
+#define BURST_NS 2000000
+
+/* How long to look for the next request after an answer. Who has got one asks again within some 20 us;
+ * a round through the event loop takes longer than that, and so does waking a processor that went to
+ * sleep. */
+#define LINGER_NS 50000
+
+static PyObject *express;         /* answers a request; NULL: there is none */
+static uint64_t express_opcodes;  /* a bit for each opcode that it is asked about */
+
+static int64_t nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static int is_express(uint32_t opcode)
+{
+	return express && opcode < OPCODES && (express_opcodes >> opcode & 1);
+}
+
+static ssize_t give(int fd, struct iovec *iov, int count, void *userdata);
+
+/* Send what Python answered: bytes, an errno, or nothing to a request that takes no answer. */
+static void send_answer(int fd, const struct fuse_in_header *in, PyObject *answer)
+{
+	struct fuse_out_header out = {.len = sizeof(out), .unique = in->unique};
+	struct iovec iov[2] = {{&out, sizeof(out)}, {NULL, 0}};
+
+	if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET)
+		return;
+	if (PyBytes_Check(answer)) {
+		iov[1].iov_base = PyBytes_AS_STRING(answer);
+		iov[1].iov_len = (size_t)PyBytes_GET_SIZE(answer);
+	} else {
+		out.error = -(int32_t)PyLong_AsLong(answer);
+	}
+	out.len += (uint32_t)iov[1].iov_len;
+	give(fd, iov, iov[1].iov_len ? 2 : 1, NULL);
+}
+
+/* Whether the request has been answered; if not, it is libfuse's. */
+static int answer_at_once(int fd, const struct fuse_in_header *in, ssize_t size)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+	PyObject *answer = PyObject_CallFunction(
+		express, "IKIIIy#", in->opcode, (unsigned long long)in->nodeid, in->uid, in->gid,
+		in->pid, (const char *)(in + 1), (Py_ssize_t)size - (Py_ssize_t)sizeof(*in));
+	int answered = answer != NULL && answer != Py_None;
+
+	if (answered)
+		send_answer(fd, in, answer);
+	else if (answer == NULL)
+		PyErr_WriteUnraisable(express);
+	Py_XDECREF(answer);
+	PyGILState_Release(gil);
+	return answered;
+}
+
+/* Whether another request came within the time that whoever got an answer takes to ask again. Python's
+ * other threads run meanwhile, and whoever else wants this processor goes first. */
+static int another_comes(int fd)
+{
+	struct pollfd device = {.fd = fd, .events = POLLIN};
+	PyThreadState *running = PyGILState_Check() ? PyEval_SaveThread() : NULL;
+	int64_t until = nanoseconds() + LINGER_NS;
+	int ready;
+
+	while ((ready = poll(&device, 1, 0)) == 0 && nanoseconds() < until)
+		sched_yield();
+	if (running)
+		PyEval_RestoreThread(running);
+	return ready > 0;
+}
