@@ -6,10 +6,12 @@ reads the environment.
 """
 
 import contextlib
+import functools
 import grp
 import os
 import pwd
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +26,11 @@ __all__ = [
     "is_remote",
     "mount_policies",
     "temporary_index",
+    "user_name",
 ]
+
+_NAMES_SECONDS = 60
+"""How long names of users and groups are believed: a directory service may take long to tell."""
 
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "fuse")
 
@@ -88,22 +94,38 @@ def mount_policies() -> dict[str, str]:
     return {name: value for name, value in said.items() if value}
 
 
-def user_name(uid: int) -> str:
-    """Return the name of a user, or `uid N` for one without."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
 def groups_of(gids: Iterable[int]) -> frozenset[str]:
     """Return what groups are called in a protection: by their names and by their numbers."""
     found = set()
     for gid in gids:
         found.add(str(gid))
-        with contextlib.suppress(KeyError):
-            found.add(grp.getgrgid(gid).gr_name)
+        name = _group_name(gid, _now())
+        if name:
+            found.add(name)
     return frozenset(found)
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or `uid N` for one without."""
+    return _user_name(uid, _now()) or f"uid {uid}"
+
+
+def _now() -> int:
+    return int(time.monotonic() / _NAMES_SECONDS)
+
+
+@functools.lru_cache(1024)
+def _group_name(gid: int, now: int) -> str:
+    with contextlib.suppress(KeyError):
+        return grp.getgrgid(gid).gr_name
+    return ""
+
+
+@functools.lru_cache(1024)
+def _user_name(uid: int, now: int) -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return ""
 
 
 def check_group(group: str) -> None:

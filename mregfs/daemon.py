@@ -10,7 +10,6 @@ stops, the index and the store are closed. A transaction that has begun is carri
 
 import logging
 import os
-import pwd
 import resource
 import signal
 import socket
@@ -23,7 +22,7 @@ import trio
 
 import mregfs
 from mregfs.api import Store, open_store
-from mregfs.config import check_group, groups_of
+from mregfs.config import check_group, groups_of, user_name
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
@@ -37,9 +36,10 @@ from mregfs.registry.aliased import Aliased
 from mregfs.registry.content import Verification
 from mregfs.vfs.coalescing import Coalescing
 from mregfs.vfs.events import EventReaders
-from mregfs.vfs.filesystem import Parts, RegistryFileSystem
+from mregfs.vfs.filesystem import RegistryFileSystem
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.parts import Parts
 from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Ownership, Tree
@@ -52,6 +52,10 @@ log = logging.getLogger(__name__)
 CHECKPOINT_INTERVAL = 60
 """Seconds between two looks whether a checkpoint is due; one of 100 000 versions takes half a
 second of a thread."""
+
+
+_STATUS_SIZE = 1 << 20
+"""More than /proc/PID/status has, even with the 65536 groups that Linux allows."""
 
 
 class MountOptions(msgspec.Struct, frozen=True):
@@ -317,20 +321,15 @@ def _places_of(pid: int, mountpoint: str) -> set[str]:
 
 def _identify(caller: Caller) -> Asker:
     """Return who a caller is for the rules and for history."""
-    try:
-        author = pwd.getpwuid(caller.uid).pw_name
-    except KeyError:
-        author = f"uid {caller.uid}"
     gids = {caller.gid}
     try:
-        with open(f"/proc/{caller.pid}/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("Groups:"):
-                    gids.update(map(int, line.split()[1:]))
+        with open(f"/proc/{caller.pid}/status", "rb", buffering=0) as status:
+            _, _, rest = status.read(_STATUS_SIZE).partition(b"\nGroups:")
+        gids.update(map(int, rest.partition(b"\n")[0].split()))
     except OSError:  # the caller has ended, or is in a name space that we do not see
         pass
     return Asker(
-        author=author,
+        author=user_name(caller.uid),
         groups=groups_of(gids),
         privileged=caller.uid == 0,
     )

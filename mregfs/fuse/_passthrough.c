@@ -364,6 +364,21 @@ static PyObject *answer_by(PyObject *module, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+static PyObject *answer_request(PyObject *module, PyObject *args)
+{
+	PyObject *answer;
+	unsigned long long unique;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "KO:answer", &unique, &answer))
+		return NULL;
+	if (!PyBytes_Check(answer) && !PyLong_Check(answer))
+		return PyErr_Format(PyExc_TypeError, "an answer is bytes or an errno");
+	if (session.fd >= 0)
+		send_answer(session.fd, unique, answer);
+	Py_RETURN_NONE;
+}
+
 static PyObject *backing_open(PyObject *module, PyObject *argument)
 {
 	struct backing_map map = {.fd = (int)PyLong_AsLong(argument)};
@@ -459,6 +474,8 @@ static PyMethodDef methods[] = {
 	 "configure(passthrough, on_interrupt): what the next mount asks for, and whom to tell."},
 	{"answer_by", answer_by, METH_VARARGS,
 	 "answer_by(function, opcodes): who answers requests at once, and a bit for each kind of them."},
+	{"answer", answer_request, METH_VARARGS,
+	 "answer(unique, answer): answer a request; bytes or an errno, from any thread."},
 	{"backing_open", backing_open, METH_O,
 	 "backing_open(fd): a backing id of the kernel for the file, or -errno."},
 	{"backing_close", backing_close, METH_O, "backing_close(id): 0 or -errno."},

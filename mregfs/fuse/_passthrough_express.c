@@ -33,14 +33,16 @@ static int is_express(uint32_t opcode)
 
 static ssize_t give(int fd, struct iovec *iov, int count, void *userdata);
 
-/* Send what Python answered: bytes, an errno, or nothing to a request that takes no answer. */
-static void send_answer(int fd, const struct fuse_in_header *in, PyObject *answer)
-{
-	struct fuse_out_header out = {.len = sizeof(out), .unique = in->unique};
-	struct iovec iov[2] = {{&out, sizeof(out)}, {NULL, 0}};
+/* Answers from this size on are sent while other threads may run Python. */
+#define LARGE_ANSWER 16384
 
-	if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET)
-		return;
+/* Send what Python answered: bytes, or an errno (0: it is done). Called with the GIL held. */
+static void send_answer(int fd, uint64_t unique, PyObject *answer)
+{
+	struct fuse_out_header out = {.len = sizeof(out), .unique = unique};
+	struct iovec iov[2] = {{&out, sizeof(out)}, {NULL, 0}};
+	PyThreadState *running = NULL;
+
 	if (PyBytes_Check(answer)) {
 		iov[1].iov_base = PyBytes_AS_STRING(answer);
 		iov[1].iov_len = (size_t)PyBytes_GET_SIZE(answer);
@@ -48,10 +50,14 @@ static void send_answer(int fd, const struct fuse_in_header *in, PyObject *answe
 		out.error = -(int32_t)PyLong_AsLong(answer);
 	}
 	out.len += (uint32_t)iov[1].iov_len;
+	if (iov[1].iov_len >= LARGE_ANSWER)
+		running = PyEval_SaveThread();
 	give(fd, iov, iov[1].iov_len ? 2 : 1, NULL);
+	if (running)
+		PyEval_RestoreThread(running);
 }
 
-/* Whether the request has been answered; if not, it is libfuse's. */
+/* Whether the request has been answered, or will be; if not, it is libfuse's. */
 static int answer_at_once(int fd, const struct fuse_in_header *in, ssize_t size)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
@@ -59,9 +65,10 @@ static int answer_at_once(int fd, const struct fuse_in_header *in, ssize_t size)
 		express, "IKIIIy#", in->opcode, (unsigned long long)in->nodeid, in->uid, in->gid,
 		in->pid, (const char *)(in + 1), (Py_ssize_t)size - (Py_ssize_t)sizeof(*in));
 	int answered = answer != NULL && answer != Py_None;
+	int silent = in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET;
 
-	if (answered)
-		send_answer(fd, in, answer);
+	if (answered && answer != Py_Ellipsis && !silent)
+		send_answer(fd, in->unique, answer);
 	else if (answer == NULL)
 		PyErr_WriteUnraisable(express);
 	Py_XDECREF(answer);

@@ -15,7 +15,8 @@ import logging
 import select
 import stat
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from functools import wraps
+from functools import partial, wraps
+from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
@@ -27,7 +28,7 @@ from mregfs.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from mregfs.fuse.express import Express, list_entries
+from mregfs.fuse.express import Answer, Deferred, Express, list_entries
 from mregfs.fuse.passthrough import Passthrough, ReadPath, pyfuse3
 from mregfs.fuse.translation import (
     Context,
@@ -38,7 +39,8 @@ from mregfs.fuse.translation import (
     statvfs_of,
 )
 from mregfs.fuse.waits import Waits
-from mregfs.fuse.wire import BATCH_FORGET, FORGET, forgets
+from mregfs.fuse.wire import BATCH_FORGET, FORGET, READ, forgets
+from mregfs.fuse.workers import Workers
 from mregfs.ports import Attributes, Caller, ChangedAttributes, OpenFile
 from mregfs.vfs.surface import FileSystem
 
@@ -48,6 +50,11 @@ log = logging.getLogger(__name__)
 
 _ALWAYS_READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 """What poll(2) tells of every ordinary file."""
+
+_READERS = 32
+_WRITERS = 64
+_SPELLED = 80
+"""How much of a request stands in the log when it fails."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -100,7 +107,7 @@ _TRANSFERS = frozenset({"read", "write", "flush", "fsync", "fsyncdir"})
 
 
 def _spell(args: Sequence[object]) -> str:
-    return ", ".join(repr(a)[:80] for a in args if isinstance(a, int | bytes | None))
+    return ", ".join(repr(a)[:_SPELLED] for a in args if isinstance(a, int | bytes | None))
 
 
 class Adapter(pyfuse3.Operations):
@@ -121,6 +128,9 @@ class Adapter(pyfuse3.Operations):
         self._waits = Waits()
         self._passthrough = Passthrough(wanted=passthrough, on_interrupt=self._waits.interrupted)
         self._express = Express(fs, self._passthrough, self._settle)
+        self._readers = Workers(_READERS, "mregfs-read")
+        # Commits may take minutes; they must not use up the threads that readers wait for.
+        self._writers = Workers(_WRITERS, "mregfs-write")
         self._ending = False
         self._closed = False
 
@@ -147,16 +157,46 @@ class Adapter(pyfuse3.Operations):
 
     def _answer_at_once(
         self, opcode: int, inode: int, uid: int, gid: int, pid: int, body: bytes
-    ) -> bytes | int | None:
-        """Answer a request that has just been received: bytes, an errno (0: done), None: not so."""
+    ) -> "Answer | EllipsisType":
+        """Answer a request that has just been received: bytes, an errno (0: done), None: not so.
+
+        `...` means that a thread will.
+        """
         operation = self._express.operations.get(opcode)
         if operation is None:
             self._forget(forgets(opcode, inode, body))
             return 0
         try:
-            return operation(inode, body, Caller(uid, gid, pid))
+            answer = operation(inode, body, Caller(uid, gid, pid))
         except Exception as exc:
             return _errno_of(exc, operation.__name__, (inode, body))
+        if not callable(answer):
+            return answer
+        unique, _, _ = self._passthrough.request()
+        name, what = operation.__name__, (inode, body[:_SPELLED])
+        workers = self._readers if opcode == READ else self._writers
+        workers.submit(partial(self._answer_later, answer, unique, name, what))
+        return ...
+
+    def _answer_later(
+        self, deferred: Deferred, unique: int, name: str, what: Sequence[object]
+    ) -> None:
+        answer: bytes | int
+        try:
+            answer = deferred()
+        except Exception as exc:
+            answer = _errno_of(exc, name, what)
+        self._passthrough.answer(unique, answer)
+
+    def finish(self, grace: float) -> None:
+        """Wait until no thread works on an answer any more: for a transaction as long as it takes.
+
+        Args:
+            grace: how many seconds to wait for reads.
+        """
+        if not self._readers.join(grace):
+            log.warning("A read did not end in time: its disk does not answer")
+        self._writers.join()
 
     # ---- names
 
@@ -355,7 +395,7 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def flush(self, fh: int) -> None:
         """A descriptor was closed; errors still reach close(2)."""
-        await self._fs.flush(fh)
+        self._fs.flush(fh)
 
     @_answers
     async def fsync(self, fh: int, datasync: bool) -> None:

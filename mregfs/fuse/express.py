@@ -7,7 +7,7 @@ pyfuse3 and `adapter`), and what an error becomes (`adapter`). Only `adapter` ma
 A round through the event loop costs more than such an answer (passthrough.md, *Answers at once*).
 """
 
-import os
+import errno
 from collections.abc import Callable
 
 from mregfs.errors import MregfsError
@@ -20,6 +20,9 @@ __all__ = ["Express", "list_entries"]
 
 Answer = bytes | int | None
 """What is sent; or 0 for a mere success; or None: the request has to take the long way."""
+
+Deferred = Callable[[], bytes | int]
+"""An answer that takes a thread."""
 
 
 class Express:
@@ -40,13 +43,16 @@ class Express:
         self._fs = fs
         self._passthrough = passthrough
         self._settle = settle
-        self.operations: dict[int, Callable[[int, bytes, Caller], Answer]] = {
+        self.operations: dict[int, Callable[[int, bytes, Caller], Answer | Deferred]] = {
             wire.LOOKUP: self.lookup,
             wire.GETATTR: self.getattr,
             wire.READLINK: self.readlink,
             wire.OPEN: self.open,
             wire.READ: self.read,
+            wire.WRITE: self.write,
+            wire.FLUSH: self.flush,
             wire.RELEASE: self.release,
+            wire.GETXATTR: self.getxattr,
             wire.OPENDIR: self.opendir,
             wire.READDIRPLUS: self.readdirplus,
             wire.RELEASEDIR: self.releasedir,
@@ -67,9 +73,9 @@ class Express:
         return self._fs.readlink(inode)
 
     def open(self, inode: int, body: bytes, caller: Caller) -> Answer:
-        """Open a file; one that is to be truncated may have set-id bits to lose first."""
+        """Open a file, unless it has set-id bits to lose first, as it is to be truncated."""
         flags = wire.open_flags(body)
-        if flags & os.O_TRUNC:
+        if self._passthrough.request()[2]:
             return None
         opened = self._fs.open_nowait(inode, flags, caller)
         if opened is None:
@@ -82,10 +88,26 @@ class Express:
             | (wire.NONSEEKABLE if opened.nonseekable else 0),
         )
 
-    def read(self, inode: int, body: bytes, caller: Caller) -> Answer:
-        """Read what need not be waited for."""
+    def read(self, inode: int, body: bytes, caller: Caller) -> Answer | Deferred:
+        """Read what need not be waited for, or leave it to a thread."""
         data = self._fs.read_nowait(*wire.range_of(body))
-        return None if data is None else data or 0
+        return data if data is None or callable(data) else data or 0
+
+    def write(self, inode: int, body: bytes, caller: Caller) -> Answer | Deferred:
+        """Write, unless that takes set-id bits away first."""
+        if self._passthrough.request()[2]:
+            return None
+        handle, offset, data = wire.write_of(body)
+        written = self._fs.write_nowait(handle, offset, data)
+        if callable(written):
+            later = written
+            return lambda: wire.write_out(later())
+        return None if written is None else wire.write_out(written)
+
+    def flush(self, inode: int, body: bytes, caller: Caller) -> Answer:
+        """A descriptor was closed."""
+        self._fs.flush(wire.handle_of(body))
+        return 0
 
     def release(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """The last descriptor of an open file was closed."""
@@ -93,6 +115,16 @@ class Express:
         self._passthrough.released(handle)
         self._fs.release(handle)
         return 0
+
+    def getxattr(self, inode: int, body: bytes, caller: Caller) -> Answer:
+        """Return an extended attribute, or how long it is."""
+        room, name = wire.xattr_of(body)
+        value = self._fs.getxattr_nowait(inode, name)
+        if value is None:
+            return None
+        if room == 0:
+            return wire.xattr_size_out(len(value))
+        return (value or 0) if len(value) <= room else errno.ERANGE
 
     def opendir(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Open a directory."""

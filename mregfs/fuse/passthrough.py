@@ -150,16 +150,20 @@ class Passthrough:
             figures = _native.figures()
             self.hooked = figures["mounts"] > self._mounts and figures["hooked"]
 
-    def answer_by(
-        self, function: Callable[..., bytes | int | None], opcodes: Iterable[int]
-    ) -> None:
+    def answer_by(self, function: Callable[..., object], opcodes: Iterable[int]) -> None:
         """Have requests of some kinds answered by `function` before anyone else sees them.
 
         It gets opcode, inode, user, group and process of the caller, and the request's body. It
-        returns the answer's body, an errno (0: done), or None to let the request pass.
+        returns the answer's body, an errno (0: done), None to let the request pass, or `...`:
+        `answer` is going to be called.
         """
         if _native and self.hooked:
             _native.answer_by(function, sum(1 << opcode for opcode in opcodes))
+
+    def answer(self, unique: int, answer: bytes | int) -> None:
+        """Send the answer to a request; from any thread. Does nothing when the session is over."""
+        if _native:
+            _native.answer(unique, answer)
 
     def ended(self) -> None:
         """Note that the session is closed; what the kernel held for us is gone with it."""

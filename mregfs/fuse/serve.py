@@ -161,6 +161,7 @@ class _Session:
             finally:
                 with trio.CancelScope(shield=True):
                     await self._wind_down(grace)
+                    await trio.to_thread.run_sync(self._adapter.finish, grace)
                 nursery.cancel_scope.cancel()
 
     async def _answer_requests(self) -> None:

@@ -12,8 +12,10 @@ from mregfs.ports import Attributes
 
 __all__ = [
     "BATCH_FORGET",
+    "FLUSH",
     "FORGET",
     "GETATTR",
+    "GETXATTR",
     "LOOKUP",
     "OPEN",
     "OPENDIR",
@@ -22,6 +24,7 @@ __all__ = [
     "READLINK",
     "RELEASE",
     "RELEASEDIR",
+    "WRITE",
     "attr_out",
     "direntplus",
     "entry_out",
@@ -38,7 +41,10 @@ GETATTR = 3
 READLINK = 5
 OPEN = 14
 READ = 15
+WRITE = 16
 RELEASE = 18
+GETXATTR = 22
+FLUSH = 25
 OPENDIR = 27
 RELEASEDIR = 29
 BATCH_FORGET = 42
@@ -62,6 +68,8 @@ _LISTED = struct.Struct("=QQII")  # fuse_dirent without the name
 _FORGET = struct.Struct("=QQ")  # fuse_forget_one
 _HANDLE = struct.Struct("=Q")
 _U32_FIELD = struct.Struct("=I")
+_TWO = struct.Struct("=II")  # fuse_getxattr_in, before the name, and fuse_getxattr_out
+_WRITE_IN = 40  # bytes of fuse_write_in; the data follow
 _RANGE = struct.Struct("=QQI")  # the first fields of fuse_read_in
 
 
@@ -124,25 +132,46 @@ def direntplus(name: bytes, found: Attributes, following: int) -> bytes:
     return entry + bytes(-len(entry) % 8)
 
 
+def write_out(size: int) -> bytes:
+    """Lay out the answer to WRITE: how many bytes were written."""
+    return _TWO.pack(size, 0)
+
+
+def xattr_size_out(size: int) -> bytes:
+    """Lay out the answer to a GETXATTR that only asks for the size."""
+    return _TWO.pack(size, 0)
+
+
 # ---- requests
 
 
 def handle_of(body: bytes) -> int:
-    """Return the handle of READ, READDIRPLUS, RELEASE and RELEASEDIR: their first field."""
+    """Return the handle of FLUSH, RELEASE and RELEASEDIR: their first field."""
     handle: int = _HANDLE.unpack_from(body)[0]
     return handle
 
 
 def range_of(body: bytes) -> tuple[int, int, int]:
-    """Return handle, offset and size of READ and READDIRPLUS."""
+    """Return handle, offset and size of READ and READDIRPLUS: their first fields."""
     handle, offset, size = _RANGE.unpack_from(body)
     return handle, offset, size
+
+
+def write_of(body: bytes) -> tuple[int, int, bytes]:
+    """Return handle, offset and data of WRITE."""
+    handle, offset, size = _RANGE.unpack_from(body)
+    return handle, offset, body[_WRITE_IN : _WRITE_IN + size]
 
 
 def open_flags(body: bytes) -> int:
     """Return the open(2) flags of OPEN."""
     flags: int = _U32_FIELD.unpack_from(body)[0]
     return flags
+
+
+def xattr_of(body: bytes) -> tuple[int, bytes]:
+    """Return the room for the value (0: only its size is asked for) and the name, of GETXATTR."""
+    return _U32_FIELD.unpack_from(body)[0], body[8:-1]
 
 
 def forgets(opcode: int, inode: int, body: bytes) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,8 @@ errno of its write, and what a plain `cat` shows. Not decided here: the grammar 
 what commands do (`gestures`). Called by `filesystem`.
 """
 
+import itertools
+from collections import Counter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,6 +14,7 @@ import msgspec
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.model.grammar import COMMANDS
 from mregfs.ports import Caller
+from mregfs.vfs.tree import CONTROL, CONTROL_BIT
 
 __all__ = ["ControlSessions", "Outcome", "usage_text"]
 
@@ -25,12 +28,16 @@ class Outcome(NamedTuple):
 
     sequence: int
     results: list[dict[str, Any]]
+    keeps_names: bool = False
+    """True when no name came or went: aliases moved, and nothing else happened."""
 
 
 class Session(msgspec.Struct):
     """One open descriptor."""
 
     caller: Caller
+    inode: int
+    writes: bool
     reads_back: bool
     """False for a descriptor that was opened for writing only: it gets errnos instead."""
     reply: bytes = b""
@@ -50,17 +57,36 @@ class ControlSessions:
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}
         self._last: dict[int, bytes] = {}
+        self._inode = CONTROL
+        self._numbers = itertools.count(CONTROL_BIT)
+        self._writers: Counter[int] = Counter()
 
-    def open(self, handle: int, flags: int, caller: Caller) -> None:
+    def inode(self) -> int:
+        """Return the file's inode number for whoever looks it up now: one that no writer has open.
+
+        Linux lets one process at a time write to an inode, and a commit is a write that may take
+        minutes: whoever wants to move an alias meanwhile needs another inode.
+        """
+        if self._inode in self._writers:
+            self._inode = next(self._numbers)
+        return self._inode
+
+    def open(self, handle: int, inode: int, flags: int, caller: Caller) -> None:
         """Add a descriptor. One that only reads begins with its user's last reply, or the usage."""
-        session = Session(caller, flags & _ACCESS_MODE != _WRITE_ONLY)
-        if not flags & _ACCESS_MODE:
+        mode = flags & _ACCESS_MODE
+        session = Session(caller, inode, mode != 0, mode != _WRITE_ONLY)
+        if not session.writes:
             session.reply = self._last.get(caller.uid) or usage_text().encode()
+        self._writers[inode] += session.writes
         self._sessions[handle] = session
 
     def close(self, handle: int) -> None:
         """Remove a descriptor."""
-        self._sessions.pop(handle, None)
+        session = self._sessions.pop(handle, None)
+        if session is not None and session.writes:
+            self._writers[session.inode] -= 1
+            if not self._writers[session.inode]:
+                del self._writers[session.inode]
 
     def caller(self, handle: int) -> Caller:
         """Return who opened the descriptor."""

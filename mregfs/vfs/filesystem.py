@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from select import POLLIN, POLLOUT
 
-import msgspec
 import trio
 
 from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError, NotFoundError
@@ -26,30 +25,24 @@ from mregfs.ports import (
     Attributes,
     Caller,
     ChangedAttributes,
-    Clock,
-    DraftTree,
     FileSystemFigures,
-    Index,
     OpenFile,
 )
-from mregfs.registry.content import Content
 from mregfs.vfs.control import Outcome
-from mregfs.vfs.events import EventReaders
-from mregfs.vfs.follower import Follower
-from mregfs.vfs.gestures import Gestures, decode_name
+from mregfs.vfs.gestures import decode_name
 from mregfs.vfs.listing import Listing
 from mregfs.vfs.open_files import OpenFiles
+from mregfs.vfs.parts import Parts
 from mregfs.vfs.pending import PENDING_BIT, PendingLink, PendingLinks, is_temporary
-from mregfs.vfs.surface import KernelNotices
-from mregfs.vfs.transactions import Transactions
-from mregfs.vfs.tree import FOR_EVER, Node, NodeKind, Tree
+from mregfs.vfs.surface import Later
+from mregfs.vfs.tree import FOR_EVER, Node, NodeKind
 from mregfs.vfs.xattrs import PREFIX
-from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
 
-__all__ = ["Parts", "RegistryFileSystem"]
+__all__ = ["RegistryFileSystem"]
 
 log = logging.getLogger(__name__)
 
+_PREFIX = PREFIX.encode()
 _WRITING = 0o3
 _O_TRUNC = 0o1000
 _RENAME_NOREPLACE = 1
@@ -58,29 +51,6 @@ _DRAIN_LIMIT = 1.0
 
 _FOLLOW_INTERVAL = 0.05
 """Seconds between two looks for entries of other processes; they must show within 0.1 s."""
-
-
-class Parts(msgspec.Struct):
-    """What a file system is made of; the daemon puts them together."""
-
-    project: ProjectName
-    index: Index
-    tree: Tree
-    content: Content
-    drafts: DraftTree
-    transactions: Transactions
-    gestures: Gestures
-    xattrs: ExtendedAttributes
-    notices: KernelNotices
-    clock: Clock
-    catch_up: Callable[[], int]
-    """`Log.catch_up`: apply what other processes appended; may block."""
-    behind: Callable[[], bool]
-    """Tell cheaply whether `catch_up` would find anything."""
-    make_follower: Callable[[Callable[[], None]], Follower]
-    make_events: Callable[[], EventReaders]
-    status: Callable[[], bytes]
-    read_only: bool = False
 
 
 class RegistryFileSystem:
@@ -173,6 +143,8 @@ class RegistryFileSystem:
     def _lookup(self, state: State, parent: Node, name: bytes, text: str) -> Attributes:
         found = self._tree.lookup(state, parent, text)
         if found is not None:
+            if found.kind is NodeKind.CONTROL:
+                found = self._node(state, self._files.control_inode())
             return self._tree.attributes(state, found)
         if parent.kind is NodeKind.VERSION:
             return Attributes(0, 0, entry_timeout=FOR_EVER)
@@ -447,7 +419,7 @@ class RegistryFileSystem:
             return self._drafts.read(handle >> 1, offset, size)
         return await self._files.read(handle, offset, size)
 
-    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | None:
+    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | Later[bytes] | None:
         """See `FileSystem`."""
         if handle & 1:
             return self._drafts.read(handle >> 1, offset, size)
@@ -455,23 +427,45 @@ class RegistryFileSystem:
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
         """See `FileSystem`. A write to `control` is a transaction."""
+        written = self.write_nowait(handle, offset, data)
+        if callable(written):
+            return await trio.to_thread.run_sync(written, limiter=self._writers)
+        return written
+
+    def write_nowait(self, handle: int, offset: int, data: bytes) -> int | Later[int]:
+        """See `FileSystem`."""
         if handle & 1:
             return self._drafts.write(handle >> 1, offset, data)
-        return await self._files.write(handle, data, self._command)
+        loop = trio.lowlevel.current_trio_token()
+        return self._files.write(
+            handle, data, lambda text, caller: self._command(text, caller, loop)
+        )
 
-    async def _command(self, text: str, caller: Caller) -> Outcome:
+    def _command(self, text: str, caller: Caller, loop: trio.lowlevel.TrioToken) -> Outcome:
+        """Run a script; in a thread."""
         statements = parse_script(
             text, self._parts.project, lambda path: self._gestures.strip(path, caller)
         )
+        outcome = self._parts.transactions.run(statements, caller)
+        if outcome.keeps_names:
+            loop.run_sync_soon(self._follow_quietly)
+            return outcome
         stale_names = self._follower.stale_names
-        outcome = await self._run(statements, caller)
+        trio.from_thread.run_sync(self._follow_quietly, trio_token=loop)
         if self._follower.stale_names != stale_names:
             # A gesture changes the kernel's own entry; after a command it must forget the name
             # before its writer looks. That takes no lock which the writer of `control` holds.
-            await trio.to_thread.run_sync(self._parts.notices.drain, _DRAIN_LIMIT)
+            self._parts.notices.drain(_DRAIN_LIMIT)
         return outcome
 
-    async def flush(self, handle: int) -> None:
+    def _follow_quietly(self) -> None:
+        """Follow what was just appended; what cannot be read now is followed by `follow`, later."""
+        try:
+            self._follower.follow()
+        except MregfsError as exc:
+            log.error("the log cannot be followed: %s", exc)
+
+    def flush(self, handle: int) -> None:
         """See `FileSystem`; nothing is held back, so there is nothing to flush."""
 
     async def fsync(self, handle: int, *, data_only: bool) -> None:
@@ -541,24 +535,31 @@ class RegistryFileSystem:
 
     async def getxattr(self, inode: int, name: bytes) -> bytes:
         """See `FileSystem`."""
-        if inode & DRAFT_BIT:
-            return self._drafts.getxattr(inode, name)
-        text = name.decode(errors="replace")
-        if not inode & PENDING_BIT and text.startswith(PREFIX):
-            key = text[len(PREFIX) :]
+        value = self.getxattr_nowait(inode, name)
+        if value is None:
             node = self._in_registry(inode)
             await self._ready(node)
-            if self._parts.xattrs.is_slow(key):
-                value = await trio.to_thread.run_sync(self._xattr, node, key)
-            else:
-                value = self._xattr(node, key)
-            if value is not None:
-                return value
-        raise HostError(errno.ENODATA, f"there is no attribute {text!r}")
+            value = await trio.to_thread.run_sync(self._xattr, node, name)
+        return value
 
-    def _xattr(self, node: Node, key: str) -> bytes | None:
+    def getxattr_nowait(self, inode: int, name: bytes) -> bytes | None:
+        """See `FileSystem`."""
+        if inode & DRAFT_BIT:
+            return self._drafts.getxattr(inode, name)
+        if inode & PENDING_BIT or not name.startswith(_PREFIX):
+            raise _no_attribute(name)
+        node = self._in_registry(inode)
+        if self._parts.xattrs.is_slow(name) or not self._is_ready(node):
+            return None
+        return self._xattr(node, name)
+
+    def _xattr(self, node: Node, name: bytes) -> bytes:
+        key = name[len(_PREFIX) :].decode(errors="replace")
         with self._index.read() as view:
-            return self._parts.xattrs.value(State(view), node, key)
+            value = self._parts.xattrs.value(State(view), node, key)
+        if value is None:
+            raise _no_attribute(name)
+        return value
 
     async def listxattr(self, inode: int) -> list[bytes]:
         """See `FileSystem`."""
@@ -587,3 +588,7 @@ class RegistryFileSystem:
         if inode & PENDING_BIT:
             return HostError(errno.EOPNOTSUPP, "a symbolic link has no attributes of its own")
         return self._gestures.refuse_change(self._in_registry(inode))
+
+
+def _no_attribute(name: bytes) -> MregfsError:
+    return HostError(errno.ENODATA, f"there is no attribute {name.decode(errors='replace')!r}")

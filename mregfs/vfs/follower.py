@@ -15,7 +15,16 @@ from mregfs.registry.log import Log
 from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.tree import PROJECTS, Tree
 
-__all__ = ["Follower"]
+__all__ = ["Follower", "changes_names"]
+
+
+def changes_names(entry: facts.Entry) -> bool:
+    """Tell whether an entry did more than move aliases, whose names and inodes stay."""
+    return not all(
+        isinstance(change, facts.AliasSet) and change.previous is not None
+        for request in entry.requests
+        for change in request.changes
+    )
 
 
 class Follower:

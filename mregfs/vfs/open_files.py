@@ -4,7 +4,8 @@ Decided here: what a handle reads and writes. Not decided here: bytes of files (
 command does (`transactions`). Called by `filesystem`, which has the open files of drafts elsewhere.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from select import POLLIN, POLLOUT
 
 import trio
@@ -14,6 +15,7 @@ from mregfs.ports import Caller, OpenFile
 from mregfs.registry.content import Content, OpenContent
 from mregfs.vfs.control import ControlSessions, Outcome
 from mregfs.vfs.events import EventReaders
+from mregfs.vfs.surface import Later
 from mregfs.vfs.tree import Node, NodeKind
 
 __all__ = ["OpenFiles"]
@@ -58,7 +60,7 @@ class OpenFiles:
             self._files[handle] = content
             return OpenFile(handle, content.backing(), keep_cache=not content.watched)
         if node.kind is NodeKind.CONTROL:
-            self._control.open(handle, flags, caller)
+            self._control.open(handle, node.inode, flags, caller)
         elif node.kind is NodeKind.EVENTS:
             self._events.open(handle, flags)
         elif node.kind is NodeKind.STATUS:
@@ -73,18 +75,16 @@ class OpenFiles:
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`; waits only on `events` and on a cold disk."""
         data = self.read_nowait(handle, offset, size)
-        if data is not None:
-            return data
-        content = self._files.get(handle)
-        if content is not None:
-            return await trio.to_thread.run_sync(content.read, offset, size)
-        return await self._events.read(handle, size)
+        if data is None:
+            return await self._events.read(handle, size)
+        return await trio.to_thread.run_sync(data) if callable(data) else data
 
-    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | None:
-        """Do what `read` does, or return None: it would wait."""
+    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | Later[bytes] | None:
+        """Return what `read` would, or what a thread is to do for it, or None: it would wait."""
         content = self._files.get(handle)
         if content is not None:
-            return content.read_cached(offset, size)
+            data = content.read_cached(offset, size)
+            return partial(content.read, offset, size) if data is None else data
         kind = self._special.get(handle)
         if kind is NodeKind.CONTROL:
             return self._control.read(handle, offset, size)
@@ -92,27 +92,33 @@ class OpenFiles:
             return None
         return self._status[handle][offset : offset + size]
 
-    async def write(
-        self, handle: int, data: bytes, command: Callable[[str, Caller], Awaitable[Outcome]]
-    ) -> int:
+    def write(
+        self, handle: int, data: bytes, command: Callable[[str, Caller], Outcome]
+    ) -> int | Later[int]:
         """Take a write: `since N` on `events`, or a script on `control`, which `command` runs.
 
-        Raises:
-            MregfsError: the command failed, and its writer cannot read the reply.
+        What takes a thread raises MregfsError there, when the command failed and its writer cannot
+        read the reply.
         """
         kind = self._special.get(handle)
         if kind is NodeKind.EVENTS:
             return self._events.write(handle, data)
         if kind is not NodeKind.CONTROL:
             raise ImmutableError("a published version never changes")
+        return partial(self._run, handle, data, command)
+
+    def _run(self, handle: int, data: bytes, command: Callable[[str, Caller], Outcome]) -> int:
         try:
-            text = self._control.text(data)
-            outcome = await command(text, self._control.caller(handle))
+            outcome = command(self._control.text(data), self._control.caller(handle))
         except MregfsError as error:
             self._control.failed(handle, error)
         else:
             self._control.succeeded(handle, outcome)
         return len(data)
+
+    def control_inode(self) -> int:
+        """Return the inode number of `control` for whoever looks it up now."""
+        return self._control.inode()
 
     def release(self, handle: int) -> None:
         """Give a handle up."""

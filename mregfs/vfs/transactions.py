@@ -17,6 +17,7 @@ from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.commit import Committer
 from mregfs.registry.log import Log
 from mregfs.vfs.control import Outcome
+from mregfs.vfs.follower import changes_names
 
 __all__ = ["Transactions"]
 
@@ -78,7 +79,8 @@ class Transactions:
             undo.pop_all()
         for step in finish:
             step()
-        return Outcome(receipt.sequence, list(receipt.results))
+        keeps_names = receipt.entry is None or not changes_names(receipt.entry)
+        return Outcome(receipt.sequence, list(receipt.results), keeps_names)
 
     def _commands(
         self,

@@ -29,7 +29,17 @@ from mregfs.model.state import State
 from mregfs.ports import Attributes
 from mregfs.registry.content import Content, FileEntry
 
-__all__ = ["FOR_EVER", "ROOT", "Node", "NodeKind", "Ownership", "Tree", "is_reserved"]
+__all__ = [
+    "CONTROL",
+    "CONTROL_BIT",
+    "FOR_EVER",
+    "ROOT",
+    "Node",
+    "NodeKind",
+    "Ownership",
+    "Tree",
+    "is_reserved",
+]
 
 ROOT = 1
 ARTIFACTS = 2
@@ -39,6 +49,8 @@ META = 6
 CONTROL = 7
 EVENTS = 8
 STATUS = 9
+CONTROL_BIT = 1 << 60
+"""Set in the other inode numbers of `control`: it may have several at a time (`control`)."""
 SELF = 10
 OWN_ENTITY = 11
 FIRST_FREE = 16
@@ -166,6 +178,8 @@ class Tree:
         cached = self._versions.get(inode)
         if cached is not None:
             return cached
+        if inode & CONTROL_BIT:
+            return Node(NodeKind.CONTROL, inode, self.project)
         found = state.inode_at_or_below(inode)
         if found is None:
             raise NotFoundError(f"inode {inode} does not exist")
@@ -445,6 +459,8 @@ class Tree:
             # All three are written to: commands, `since N`, nothing. Opened with direct I/O.
             writable = 0o666 if kind is not NodeKind.STATUS else 0o444
             attributes.mode = S_IFREG | (own.mode & writable)
+            if kind is NodeKind.CONTROL:
+                attributes.entry_timeout = 0.0  # whoever opens it next may get another inode
             if kind is NodeKind.EVENTS:
                 attributes.mode |= (attributes.mode & 0o444) >> 1  # who may read may say `since N`
         elif kind not in (NodeKind.ARTIFACTS, NodeKind.COLLECTIONS):

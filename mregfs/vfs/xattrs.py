@@ -49,6 +49,7 @@ _OWNER = (
     "versions",
 )
 _FILE = ("digest", "read_path")
+_SLOW = (b"user.mregfs.unique_size", b"user.mregfs.read_path")
 
 
 class Attributes:
@@ -75,9 +76,9 @@ class Attributes:
                 return list(_FILE)
         return []
 
-    def is_slow(self, name: str) -> bool:
-        """Tell whether a value is worth a thread."""
-        return name in ("unique_size", "read_path")
+    def is_slow(self, name: bytes) -> bool:
+        """Tell whether a value is worth a thread; `name` is given with the prefix."""
+        return name in _SLOW
 
     def value(self, state: State, node: Node, name: str) -> bytes | None:
         """Return an attribute's value, or None when the node has none of that name."""

@@ -241,6 +241,12 @@ class LoopbackFileSystem:
         return json.dumps(state).encode()
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
+        return self._write(handle, offset, data)
+
+    def write_nowait(self, handle: int, offset: int, data: bytes) -> int | None:
+        return self._write(handle, offset, data) if self._settings.at_once else None
+
+    def _write(self, handle: int, offset: int, data: bytes) -> int:
         if handle & 1:
             self.calls["write"] += 1
             return self._tree.write(handle >> 1, offset, data)
@@ -258,7 +264,7 @@ class LoopbackFileSystem:
             self._wakes.clear()
         return len(data)
 
-    async def flush(self, handle: int) -> None:
+    def flush(self, handle: int) -> None:
         self.calls["flush"] += 1
 
     async def fsync(self, handle: int, *, data_only: bool) -> None:
@@ -301,6 +307,12 @@ class LoopbackFileSystem:
         self._tree.setxattr(self._real(inode), name, value)
 
     async def getxattr(self, inode: int, name: bytes) -> bytes:
+        return self._getxattr(inode, name)
+
+    def getxattr_nowait(self, inode: int, name: bytes) -> bytes | None:
+        return self._getxattr(inode, name) if self._settings.at_once else None
+
+    def _getxattr(self, inode: int, name: bytes) -> bytes:
         self.calls["getxattr"] += 1
         if 1 < inode <= _LAST_SPECIAL:
             raise HostError(errno.ENODATA, "no attributes here")

@@ -1,0 +1,44 @@
+"""What a file system is made of.
+
+Decided here: nothing; the daemon puts the parts together, `filesystem` uses them.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from mregfs.model.names import ProjectName
+from mregfs.ports import Clock, DraftTree, Index
+from mregfs.registry.content import Content
+from mregfs.vfs.events import EventReaders
+from mregfs.vfs.follower import Follower
+from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.surface import KernelNotices
+from mregfs.vfs.transactions import Transactions
+from mregfs.vfs.tree import Tree
+from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
+
+__all__ = ["Parts"]
+
+
+class Parts(msgspec.Struct):
+    """What a file system is made of; the daemon puts them together."""
+
+    project: ProjectName
+    index: Index
+    tree: Tree
+    content: Content
+    drafts: DraftTree
+    transactions: Transactions
+    gestures: Gestures
+    xattrs: ExtendedAttributes
+    notices: KernelNotices
+    clock: Clock
+    catch_up: Callable[[], int]
+    """`Log.catch_up`: apply what other processes appended; may block."""
+    behind: Callable[[], bool]
+    """Tell cheaply whether `catch_up` would find anything."""
+    make_follower: Callable[[Callable[[], None]], Follower]
+    make_events: Callable[[], EventReaders]
+    status: Callable[[], bytes]
+    read_only: bool = False
