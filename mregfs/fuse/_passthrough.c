@@ -38,6 +38,7 @@
 #define INIT_KILLPRIV_V2 (1u << 28)    /* FUSE_HANDLE_KILLPRIV_V2 */
 #define INIT_EXT (1u << 30)            /* FUSE_INIT_EXT: flags2 counts */
 #define INIT2_PASSTHROUGH (1u << 5)    /* FUSE_PASSTHROUGH, bit 37 */
+#define OPEN_DIRECT_IO (1u << 0)       /* FOPEN_DIRECT_IO */
 #define OPEN_KEEP_CACHE (1u << 1)      /* FOPEN_KEEP_CACHE */
 #define OPEN_NOFLUSH (1u << 5)         /* FOPEN_NOFLUSH */
 #define OPEN_PASSTHROUGH (1u << 7)     /* FOPEN_PASSTHROUGH */
@@ -218,11 +219,14 @@ static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 		got = sift(fd, in, got);
 		if (got == 0)
 			continue;
-		if (!is_express(in->opcode) || !answer_at_once(fd, in, got))
+		if (!is_express(in->opcode))
 			return got;
-		if (until == 0)
+		enum answered answered = answer_at_once(fd, in, got);
+		if (answered == NOT_AT_ALL)
+			return got;
+		if (until == 0 && answered == ANSWERED) {
 			until = nanoseconds() + BURST_NS;
-		else if (nanoseconds() > until) {
+		} else if (until && nanoseconds() > until) {
 			errno = EINTR;
 			return -1;
 		}
@@ -247,12 +251,14 @@ static void amend_open(struct open_out *out, uint32_t flags)
 {
 	struct record *handle;
 
-	if ((flags & O_ACCMODE) == O_RDONLY)
-		out->open_flags |= OPEN_NOFLUSH; /* nothing to flush: saves a request at close */
+	/* Nothing to flush where nothing is kept back: saves a request at close. */
+	if ((flags & O_ACCMODE) == O_RDONLY || (out->open_flags & OPEN_DIRECT_IO))
+		out->open_flags |= OPEN_NOFLUSH;
 	pthread_mutex_lock(&lock);
 	handle = find(&handles, out->fh);
 	if (handle && handle->backing_id > 0) {
-		out->open_flags = (out->open_flags & ~OPEN_KEEP_CACHE) | OPEN_PASSTHROUGH;
+		out->open_flags &= ~OPEN_KEEP_CACHE;
+		out->open_flags |= OPEN_PASSTHROUGH | OPEN_NOFLUSH;
 		out->backing_id = handle->backing_id;
 	}
 	pthread_mutex_unlock(&lock);

@@ -57,19 +57,25 @@ static void send_answer(int fd, uint64_t unique, PyObject *answer)
 		PyEval_RestoreThread(running);
 }
 
-/* Whether the request has been answered, or will be; if not, it is libfuse's. */
-static int answer_at_once(int fd, const struct fuse_in_header *in, ssize_t size)
+enum answered { NOT_AT_ALL, BY_THREAD, ANSWERED };
+
+/* Whether the request has been answered, or will be; if not at all, it is libfuse's. */
+static enum answered answer_at_once(int fd, const struct fuse_in_header *in, ssize_t size)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
 	PyObject *answer = PyObject_CallFunction(
 		express, "IKIIIy#", in->opcode, (unsigned long long)in->nodeid, in->uid, in->gid,
 		in->pid, (const char *)(in + 1), (Py_ssize_t)size - (Py_ssize_t)sizeof(*in));
-	int answered = answer != NULL && answer != Py_None;
 	int silent = in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET;
+	enum answered answered = ANSWERED;
 
-	if (answered && answer != Py_Ellipsis && !silent)
+	if (answer == NULL || answer == Py_None)
+		answered = NOT_AT_ALL;
+	else if (answer == Py_Ellipsis)
+		answered = BY_THREAD;
+	else if (!silent)
 		send_answer(fd, in->unique, answer);
-	else if (answer == NULL)
+	if (answer == NULL)
 		PyErr_WriteUnraisable(express);
 	Py_XDECREF(answer);
 	PyGILState_Release(gil);

@@ -51,8 +51,10 @@ log = logging.getLogger(__name__)
 _ALWAYS_READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 """What poll(2) tells of every ordinary file."""
 
-_READERS = 32
+_READERS = 16
+"""Threads that verify what is read, and wait for the disk."""
 _WRITERS = 64
+"""Threads for transactions; each commit under way has one."""
 _SPELLED = 80
 """How much of a request stands in the log when it fails."""
 

@@ -46,8 +46,9 @@ _FSTYPE = "fuse.mregfs"
 _PATIENCE = 5.0
 """Seconds until a mount that does not answer statvfs counts as hung."""
 
-_READ_AHEAD_KB = 1024
-"""1 MiB is the largest request there is; the default of 128 KiB costs a third of the bandwidth."""
+_READ_AHEAD_KB = 2048
+"""Two of the largest requests there are (1 MiB), so that two threads verify at a time: 15 to 20 %
+faster than one was measured, more gained nothing. Linux's 128 KiB cost a third of the bandwidth."""
 
 _MOST_LINKS = 40
 """What Linux follows, too."""

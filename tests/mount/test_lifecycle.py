@@ -104,8 +104,7 @@ def test_a_kill_during_moves_loses_none_that_was_answered(mount) -> None:
     mount.kill()
     with pytest.raises(OSError, match="not connected"):
         os.write(control, b"mkdir collections/never")
-    with pytest.raises(OSError, match="not connected"):
-        os.close(control)
+    os.close(control)
     mount.start()
     for number in range(30):
         links = os.listdir(mount.path / f"collections/c{number}")

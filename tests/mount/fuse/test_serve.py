@@ -47,7 +47,7 @@ def test_it_reads_ahead_in_large_requests(loopbacks):
     loopback = loopbacks().start()
     device = mounted(loopback.path)[0].split()[2]
 
-    assert "1024\n" == Path(f"/sys/class/bdi/{device}/read_ahead_kb").read_text()
+    assert "2048\n" == Path(f"/sys/class/bdi/{device}/read_ahead_kb").read_text()
 
 
 def test_who_waits_for_news_gets_the_end_of_the_file_at_the_end(loopbacks):
