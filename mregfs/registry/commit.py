@@ -163,6 +163,7 @@ class Committer:
 
     Args:
         threads: how many files or spans are digested at a time; the number of cores.
+        begin_thread: called in each of those threads first: the host may let others go before it.
         protect: called with the packs of each commit once they are in the log for good, so that the
             host may guard them; returns at once.
     """
@@ -177,6 +178,7 @@ class Committer:
         *,
         new_id: Callable[[], str],
         threads: int,
+        begin_thread: Callable[[], None] = lambda: None,
         protect: Callable[[Sequence[str]], None] = lambda packs: None,
     ) -> None:
         self.log = registry_log
@@ -187,6 +189,7 @@ class Committer:
         self._index = index
         self._content = content
         self._threads = threads
+        self._begin_thread = begin_thread
 
     def commit(
         self,
@@ -242,7 +245,7 @@ class Committer:
             entries = intake.scan()
             files = [entry for entry in entries if entry.kind == "file"]
             intake.seal([entry.path for entry in files if entry.size >= LARGE])
-            with ThreadPoolExecutor(self._threads, "commit") as threads:
+            with ThreadPoolExecutor(self._threads, "commit", self._begin_thread) as threads:
                 try:
                     hashing = _Meter(progress, "hash", sum(entry.size for entry in files))
                     storing = _Meter(progress, "store", 0)

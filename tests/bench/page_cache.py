@@ -4,6 +4,7 @@ Decided here: how a file is made warm or cold, and how that is checked. Not deci
 files back what is measured (`places`). Every study uses it.
 """
 
+import contextlib
 import ctypes
 import functools
 import mmap
@@ -88,7 +89,8 @@ def chill(paths: Iterable[Path]) -> None:
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            with contextlib.suppress(OSError):  # squashfs has no fsync
+                os.fsync(descriptor)
             for _ in range(5):
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 left = resident(path)

@@ -55,6 +55,13 @@ class Place(abc.ABC):
     def backing(self) -> list[Path]:
         """Return the files on the disk that hold the bytes of the large files."""
 
+    def twin(self) -> Path | None:
+        """Return the file on the disk that is the checkpoint, if the bytes stand in one as it is.
+
+        The other files hold them elsewhere on the disk, or not in one piece.
+        """
+        return None
+
     def details(self) -> str:
         """Say what a reader of the report should know of how this place was set up."""
         return ""

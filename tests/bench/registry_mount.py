@@ -212,6 +212,11 @@ class Published(Place):
         packs = (self.store.path / "packs").rglob("*")
         return [path for path in packs if path.is_file()]
 
+    def twin(self) -> Path | None:
+        if not self._read_path.startswith("passthrough"):
+            return None
+        return max(self.backing(), key=lambda path: path.stat().st_size)
+
     def details(self) -> str:
         return f"store on {file_system(self.store.path)}, read path `{self._read_path}`"
 

@@ -35,7 +35,13 @@ def measure_writing(bench: Bench) -> None:
                 draft = mount.draft("run")
                 for series, sync in ((closed, False), (synced, True)):
                     measure = partial(written, size=bench.size, source=source, sync=sync)
-                    values = in_turns(partial(measure, draft), partial(measure, native), most=3)
+                    values = in_turns(
+                        partial(measure, draft),
+                        partial(measure, native),
+                        seconds=8.0,
+                        most=4,
+                        turn=number,
+                    )
                     series.add_beside(name, *values)
                 draft.rmdir()
         except UnavailableError as exc:
