@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib import metadata
 
 import msgspec
@@ -324,20 +325,30 @@ def _places_of(pid: int, mountpoint: str) -> set[str]:
     return places
 
 
+class _Groups:
+    """The groups of whoever makes a request; looked up when a rule asks, which few do."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __contains__(self, group: object) -> bool:
+        return group in self._found
+
+    @cached_property
+    def _found(self) -> frozenset[str]:
+        gids = {self._caller.gid}
+        try:
+            with open(f"/proc/{self._caller.pid}/status", "rb", buffering=0) as status:
+                _, _, rest = status.read(_STATUS_SIZE).partition(b"\nGroups:")
+            gids.update(map(int, rest.partition(b"\n")[0].split()))
+        except OSError:  # the caller has ended, or is in a name space that we do not see
+            pass
+        return groups_of(gids)
+
+
 def _identify(caller: Caller) -> Asker:
     """Return who a caller is for the rules and for history."""
-    gids = {caller.gid}
-    try:
-        with open(f"/proc/{caller.pid}/status", "rb", buffering=0) as status:
-            _, _, rest = status.read(_STATUS_SIZE).partition(b"\nGroups:")
-        gids.update(map(int, rest.partition(b"\n")[0].split()))
-    except OSError:  # the caller has ended, or is in a name space that we do not see
-        pass
-    return Asker(
-        author=user_name(caller.uid),
-        groups=groups_of(gids),
-        privileged=caller.uid == 0,
-    )
+    return Asker(author=user_name(caller.uid), groups=_Groups(caller), privileged=caller.uid == 0)
 
 
 def _announce(options: MountOptions, wake: Callable[[], None]) -> None:

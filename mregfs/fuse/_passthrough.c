@@ -203,16 +203,18 @@ static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
 static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 {
 	struct fuse_in_header *in = buffer;
-	int64_t until = 0; /* 0: nothing was answered at once yet */
+	enum answered last = NOT_AT_ALL;
+	int64_t until = 0; /* when the event loop gets its turn */
 
 	(void)userdata;
 	for (;;) {
 		ssize_t got = read(fd, buffer, size);
 
 		if (got < 0 && errno == EAGAIN) {
-			if (until && another_comes(fd))
+			if (last != NOT_AT_ALL && nanoseconds() < until && another_comes(fd, last))
 				continue;
 			errno = EINTR; /* pyfuse3 waits again on this one only */
+			return -1;
 		}
 		if (got < (ssize_t)sizeof(*in))
 			return got;
@@ -224,12 +226,13 @@ static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 		enum answered answered = answer_at_once(fd, in, got);
 		if (answered == NOT_AT_ALL)
 			return got;
-		if (until == 0 && answered == ANSWERED) {
+		if (last == NOT_AT_ALL) {
 			until = nanoseconds() + BURST_NS;
-		} else if (until && nanoseconds() > until) {
+		} else if (nanoseconds() > until) {
 			errno = EINTR;
 			return -1;
 		}
+		last = answered;
 	}
 }
 

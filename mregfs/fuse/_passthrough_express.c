@@ -15,6 +15,10 @@
  * sleep. */
 #define LINGER_NS 50000
 
+/* How long to wait for it when a thread has the last one: that thread is to have Python to itself, and
+ * a reader's next request is soon here. */
+#define REST_NS 300000
+
 static PyObject *express;         /* answers a request; NULL: there is none */
 static uint64_t express_opcodes;  /* a bit for each opcode that it is asked about */
 
@@ -82,17 +86,23 @@ static enum answered answer_at_once(int fd, const struct fuse_in_header *in, ssi
 	return answered;
 }
 
-/* Whether another request came within the time that whoever got an answer takes to ask again. Python's
- * other threads run meanwhile, and whoever else wants this processor goes first. */
-static int another_comes(int fd)
+/* Whether another request came meanwhile. Python's other threads run, and whoever else wants this
+ * processor goes first. */
+static int another_comes(int fd, enum answered last)
 {
+	static const struct timespec rest = {.tv_nsec = REST_NS};
 	struct pollfd device = {.fd = fd, .events = POLLIN};
 	PyThreadState *running = PyGILState_Check() ? PyEval_SaveThread() : NULL;
-	int64_t until = nanoseconds() + LINGER_NS;
 	int ready;
 
-	while ((ready = poll(&device, 1, 0)) == 0 && nanoseconds() < until)
-		sched_yield();
+	if (last == BY_THREAD) {
+		ready = ppoll(&device, 1, &rest, NULL);
+	} else {
+		int64_t until = nanoseconds() + LINGER_NS;
+
+		while ((ready = poll(&device, 1, 0)) == 0 && nanoseconds() < until)
+			sched_yield();
+	}
 	if (running)
 		PyEval_RestoreThread(running);
 	return ready > 0;

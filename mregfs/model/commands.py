@@ -5,6 +5,7 @@ allowed and what it leads to (`rules.decide`), how one is written (`grammar`). T
 CLI and the Python API all make these.
 """
 
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -38,7 +39,7 @@ class Asker(msgspec.Struct, frozen=True):
     """Who asks: what the rules about protected aliases look at, and what history remembers."""
 
     author: str
-    groups: frozenset[str] = frozenset()
+    groups: Container[str] = frozenset()
     privileged: bool = False
     """True for root: may take a protection away, not ignore it."""
 

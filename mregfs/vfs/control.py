@@ -5,13 +5,14 @@ errno of its write, and what a plain `cat` shows. Not decided here: the grammar 
 what commands do (`gestures`). Called by `filesystem`.
 """
 
+import errno
 import itertools
 from collections import Counter
 from typing import Any, NamedTuple
 
 import msgspec
 
-from mregfs.errors import InvalidError, MregfsError
+from mregfs.errors import HostError, InvalidError, MregfsError
 from mregfs.model.grammar import COMMANDS
 from mregfs.ports import Caller
 from mregfs.vfs.tree import CONTROL, CONTROL_BIT
@@ -60,6 +61,7 @@ class ControlSessions:
         self._inode = CONTROL
         self._numbers = itertools.count(CONTROL_BIT)
         self._writers: Counter[int] = Counter()
+        self._sent_back: set[int] = set()
 
     def inode(self) -> int:
         """Return the file's inode number for whoever looks it up now: one that no writer has open.
@@ -71,10 +73,29 @@ class ControlSessions:
             self._inode = next(self._numbers)
         return self._inode
 
+    def _send_back(self, inode: int, caller: Caller) -> None:
+        """Let who opens an inode that a writer has open look the name up again.
+
+        Linux does so by itself on ESTALE, once; so nobody gets it twice in a row.
+        """
+        if caller.pid in self._sent_back:
+            self._sent_back.discard(caller.pid)
+        elif inode in self._writers:
+            if len(self._sent_back) >= _MAX_REMEMBERED:
+                self._sent_back.clear()
+            self._sent_back.add(caller.pid)
+            raise HostError(errno.ESTALE, "somebody else writes to this inode", "open it again")
+
     def open(self, handle: int, inode: int, flags: int, caller: Caller) -> None:
-        """Add a descriptor. One that only reads begins with its user's last reply, or the usage."""
+        """Add a descriptor. One that only reads begins with its user's last reply, or the usage.
+
+        Raises:
+            HostError: ESTALE, the file has to be looked up again.
+        """
         mode = flags & _ACCESS_MODE
         session = Session(caller, inode, mode != 0, mode != _WRITE_ONLY)
+        if session.writes:
+            self._send_back(inode, caller)
         if not session.writes:
             session.reply = self._last.get(caller.uid) or usage_text().encode()
         self._writers[inode] += session.writes

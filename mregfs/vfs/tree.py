@@ -459,8 +459,6 @@ class Tree:
             # All three are written to: commands, `since N`, nothing. Opened with direct I/O.
             writable = 0o666 if kind is not NodeKind.STATUS else 0o444
             attributes.mode = S_IFREG | (own.mode & writable)
-            if kind is NodeKind.CONTROL:
-                attributes.entry_timeout = 0.0  # whoever opens it next may get another inode
             if kind is NodeKind.EVENTS:
                 attributes.mode |= (attributes.mode & 0o444) >> 1  # who may read may say `since N`
         elif kind not in (NodeKind.ARTIFACTS, NodeKind.COLLECTIONS):
