@@ -175,6 +175,13 @@ class PackStore(Protocol):
         """
         ...
 
+    def is_cached(self, opened: PackFile, offset: int, length: int) -> bool:
+        """Tell whether these bytes of a pack can be read without waiting for the medium.
+
+        A guess, in microseconds; never True for bytes beyond the pack's end.
+        """
+        ...
+
     def size(self, pack: str) -> int:
         """Return the pack's size in bytes.
 

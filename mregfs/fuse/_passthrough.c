@@ -98,6 +98,7 @@ static struct {
 	uint32_t pid;        /* who made it */
 	int kill;            /* setuid and setgid are to go before it is carried out */
 	uint64_t count[OPCODES];
+	uint64_t at_once;    /* requests that neither libfuse nor pyfuse3 has seen */
 	uint64_t opened, closed; /* backing ids */
 } session = {.fd = -1};
 
@@ -470,12 +471,13 @@ static PyObject *figures(PyObject *module, PyObject *unused)
 	}
 	if (counts == NULL)
 		return NULL;
-	return Py_BuildValue("{s:O,s:i,s:i,s:i,s:n,s:n,s:K,s:K,s:N}", "hooked",
+	return Py_BuildValue("{s:O,s:i,s:i,s:i,s:n,s:n,s:K,s:K,s:K,s:N}", "hooked",
 			     session.fd < 0 ? Py_False : Py_True, "mounts",
 			     session.mounts, "offered", session.offered, "agreed", session.agreed,
 			     "handles", (Py_ssize_t)handles.used, "pending", (Py_ssize_t)pending.used,
 			     "opened", (unsigned long long)session.opened, "closed",
-			     (unsigned long long)session.closed, "requests", counts);
+			     (unsigned long long)session.closed, "at_once",
+			     (unsigned long long)session.at_once, "requests", counts);
 }
 
 static PyMethodDef methods[] = {

@@ -81,6 +81,7 @@ static enum answered answer_at_once(int fd, const struct fuse_in_header *in, ssi
 		send_answer(fd, in->unique, answer);
 	if (answer == NULL)
 		PyErr_WriteUnraisable(express);
+	session.at_once += answered != NOT_AT_ALL;
 	Py_XDECREF(answer);
 	PyGILState_Release(gil);
 	return answered;

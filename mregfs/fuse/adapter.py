@@ -14,6 +14,7 @@ import errno
 import logging
 import select
 import stat
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial, wraps
 from types import EllipsisType
@@ -190,13 +191,15 @@ class Adapter(pyfuse3.Operations):
             answer = _errno_of(exc, name, what)
         self._passthrough.answer(unique, answer)
 
-    def finish(self, grace: float) -> None:
-        """Wait until no thread works on an answer any more: for a transaction as long as it takes.
+    def wait_for_threads(self, timeout: float) -> None:
+        """Wait until no thread works on an answer any more, at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self._readers.join(timeout)
+        self._writers.join(max(0.0, deadline - time.monotonic()))
 
-        Args:
-            grace: how many seconds to wait for reads.
-        """
-        if not self._readers.join(grace):
+    def finish(self) -> None:
+        """Wait for transactions, however long they take; a read that hangs is left behind."""
+        if not self._readers.join(0):
             log.warning("A read did not end in time: its disk does not answer")
         self._writers.join()
 

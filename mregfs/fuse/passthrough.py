@@ -86,6 +86,8 @@ class PassthroughState(msgspec.Struct, frozen=True):
     """Single files that were refused, by reason."""
     requests: dict[int, int] = {}
     """Requests received, by opcode of the FUSE protocol."""
+    at_once: int = 0
+    """Those of them that were answered without pyfuse3 and the event loop (`express`)."""
 
 
 def choose_read_path(open_as: ReadPath | None, opened: OpenFile, *, available: bool) -> ReadPath:
@@ -260,6 +262,7 @@ class Passthrough:
     def state(self) -> PassthroughState:
         """Return the state of this mount for people; may be called from any thread."""
         reason = self.why_not()
+        figures = _native.figures() if _native else {}
         backed = [known.users for known in list(self._inodes.values()) if known.backing_id]
         return PassthroughState(
             available=not reason,
@@ -268,7 +271,8 @@ class Passthrough:
             handles=sum(backed),
             backings=len(backed),
             refused=dict(self._refused),
-            requests=_native.figures()["requests"] if _native else {},
+            requests=figures.get("requests", {}),
+            at_once=figures.get("at_once", 0),
         )
 
     def _why_not_this(self, backing: int) -> str:

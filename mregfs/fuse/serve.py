@@ -3,9 +3,10 @@
 Decided here: the mount's options, when it counts as ready, and in which order it ends. Not decided
 here: what is served (`vfs/`) and which process serves it (the daemon, which alone calls `serve`).
 
-The order of the end: readers of news get the end of their file; notices are sent while requests are
-still answered; the session loop ends when what is under way has been answered, or the grace is over
-and the rest gets ENODEV; then the file system is unmounted.
+The order of the end: readers of news get the end of their file; while requests are still answered,
+threads end what they have begun and notices are sent; the session loop ends when what is under way
+has been answered, or the grace is over and the rest gets ENODEV; the file system is unmounted. Only
+a transaction that has begun is waited for beyond the grace.
 """
 
 import errno
@@ -161,7 +162,7 @@ class _Session:
             finally:
                 with trio.CancelScope(shield=True):
                     await self._wind_down(grace)
-                    await trio.to_thread.run_sync(self._adapter.finish, grace)
+                    await trio.to_thread.run_sync(self._adapter.finish)
                 nursery.cancel_scope.cancel()
 
     async def _answer_requests(self) -> None:
@@ -198,6 +199,7 @@ class _Session:
             return
         deadline = trio.current_time() + grace
         self._adapter.end()
+        await trio.to_thread.run_sync(self._adapter.wait_for_threads, grace)
         await trio.to_thread.run_sync(self._notices.stop, grace)
         pyfuse3.terminate()
         with trio.CancelScope(deadline=deadline):

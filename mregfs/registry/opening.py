@@ -192,16 +192,19 @@ class OpenContent:
     def read_cached(self, offset: int, length: int) -> bytes | None:
         """Return what `read` would, or None when it may take a while.
 
-        Quick is what this process has read (and verified) before: it is likely in memory still.
+        Quick is what this process has verified before, and the host has in memory still.
         """
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
         if self._inline is not None:
             return self._inline[offset:end]
-        if self._blocks.verified(offset // BLOCK, (end - 1) // BLOCK):
-            return self._gather(offset, end)
-        return None
+        if not self._blocks.verified(offset // BLOCK, (end - 1) // BLOCK):
+            return None
+        for pack, start, length in self._pieces(offset, end):
+            if not self._packs.is_cached(self._pack(pack), start, length):
+                return None
+        return self._gather(offset, end)
 
     def close(self) -> None:
         """Let go of the packs."""
@@ -219,23 +222,28 @@ class OpenContent:
         self.close()
 
     def _gather(self, start: int, end: int) -> bytes:
-        pieces = []
+        read = []
+        for pack, offset, length in self._pieces(start, end):
+            piece = self._pack(pack).read(offset, length)
+            if len(piece) != length:
+                log.error("%s is damaged: pack %s is too short", self._name, pack)
+                raise CorruptError(
+                    f"{self._name} is damaged: pack {pack} is too short",
+                    "see what else is: mregfs fsck --data",
+                )
+            read.append(piece)
+        return read[0] if len(read) == 1 else b"".join(read)
+
+    def _pieces(self, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+        """Yield where the bytes from `start` to `end` are: pack, offset there, length."""
         number = bisect_right(self._starts, start) - 1
         while start < end:
             extent = self._extents[number]
             skip = start - self._starts[number]
-            wanted = min(end - start, extent.length - skip)
-            piece = self._pack(extent.pack).read(extent.offset + skip, wanted)
-            if len(piece) != wanted:
-                log.error("%s is damaged: pack %s is too short", self._name, extent.pack)
-                raise CorruptError(
-                    f"{self._name} is damaged: pack {extent.pack} is too short",
-                    "see what else is: mregfs fsck --data",
-                )
-            pieces.append(piece)
-            start += wanted
+            length = min(end - start, extent.length - skip)
+            yield extent.pack, extent.offset + skip, length
+            start += length
             number += 1
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _pack(self, pack: str) -> PackFile:
         found = self._open.get(pack)

@@ -27,6 +27,7 @@ from mregfs.errors import (
     NoSpaceError,
     NotFoundError,
 )
+from mregfs.ports import PackFile
 
 __all__ = ["PackDescriptor", "PacksDirectory"]
 
@@ -147,6 +148,20 @@ class PacksDirectory:
         if descriptor is None:
             descriptor = self._open(pack, path)
         return PackDescriptor(self, descriptor, path)
+
+    def is_cached(self, opened: PackFile, offset: int, length: int) -> bool:
+        """Tell whether the first and the last of these bytes are in the page cache.
+
+        False as well where the file system cannot tell.
+        """
+        fd = opened.fileno()
+        try:
+            return all(
+                os.preadv(fd, [bytearray(1)], place, os.RWF_NOWAIT) == 1
+                for place in (offset, offset + length - 1)
+            )
+        except OSError:  # EAGAIN: it is not there; EOPNOTSUPP
+            return False
 
     def size(self, pack: str) -> int:
         """Return the pack's size in bytes.

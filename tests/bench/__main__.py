@@ -29,7 +29,14 @@ from tests.bench.machine import Load, describe_machine
 from tests.bench.page_cache import warm
 from tests.bench.peers import peers
 from tests.bench.places import CHECKPOINT, PT, Native, Place, UnavailableError
-from tests.bench.registry_mount import CACHED, DEDUPLICATED, MREGFS, Published, Store
+from tests.bench.registry_mount import (
+    CACHED,
+    DEDUPLICATED,
+    MREGFS,
+    TRUSTED,
+    Published,
+    Store,
+)
 from tests.bench.studies.aliases import measure_aliases
 from tests.bench.studies.answering import measure_answering
 from tests.bench.studies.cold import measure_cold
@@ -191,11 +198,12 @@ def _published(bench: Bench) -> Iterator[Place]:
             mount.publish(tuned, "llm")
             shutil.rmtree(tuned)
     except (UnavailableError, OSError) as exc:
-        bench.missing |= dict.fromkeys((MREGFS, CACHED, DEDUPLICATED), str(exc))
+        bench.missing |= dict.fromkeys((MREGFS, CACHED, DEDUPLICATED, TRUSTED), str(exc))
         return
     yield Published(MREGFS, store, "artifacts/llm/v0")
     yield Published(CACHED, store, "artifacts/llm/v0", passthrough=False)
     yield Published(DEDUPLICATED, store, "artifacts/llm/v1")
+    yield Published(TRUSTED, store, "artifacts/llm/v0", passthrough=False, verify="commit")
 
 
 if __name__ == "__main__":

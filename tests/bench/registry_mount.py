@@ -24,11 +24,13 @@ from tests.bench.places import (
     unmount,
 )
 
-__all__ = ["CACHED", "DEDUPLICATED", "MREGFS", "MountedStore", "Published", "Store"]
+__all__ = ["CACHED", "DEDUPLICATED", "MREGFS", "TRUSTED", "MountedStore", "Published", "Store"]
 
 MREGFS = "mregfs"
 CACHED = "mregfs, cached path"
 DEDUPLICATED = "mregfs, deduplicated"
+TRUSTED = "mregfs, cached path, verify=commit"
+"""Like most peers: reads are not compared with any digest."""
 
 
 class MountedStore:
@@ -117,14 +119,16 @@ class Store:
         mregfs("init", str(self.path))
 
     @contextlib.contextmanager
-    def mounted(self, *, passthrough: bool = True) -> Iterator[MountedStore]:
+    def mounted(
+        self, *, passthrough: bool = True, verify: str = "first-read"
+    ) -> Iterator[MountedStore]:
         """Mount the store anew, wait until the mount answers, and unmount.
 
         Raises:
             UnavailableError: the daemon ended, or never answered; its log's end is in the message.
         """
         self._mountpoint.mkdir(parents=True, exist_ok=True)
-        environment = _environment()
+        environment = {**_environment(), "MREGFS_VERIFY": verify}
         if not passthrough:
             environment["MREGFS_PASSTHROUGH"] = "0"
         command = [sys.executable, "-m", "mregfs", "mount", str(self.path), str(self._mountpoint)]
@@ -192,11 +196,20 @@ class Store:
 class Published(Place):
     """One version in a store, read through the mount."""
 
-    def __init__(self, name: str, store: Store, version: str, *, passthrough: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        version: str,
+        *,
+        passthrough: bool = True,
+        verify: str = "first-read",
+    ) -> None:
         self.name = name
         self.store = store
         self._version = version
         self._passthrough = passthrough
+        self._verify = verify
         self._read_path = ""
 
     def prepare(self, tree: Path) -> None:
@@ -205,7 +218,7 @@ class Published(Place):
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Path]:
-        with self.store.mounted(passthrough=self._passthrough) as mount:
+        with self.store.mounted(passthrough=self._passthrough, verify=self._verify) as mount:
             yield mount.path / self._version
 
     def backing(self) -> list[Path]:

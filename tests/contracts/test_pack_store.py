@@ -47,6 +47,23 @@ def test_a_pack_is_its_pieces_back_to_back(packs):
         assert b"abcdef" == os.pread(pack.fileno(), 10, 0)
 
 
+def test_what_is_in_memory_is_known(packs):
+    """A guess by both ends of the range: what the medium has to be asked for takes a thread."""
+    size = 4 << 20
+    packs.create(A, [os.urandom(size)])
+    packs.sync([A])
+    with packs.open(A) as pack:
+        pack.read(0, size)
+        assert packs.is_cached(pack, 0, size)
+        assert packs.is_cached(pack, size - 1, 1)
+        assert not packs.is_cached(pack, 0, size + 1)
+        assert not packs.is_cached(pack, size, 1)
+        os.posix_fadvise(pack.fileno(), 1 << 20, 0, os.POSIX_FADV_DONTNEED)
+        assert packs.is_cached(pack, 0, 4096)
+        assert not packs.is_cached(pack, 0, size)
+        assert not packs.is_cached(pack, 2 << 20, 4096)
+
+
 def test_an_empty_pack_is_a_pack(packs):
     assert 0 == packs.create(A, [])
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -110,6 +111,44 @@ def test_an_open_draft_is_not_committed(registry_mount) -> None:
         assert "done" not in reply["message"]
     assert registry_mount.control("commit busy mnist")["ok"]
     assert b"23" == (registry_mount.path / "artifacts/mnist/v0/sub/open").read_bytes()
+
+
+def test_a_mapping_that_outlives_its_descriptor_is_noticed(registry_mount) -> None:
+    """A shared writable mapping goes on writing after close(2): no commit before it is gone."""
+    draft = registry_mount.draft("mapped", {"weights": bytes(1 << 20), "config.json": b"{}"})
+    descriptor = os.open(draft / "weights", os.O_RDWR)
+    mapping = mmap.mmap(descriptor, 0)
+    os.close(descriptor)
+    mapping[0] = 1
+    reply = registry_mount.control("commit mapped mnist")
+    assert (False, errno.EBUSY) == (reply["ok"], reply["errno"])
+    assert "weights" in reply["message"]
+    assert "config.json" not in reply["message"]
+    mapping[1] = 2
+    mapping.close()
+
+    assert registry_mount.control("commit mapped mnist")["ok"]
+    published = (registry_mount.path / "artifacts/mnist/v0/weights").read_bytes()
+    assert b"\1\2" == published[:2]
+
+
+def test_writers_of_control_do_not_wait_for_each_other(mnist) -> None:
+    """Each has an inode of its own: Linux lets one process at a time write to one."""
+    control = mnist.path / ".mregfs/control"
+    descriptors = [os.open(control, os.O_RDWR) for _ in range(4)]
+    try:
+        assert 4 == len({os.fstat(each).st_ino for each in descriptors})
+        for number, descriptor in enumerate(descriptors):
+            os.write(descriptor, f"ln -sf mnist:v{number} classifier:production".encode())
+            assert json.loads(os.read(descriptor, 1 << 16))["ok"]
+            assert f"v{number}" == link(mnist, "collections/classifier/production")
+    finally:
+        for each in descriptors:
+            os.close(each)
+    readers = [os.open(control, os.O_RDONLY) for _ in range(2)]
+    assert 1 == len({os.fstat(each).st_ino for each in readers})
+    for each in readers:
+        os.close(each)
 
 
 def make_fifo(draft: Path) -> None:

@@ -223,10 +223,16 @@ def test_any_range_is_the_same_range_of_the_file(offset: int, length: int) -> No
         def open(self, pack: str) -> Pack:
             return Pack()
 
+        def is_cached(self, opened: Pack, offset: int, length: int) -> bool:
+            return 0 <= offset < offset + length <= opened.size
+
     blocks = Blocks("m", block_digests(data))
     opened = OpenContent("m", FileLayout(len(data), extents=extents), Packs(), blocks)  # type: ignore[arg-type]
     assert data[offset : offset + length] == opened.read(offset, length)
-    assert opened.read_cached(0, 10) in (None, data[:10])
+    wanted = data[offset : offset + length]
+    assert opened.read_cached(offset, length) in (None, wanted)
+    opened.read(0, len(data))
+    assert wanted == opened.read_cached(offset, length)
 
 
 def test_extents(parted: tuple[World, VersionRecord]) -> None:

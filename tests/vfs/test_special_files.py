@@ -62,6 +62,41 @@ async def test_nonsense_is_refused(rig: Rig, script: bytes) -> None:
     assert errno.EINVAL == reply["errno"]
 
 
+async def test_who_opens_what_another_writes_to_is_sent_back_once(rig: Rig) -> None:
+    """ESTALE makes Linux look the name up again, which then has another inode."""
+    found = await rig.walk(".mregfs/control")
+    first = await rig.fs.open(found.inode, WRITE_ONLY, Caller(pid=1))
+    with pytest.raises(MregfsError) as caught:
+        await rig.fs.open(found.inode, WRITE_ONLY, Caller(pid=2))
+    assert errno.ESTALE == caught.value.errno
+    again = await rig.walk(".mregfs/control")
+    assert again.inode != found.inode
+    assert again.mode == rig.fs.getattr(again.inode).mode == found.mode
+    second = await rig.fs.open(again.inode, WRITE_ONLY, Caller(pid=2))
+
+    with pytest.raises(MregfsError):
+        await rig.fs.open(found.inode, WRITE_ONLY, Caller(pid=3))
+    third = await rig.fs.open(found.inode, WRITE_ONLY, Caller(pid=3))  # never twice in a row
+    for handle in (first.handle, second.handle, third.handle):
+        rig.fs.release(handle)
+    assert again.inode == (await rig.walk(".mregfs/control")).inode
+    await rig.fs.open(found.inode, WRITE_ONLY, Caller(pid=4))
+
+
+async def test_a_move_takes_no_name_away(rig: Rig) -> None:
+    """What only moves aliases is answered before the kernel is told; what makes names is not."""
+    for number in range(2):
+        await rig.commit("mnist", {"a": b"%d" % number})
+    await rig.control("ln -sf mnist:v0 c:production")
+    await rig.control("ln -sf mnist:v1 c:production")
+    rig.notices.forget_all()
+    await rig.control("ln -sf mnist:v0 c:production")
+    assert "v0" == await rig.readlink("collections/c/production")
+    assert [] == rig.notices.names
+    await rig.control("ln -sf mnist:v0 c:staging")
+    assert [b"staging"] == [name for _, name in rig.notices.names]
+
+
 async def test_a_commit_of_an_open_draft_is_refused(rig: Rig) -> None:
     """EBUSY names the files that are still open; after their close the commit works."""
     await rig.write("staging/run/done", b"1")

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench.bench import Bench, in_turns
 from tests.bench.page_cache import warm
 from tests.bench.places import SMALL
-from tests.bench.registry_mount import CACHED, DEDUPLICATED
+from tests.bench.registry_mount import CACHED, DEDUPLICATED, TRUSTED
 
 __all__ = ["measure_metadata"]
 
@@ -25,7 +25,7 @@ def measure_metadata(bench: Bench) -> None:
     walked = bench.new_series("walk_cold", "walk of 2000 files with stat, cold", "/s")
     again = bench.new_series("stat_warm", "stat of 2000 files by name, warm", "/s")
     # The other read paths of mregfs differ in how data is read, not in this.
-    places = [place for place in bench.places if place.name not in (CACHED, DEDUPLICATED)]
+    places = [place for place in bench.places if place.name not in (CACHED, DEDUPLICATED, TRUSTED)]
     for number, place in bench.interleaved(places):
         bench.say(f"metadata, round {number + 1}: {place.name}")
         warm(place.backing())

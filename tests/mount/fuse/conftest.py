@@ -126,10 +126,16 @@ def loopbacks(tmp_path: Path) -> Iterator[MakeLoopback]:
         loopback.clear()
 
 
-@pytest.fixture(scope="module")
-def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    """One mount with passthrough, open to all users, for the tests of a module that share it."""
-    made = Loopback(tmp_path_factory.mktemp("shared") / "loopback", allow_other=True)
+@pytest.fixture(scope="module", params=[True, False], ids=["at-once", "by-pyfuse3"])
+def loopback(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Loopback]:
+    """One mount with passthrough, open to all users, for the tests of a module that share it.
+
+    Everything works the same whether requests are answered at once or by way of pyfuse3.
+    """
+    directory = tmp_path_factory.mktemp("shared") / "loopback"
+    made = Loopback(directory, allow_other=True, at_once=request.param)
     directory = made.path.parent
     while directory != Path("/"):  # other users have to get there
         if not directory.stat().st_mode & 0o001:

@@ -12,8 +12,10 @@ import os
 import signal
 import stat
 import sys
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__" and '"extension":false' in sys.argv[1]:
@@ -28,6 +30,7 @@ from mregfs.fuse.passthrough import passthrough_state, pyfuse3
 from mregfs.fuse.serve import serve
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
 from mregfs.stores.drafts_dir import DraftDirectory
+from mregfs.vfs.surface import Later
 
 PROJECT = "default/default"
 
@@ -61,10 +64,17 @@ NEWS = 2
 BOOM = 3
 STATE = 4
 STALE = 5
+LATER = 6
 SLOW = 100
 """The first of a thousand: what is being read cannot be opened by the next test."""
 _LAST_SPECIAL = SLOW + 1000
-_SPECIAL = {b".news": NEWS, b".boom": BOOM, b".state": STATE, b".stale": STALE}
+_SPECIAL = {
+    b".news": NEWS,
+    b".boom": BOOM,
+    b".state": STATE,
+    b".stale": STALE,
+    b".later": LATER,
+}
 _SLOW_SIZE = 1 << 20
 
 
@@ -73,6 +83,7 @@ class LoopbackFileSystem:
 
     * `.news`: a read waits until somebody writes; poll tells of it
     * `.slow0`, `.slow1`, …: ordinary files that are never read to the end of a request
+    * `.later`: a thread answers reads, once somebody writes; then it raises if that was `fail`
     * `.boom`: a read raises what no file system should
     * `.state`: figures as JSON
     * `.stale`: attributes that the kernel keeps for an hour; a write makes the size 1 larger
@@ -90,6 +101,8 @@ class LoopbackFileSystem:
         self._news_text = b""
         self._wakes: list[Callable[[], None]] = []
         self._stale_size = 1
+        self._later = threading.Event()
+        self._later_text = b""
         self.calls: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
@@ -217,9 +230,11 @@ class LoopbackFileSystem:
             raise ValueError("boom")
         if inode == STATE:
             return self._texts[handle][offset : offset + size]
+        if inode == LATER:
+            return await trio.to_thread.run_sync(self._read_later, offset, size)
         return b""
 
-    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | None:
+    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | Later[bytes] | None:
         if not self._settings.at_once:
             return None
         if handle & 1:
@@ -228,7 +243,16 @@ class LoopbackFileSystem:
         inode = self._handles[handle]
         if inode == BOOM:
             raise ValueError("boom")
+        if inode == LATER:
+            return partial(self._read_later, offset, size)
         return self._texts[handle][offset : offset + size] if inode == STATE else None
+
+    def _read_later(self, offset: int, size: int) -> bytes:
+        self.calls["later"] += 1
+        self._later.wait()
+        if self._later_text == b"fail":
+            raise HostError(errno.ENXIO, "it was to fail")
+        return self._later_text[offset : offset + size]
 
     def _state(self) -> bytes:
         state = {
@@ -255,6 +279,9 @@ class LoopbackFileSystem:
             self._stale_size += 1
             self._notices.forget_attributes(STALE)
             self._notices.forget_name(1, b".nothing")
+        elif inode == LATER:
+            self._later_text = data
+            self._later.set()
         elif inode == NEWS:
             self._news_text = data
             self._news.set()
