@@ -4,6 +4,7 @@ Decided here: how a test gets a mount, and that no mount, no daemon and no warni
 outlives a test. Not decided here: what is asked of the mount (the tests).
 """
 
+import fcntl
 import json
 import os
 import re
@@ -35,6 +36,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("fuse")
             if not usable:
                 item.add_marker(pytest.mark.skip(reason="needs root and /dev/fuse"))
+
+
+@pytest.fixture
+def device_for_all() -> Iterator[None]:
+    """Let every user open /dev/fuse, as udev does on hosts that have it.
+
+    One test at a time: the tests of another worker may need the device open, or closed.
+    """
+    device = os.open("/dev/fuse", os.O_RDONLY)
+    try:
+        fcntl.flock(device, fcntl.LOCK_EX)
+        mode = os.fstat(device).st_mode & 0o777
+        os.chmod("/dev/fuse", 0o666)
+        try:
+            yield
+        finally:
+            os.chmod("/dev/fuse", mode)
+    finally:
+        os.close(device)
 
 
 class Mount:

@@ -290,7 +290,7 @@ def python_for_nobody() -> tuple[str, dict[str, str]]:
 
 
 @pytest.fixture
-def unprivileged(make_mount) -> Iterator:
+def unprivileged(make_mount, device_for_all) -> Iterator:
     """A store that belongs to nobody, and a command that runs mregfs as nobody."""
     if shutil.which("fusermount3") is None or shutil.which("setpriv") is None:
         pytest.skip("fusermount3 or setpriv is not installed")
@@ -304,9 +304,6 @@ def unprivileged(make_mount) -> Iterator:
     )
     mount.path, mount.store = directory / "mnt", directory / "store"
     mount.environment |= {"MREGFS_STORE": str(mount.store), "MREGFS_MOUNT": str(mount.path)}
-    # Of hosts with udev everyone may open it; where there is none, only root.
-    mode = os.stat("/dev/fuse").st_mode
-    os.chmod("/dev/fuse", 0o666)
     os.chown(directory, NOBODY.pw_uid, NOBODY.pw_gid)
     mount.path.mkdir()
     os.chown(mount.path, NOBODY.pw_uid, NOBODY.pw_gid)
@@ -314,7 +311,6 @@ def unprivileged(make_mount) -> Iterator:
     mount.run(*mregfs, "init", mount.store, cwd=directory)
     yield mount, mregfs
     mount.clear()
-    os.chmod("/dev/fuse", mode)
     shutil.rmtree(directory)
 
 

@@ -154,12 +154,3 @@ def place(loopback: Loopback, request: pytest.FixtureRequest) -> Path:
     directory.mkdir()
     directory.chmod(0o777)
     return directory
-
-
-@pytest.fixture
-def device_for_all() -> Iterator[None]:
-    """Most hosts give /dev/fuse to everybody; the test machine may not."""
-    mode = os.stat("/dev/fuse").st_mode & 0o777
-    os.chmod("/dev/fuse", 0o666)
-    yield
-    os.chmod("/dev/fuse", mode)
