@@ -2,6 +2,8 @@
 
 import os
 import pty
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,3 +74,68 @@ main.main()
     assert "\x1b[1m" in lines[0]
     assert "…" in lines[1]
     assert max(len(line) for line in lines[1:]) <= 80
+
+
+INTERRUPTED = """
+import importlib, sys, time
+from mregfs.cli import main
+place, name = {where!r}.split(":")
+*path, last = name.split(".")
+owner = importlib.import_module(place)
+for each in path:
+    owner = getattr(owner, each)
+function = getattr(owner, last)
+
+def slow(*args, **kwargs):
+    result = function(*args, **kwargs)
+    print("on", flush=True)
+    time.sleep(60)
+    return result
+
+setattr(owner, last, slow)
+sys.argv[1:] = ["commit", {directory!r}, "mnist"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "mregfs.registry.commit:hash_files",
+        "mregfs.stores.packs_dir:PacksDirectory.create",
+        "mregfs.stores.packs_dir:PacksDirectory.sync",
+        "mregfs.stores.objects_dir:ObjectsDirectory.create",
+    ],
+)
+def test_ctrl_c_during_a_commit_leaves_nothing_behind(
+    cli: CommandLine, tmp_path: Path, where: str
+) -> None:
+    """Neither a version nor bytes of one, wherever it is; and the directory can be committed."""
+    directory = tmp_path / "d"
+    directory.mkdir()
+    (directory / "weights").write_bytes(os.urandom(3_000_000))
+    (directory / "small").write_bytes(os.urandom(50_000))
+    program = INTERRUPTED.format(where=where, directory=str(directory))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "MREGFS_STORE": str(cli.store)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "on\n" == process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+
+    assert (130, "mregfs: interrupted\n") == (process.returncode, said)
+    assert [] == bytes_of_versions(cli.store)
+    assert {"weights", "small"} == {each.name for each in directory.iterdir()}
+    cli("commit", str(directory), "mnist")
+    assert bytes_of_versions(cli.store)
+
+
+def bytes_of_versions(store: Path) -> list[Path]:
+    """Return every file of the store that holds bytes of files, or says where they are."""
+    places = ("packs", "layouts", "staging", "tmp")
+    return [path for name in places for path in (store / name).rglob("*") if path.is_file()]
