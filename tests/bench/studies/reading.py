@@ -61,7 +61,7 @@ def measure_reading(bench: Bench) -> None:
             compare(tensors, load_tensors, seconds=2.5)
             compare(opening, opens_and_closes, seconds=0.8)
             try:
-                compare(random, random_reads, seconds=2.5)
+                compare(random, random_reads, seconds=5.0)
             except UnavailableError as exc:
                 random.missing[place.name] = str(exc)
 
@@ -91,7 +91,7 @@ def load_tensors(file: Path) -> float:
     return file.stat().st_size / timed(load) / GB
 
 
-def random_reads(file: Path, milliseconds: int = 400) -> float:
+def random_reads(file: Path, milliseconds: int = 200) -> float:
     """Return how many 4 KiB preads a second fio does, one after the other, at random offsets.
 
     fio, because an interpreter's own microsecond per call would hide what a mount costs.
