@@ -12,11 +12,14 @@ from mregfs.ports import Attributes
 
 __all__ = [
     "BATCH_FORGET",
+    "DIRECT_IO",
     "FLUSH",
     "FORGET",
     "GETATTR",
     "GETXATTR",
+    "KEEP_CACHE",
     "LOOKUP",
+    "NONSEEKABLE",
     "OPEN",
     "OPENDIR",
     "READ",
@@ -33,6 +36,10 @@ __all__ = [
     "open_flags",
     "open_out",
     "range_of",
+    "write_of",
+    "write_out",
+    "xattr_of",
+    "xattr_size_out",
 ]
 
 LOOKUP = 1
