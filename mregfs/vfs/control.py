@@ -96,9 +96,9 @@ class ControlSessions:
         session = Session(caller, inode, mode != 0, mode != _WRITE_ONLY)
         if session.writes:
             self._send_back(inode, caller)
-        if not session.writes:
+            self._writers[inode] += 1
+        else:
             session.reply = self._last.get(caller.uid) or usage_text().encode()
-        self._writers[inode] += session.writes
         self._sessions[handle] = session
 
     def close(self, handle: int) -> None:
