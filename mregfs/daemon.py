@@ -128,6 +128,13 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
     gc.collect()
     gc.freeze()
     async with trio.open_nursery() as nursery:
+
+        def on_ready() -> None:
+            mount.coalescing.wake()
+            _announce(options)
+            if not store.read_only:
+                nursery.start_soon(trio.to_thread.run_sync, store.load_ahead)
+
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)
         nursery.start_soon(mount.coalescing.run)
@@ -142,7 +149,7 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
                 allow_other=options.allow_other,
                 passthrough=options.passthrough,
                 notices=notices,
-                on_ready=lambda: _announce(options, mount.coalescing.wake),
+                on_ready=on_ready,
                 stop=stop,
             )
         finally:
@@ -351,8 +358,7 @@ def _identify(caller: Caller) -> Asker:
     return Asker(author=user_name(caller.uid), groups=_Groups(caller), privileged=caller.uid == 0)
 
 
-def _announce(options: MountOptions, wake: Callable[[], None]) -> None:
-    wake()
+def _announce(options: MountOptions) -> None:
     log.info("%s is mounted on %s", options.store, options.mountpoint)
     if options.ready_fd is not None:
         try:

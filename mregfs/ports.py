@@ -354,12 +354,22 @@ class Intake(Protocol):
         """Make sure that nobody can change these large files unseen, so that they may be adopted.
 
         Raises:
-            ConflictError: files are open for writing or mapped writable somewhere; all are named.
+            ConflictError: files are open for writing or mapped writable somewhere, or changed since
+                `scan`; all are named.
         """
         ...
 
     def fileno(self, path: str) -> int:
         """Return a read-only descriptor of a sealed file, owned by the intake."""
+        ...
+
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with bytes of a sealed file. Safe to call from several threads.
+
+        Raises:
+            ConflictError: the file is shorter than it was at `scan`.
+            HostError: the disk failed.
+        """
         ...
 
     def read(self, path: str) -> bytes:

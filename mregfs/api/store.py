@@ -217,6 +217,14 @@ class Store:
 
         return DraftDirectory(self.drafts_path)
 
+    def load_ahead(self) -> None:
+        """Import what the first commit would otherwise wait 25 ms for."""
+        import mregfs.registry.append
+        import mregfs.stores.intake_dir  # noqa: F401
+        from mregfs.model.chunking import load_cutter
+
+        load_cutter()
+
     def unique_size(self, version: VersionRecord) -> int:
         """Return the bytes that are stored for one version alone."""
         from mregfs.registry.usage import unique_size

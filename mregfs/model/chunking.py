@@ -13,10 +13,11 @@ Storage Systems", IEEE TPDS 2020, in the implementation of pyfastcdc, which free
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from mregfs.model.tensors import Region, read_tensors
 
-__all__ = ["MAX_CHUNK", "boundaries"]
+__all__ = ["MAX_CHUNK", "boundaries", "load_cutter"]
 
 MAX_CHUNK = 4 << 20
 """No chunk is larger."""
@@ -104,13 +105,23 @@ def _content_defined(
     if end - start <= least:
         yield end
         return
-    # Imported late: most verbs never cut. The Cython module by name, because the package falls
-    # back to pure Python, a thousand times slower.
-    try:
-        from pyfastcdc.cy import FastCDC
-    except ImportError:
+    fast_cdc = load_cutter()
+    if fast_cdc is None:
         yield from _blocks(start, end)
         return
-    cutter = FastCDC(average, min_size=least, max_size=most, normalized_chunking=1, seed=0)
+    cutter = fast_cdc(average, min_size=least, max_size=most, normalized_chunking=1, seed=0)
     for chunk in cutter.cut_buf(view[start:end]):
         yield start + chunk.offset + chunk.length
+
+
+def load_cutter() -> Any:
+    """Return pyfastcdc's class, or None when it is not installed.
+
+    Loaded late, as most verbs never cut, and in 10 ms: who will cut may call this before.
+    """
+    try:
+        # The Cython module by name: the package falls back to Python, a thousand times slower.
+        from pyfastcdc.cy import FastCDC
+    except ImportError:
+        return None
+    return FastCDC

@@ -3,22 +3,20 @@
 Decided here: how files are shared out among threads. Not decided here: what a digest is
 (`model.digest`). Only `commit` calls this.
 
-Small files are read whole, larger ones mapped, the largest digested in spans by all threads. BLAKE3
-frees the GIL, so threads suffice.
+Small files are read whole, larger ones block by block, the largest in spans by all threads. BLAKE3
+frees the GIL, so threads suffice. Blocks are read, not mapped: to copy one from the page cache
+costs less than its page faults, and a disk that fails is an error, not a SIGBUS.
 """
 
-import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
 
 import msgspec
 
-from mregfs.errors import ConflictError
-from mregfs.model.digest import BLOCK, block_digests, file_digest
+from mregfs.model.digest import BLOCK, block_digest, block_digests, file_digest
 from mregfs.ports import Intake, IntakeEntry
 
-__all__ = ["LARGE", "Hashed", "hash_files", "mapped"]
+__all__ = ["LARGE", "Hashed", "hash_files"]
 
 LARGE = 256 << 10
 """Bytes from which a file may become a pack of its own: below, a lease and a name of its own cost
@@ -37,16 +35,6 @@ class Hashed(msgspec.Struct, frozen=True):
     """Empty when there is one block."""
 
 
-@contextmanager
-def mapped(fd: int) -> Iterator[memoryview]:
-    """Map a file that is not empty, for reading."""
-    with (
-        mmap.mmap(fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) as mapping,
-        memoryview(mapping) as view,
-    ):
-        yield view
-
-
 def hash_files(
     intake: Intake,
     files: Sequence[IntakeEntry],
@@ -56,7 +44,8 @@ def hash_files(
     """Digest all files; `report` is called with the bytes that were done since it was last called.
 
     Raises:
-        ConflictError: a file is shorter or longer than it was when it was scanned.
+        ConflictError: a file is shorter than it was when it was scanned.
+        HostError: the disk failed.
     """
     hashed: dict[str, Hashed] = {}
     small = [entry for entry in files if entry.size < LARGE]
@@ -69,8 +58,7 @@ def hash_files(
         return sum(entry.size for entry in entries)
 
     def digest_medium(entry: IntakeEntry) -> int:
-        with _mapped_whole(intake, entry) as view:
-            hashed[entry.path] = _hashed(block_digests(view), entry.size)
+        hashed[entry.path] = _hashed(_hash_span(intake, entry, 0, entry.size), entry.size)
         return entry.size
 
     try:
@@ -102,34 +90,29 @@ def _drain(pending: set[Future[int]], report: Callable[[int], None], *, least: i
 def _hash_in_spans(
     intake: Intake, entry: IntakeEntry, threads: Executor, report: Callable[[int], None]
 ) -> Hashed:
-    with _mapped_whole(intake, entry) as view:
-
-        def digest(start: int) -> bytes:
-            with view[start : start + _SPAN] as span:
-                return block_digests(span)
-
-        futures = [threads.submit(digest, start) for start in range(0, len(view), _SPAN)]
-        try:
-            pieces = []
-            for number, future in enumerate(futures):
-                pieces.append(future.result())
-                report(min(_SPAN, len(view) - number * _SPAN))
-        finally:
-            for future in futures:
-                future.cancel()
-            wait(futures)
-    return _hashed(b"".join(pieces), entry.size)
+    size = entry.size
+    spans = [(start, min(start + _SPAN, size)) for start in range(0, size, _SPAN)]
+    futures = [threads.submit(_hash_span, intake, entry, start, end) for start, end in spans]
+    try:
+        pieces = []
+        for (start, end), future in zip(spans, futures, strict=True):
+            pieces.append(future.result())
+            report(end - start)
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+    return _hashed(b"".join(pieces), size)
 
 
-@contextmanager
-def _mapped_whole(intake: Intake, entry: IntakeEntry) -> Iterator[memoryview]:
-    with mapped(intake.fileno(entry.path)) as view:
-        if len(view) != entry.size:
-            raise ConflictError(
-                f"{entry.path!r} changed while it was being committed",
-                "commit again when it is finished",
-            )
-        yield view
+def _hash_span(intake: Intake, entry: IntakeEntry, start: int, end: int) -> bytes:
+    digests = []
+    with memoryview(bytearray(min(BLOCK, end - start))) as buffer:
+        for offset in range(start, end, BLOCK):
+            with buffer[: end - offset] as block:
+                intake.read_into(entry.path, offset, block)
+                digests.append(block_digest(block))
+    return b"".join(digests)
 
 
 def _hashed(blocks: bytes, size: int) -> Hashed:

@@ -14,9 +14,9 @@ from mregfs.errors import ConflictError
 from mregfs.model.digest import block_digest
 from mregfs.model.layout import Chunk, Extent, FileLayout
 from mregfs.ports import Index, Intake, IntakeEntry, PackStore
-from mregfs.registry.hashing import LARGE, Hashed, mapped
+from mregfs.registry.hashing import LARGE, Hashed
 from mregfs.registry.rows import Place
-from mregfs.registry.sharing import Cut, Sharing, cut
+from mregfs.registry.sharing import Cut, Sharing, cut, mapped
 
 __all__ = ["Packing"]
 

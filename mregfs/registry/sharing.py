@@ -5,6 +5,7 @@ taken for stored when their digests say so (`commit.md` §4). Not decided here: 
 (`model.chunking`), what is done with the answer (`packing`). Only `packing` calls this.
 """
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -18,10 +19,9 @@ from mregfs.model.state import State
 from mregfs.model.tensors import read_tensors
 from mregfs.ports import Index, PackStore, View
 from mregfs.registry import rows
-from mregfs.registry.hashing import mapped
 from mregfs.registry.rows import Place
 
-__all__ = ["Cut", "Sharing", "cut"]
+__all__ = ["Cut", "Sharing", "cut", "mapped"]
 
 _ALL_BY_CONTENT = 8 << 20
 """Bytes of a file without tensors that are cut by content as a whole: at 3 GB/s a core that takes
@@ -33,6 +33,16 @@ _MOST_END = 16 << 20
 
 Cut = tuple[tuple[Chunk, ...], bool]
 """Chunks, and whether the file was cut as a whole."""
+
+
+@contextmanager
+def mapped(fd: int) -> Iterator[memoryview]:
+    """Map a file that is not empty, for reading."""
+    with (
+        mmap.mmap(fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) as mapping,
+        memoryview(mapping) as view,
+    ):
+        yield view
 
 
 def cut(view: memoryview, *, whole: bool = False) -> Cut:

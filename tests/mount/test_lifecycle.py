@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def is_whole(mount) -> bool:
 
 
 # ---- the ends of a mount
+
+
+def test_the_first_commit_waits_for_no_import(mount) -> None:
+    """What a commit needs is loaded once the mount answers; the chunker stands for all of it."""
+    mount.cli("umount", mount.path)
+    mount.daemon.wait(20)
+    mount.start()
+    deadline = time.monotonic() + 20
+    while "pyfastcdc" not in Path(f"/proc/{mount.daemon.pid}/maps").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -54,6 +54,41 @@ def test_the_life_of_a_draft(place: Path) -> None:
     assert [] == os.listdir(place.parent.parent / "intake")
 
 
+def test_a_buffer_is_filled_or_the_file_has_changed(place: Path) -> None:
+    """A read beyond the end would be digested as zeros."""
+    (place / "big").write_bytes(bytes(range(256)) * 2000)
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal(["big"])
+    buffer = bytearray(300)
+    intake.read_into("big", 1000, memoryview(buffer))
+    assert buffer == (bytes(range(256)) * 8)[1000:1300]
+    with pytest.raises(ConflictError, match=r"changed while being committed: 'big'"):
+        intake.read_into("big", 512_000 - 299, memoryview(buffer))
+    intake.restore()
+
+
+@pytest.mark.parametrize("now", [BIG + b"longer", BIG[:-1]])
+def test_a_change_just_before_the_lease_is_noticed(
+    place: Path, now: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest has the size that was scanned."""
+    take = module.lease.take
+
+    def write_first(fd: int) -> None:
+        if os.fstat(fd).st_size == len(BIG):
+            (place / "big").write_bytes(now)
+        take(fd)
+
+    intake = open_intake(place)
+    intake.scan()
+    monkeypatch.setattr(module.lease, "take", write_first)
+    with pytest.raises(ConflictError, match=r"changed while being committed: 'big'"):
+        intake.seal(["big"])
+    intake.restore()
+    assert now == (place / "big").read_bytes()
+
+
 @pytest.mark.parametrize("steps", range(5))
 def test_restore_at_any_point(place: Path, steps: int) -> None:
     """Modes, names and bytes are as before; no pack is left."""

@@ -98,21 +98,24 @@ class IntakeDirectory:
         Files not named are only asked whether they are busy.
 
         Raises:
-            ConflictError: files are open for writing or mapped writable somewhere; all are named.
+            ConflictError: files are open for writing or mapped writable somewhere, or changed since
+                `scan`; all are named.
             InvalidError: they are more than this process may have open.
             NoSpaceError: a private copy does not fit.
         """
         _allow_descriptors(len(paths) + _SPARE_DESCRIPTORS)
         large = set(paths)
         busy: list[str] = []
+        touched: list[str] = []
         to_copy: list[str] = []
-        for path in self._tree.found:
+        for path, found in self._tree.found.items():
             fd = self._tree.open(path)
             if path in large:
                 sealed = self._sealed[path] = _Sealed(fd)
-                if self._seal_in_place(sealed, path, busy):
-                    continue
-                to_copy.append(path)
+                if not self._seal_in_place(sealed, path, busy):
+                    to_copy.append(path)
+                elif not unchanged(found, os.fstat(fd)):
+                    touched.append(path)
             else:
                 try:
                     with contextlib.suppress(lease.Unleasable):
@@ -123,6 +126,8 @@ class IntakeDirectory:
                     os.close(fd)
         if busy:
             raise _busy(busy)
+        if touched:
+            raise _changed(touched)
         self._flusher = ThreadPoolExecutor(_THREADS, "intake")
         if to_copy:
             self._work.make()
@@ -186,6 +191,24 @@ class IntakeDirectory:
     def fileno(self, path: str) -> int:
         """Return a read-only descriptor of a sealed file, owned by the intake."""
         return self._sealed[path].fd
+
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with bytes of a sealed file. Safe to call from several threads.
+
+        Raises:
+            ConflictError: the file is shorter than it was at `scan`.
+            HostError: the disk failed.
+        """
+        fd = self._sealed[path].fd
+        while buffer:
+            try:
+                count = os.preadv(fd, [buffer], offset)
+            except OSError as exc:
+                raise _translated(exc, "cannot read", f"{self.path}/{path}") from exc
+            if not count:
+                raise _changed([path])
+            buffer = buffer[count:]
+            offset += count
 
     def read(self, path: str) -> bytes:
         """Return the whole of a small file.
