@@ -133,7 +133,7 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
             mount.coalescing.wake()
             _announce(options)
             if not store.read_only:
-                nursery.start_soon(trio.to_thread.run_sync, store.load_ahead)
+                nursery.start_soon(trio.to_thread.run_sync, store.make_ready)
 
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)

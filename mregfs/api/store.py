@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mregfs import __version__
 from mregfs.config import cache_index, is_remote, temporary_index
 from mregfs.errors import ExistsError, ForbiddenError, HostError
+from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
 from mregfs.model.state import STATE_TABLES
@@ -217,13 +218,14 @@ class Store:
 
         return DraftDirectory(self.drafts_path)
 
-    def load_ahead(self) -> None:
-        """Import what the first commit would otherwise wait 25 ms for."""
+    def make_ready(self) -> None:
+        """Do what the first commit and the next alias moves would otherwise wait for."""
         import mregfs.registry.append
         import mregfs.stores.intake_dir  # noqa: F401
         from mregfs.model.chunking import load_cutter
 
         load_cutter()
+        self.objects.keep_spares(ENTRY_GRAIN)
 
     def unique_size(self, version: VersionRecord) -> int:
         """Return the bytes that are stored for one version alone."""
@@ -237,6 +239,7 @@ class Store:
             self._guard.shutdown(cancel_futures=True)
         self.index.close()
         self.packs.close()
+        self.objects.close()
 
 
 def _has_entries(path: str) -> bool:

@@ -16,6 +16,7 @@ from mregfs.model.records import Parent
 from mregfs.model.reference import format_time
 
 __all__ = [
+    "ENTRY_GRAIN",
     "AliasDropped",
     "AliasProtected",
     "AliasSet",
@@ -218,6 +219,10 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests: tuple[Request, ...]
 
 
+ENTRY_GRAIN = 1 << 10
+"""Bytes of which the size of an entry is a multiple, so that it may be written into a file that was
+made before: most entries are that small. Entries of other sizes are as valid."""
+
 MAX_ENTRY_SIZE = 64 << 20
 """Bytes; a larger entry is refused on reading and writing alike."""
 
@@ -230,9 +235,10 @@ def entry_key(sequence: int) -> str:
     return f"log/{sequence:020d}.json"
 
 
-def encode_entry(entry: Entry) -> bytes:
-    """Return the bytes of an entry; one line of JSON."""
-    return _encoder.encode(entry) + b"\n"
+def encode_entry(entry: Entry, *, grain: int = 1) -> bytes:
+    """Return the bytes of an entry; one line of JSON, with spaces up to a multiple of `grain`."""
+    data = _encoder.encode(entry)
+    return data + b" " * (-(len(data) + 1) % grain) + b"\n"
 
 
 def decode_entry(data: bytes, key: str) -> Entry:

@@ -20,6 +20,7 @@ from mregfs.errors import (
     UnavailableError,
 )
 from mregfs.model.changes import (
+    ENTRY_GRAIN,
     MAX_ENTRY_SIZE,
     Change,
     Entry,
@@ -167,7 +168,7 @@ class Appender:
                     ),
                 )
                 key = entry_key(entry.sequence)
-                data = encode_entry(entry)
+                data = encode_entry(entry, grain=ENTRY_GRAIN)
                 if len(data) > MAX_ENTRY_SIZE:
                     break
                 # Applied before it is appended, from its bytes: what replay could not apply never
@@ -212,9 +213,11 @@ class Appender:
             try:
                 for command in waiting.commands:
                     decision = decide(State(attempt), command, waiting.asker)
-                    attempt.apply(apply_changes(attempt, decision.changes, own))
                     changes += decision.changes
                     results.append(decision.result)
+                    if waiting is not batch[-1] or len(results) < len(waiting.commands):
+                        # Nothing is decided on top of the last one of all.
+                        attempt.apply(apply_changes(attempt, decision.changes, own))
             except MregfsError as exc:
                 exc.position = len(results)
                 waiting.error = exc

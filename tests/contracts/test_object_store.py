@@ -35,9 +35,16 @@ KEYS = (
 )
 
 
-@pytest.fixture(params=["memory", "directory"])
+@pytest.fixture(params=["memory", "directory", "directory with spares"])
 def objects(request, tmp_path):
-    return ObjectsMemory() if request.param == "memory" else ObjectsDirectory(tmp_path)
+    if request.param == "memory":
+        yield ObjectsMemory()
+        return
+    made = ObjectsDirectory(tmp_path)
+    if request.param == "directory with spares":
+        made.keep_spares(1)  # which is the size of most objects here
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -357,7 +364,7 @@ def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
 
 
 def test_a_store_of_another_user_can_be_read_but_not_written(tmp_path, as_nobody):
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(0o755)
     ObjectsDirectory(tmp_path).create("log/1", b"x")
 
@@ -383,3 +390,99 @@ def test_a_read_only_disk_says_so(small_disk):
 
     assert errno.EROFS == caught.value.errno
     assert b"x" == objects.get("log/1")
+
+
+# ---- the directory's spare files
+
+
+@pytest.fixture
+def spared(tmp_path):
+    """A directory that has files of six bytes ready."""
+    objects = ObjectsDirectory(tmp_path)
+    objects.keep_spares(6)
+    yield objects
+    objects.close()
+
+
+def test_an_object_of_their_size_is_a_spare_file(spared, tmp_path):
+    spares = {path.stat().st_ino for path in (tmp_path / "tmp").iterdir()}
+
+    spared.create("log/1", b"of six")
+    spared.create("log/2", b"longer than six")
+
+    assert (b"of six", b"longer than six") == (spared.get("log/1"), spared.get("log/2"))
+    first, second = ((tmp_path / key).stat() for key in ("log/1", "log/2"))
+    assert first.st_ino in spares
+    assert second.st_ino not in spares
+    assert (0o100444, 1) == (first.st_mode, first.st_nlink)
+    assert len(spares) - 1 == len(list((tmp_path / "tmp").iterdir()))
+
+
+def test_spare_files_are_made_anew_and_run_out_unnoticed(spared):
+    for number in range(500):
+        spared.create(f"log/{number}", b"%06d" % number)
+
+    assert [b"%06d" % number for number in range(500)] == [
+        spared.get(f"log/{number}") for number in range(500)
+    ]
+
+
+def test_an_existing_key_is_not_replaced_by_a_spare_file(spared, tmp_path):
+    spared.create("log/1", b"first!")
+
+    with pytest.raises(ExistsError):
+        spared.create("log/1", b"second")
+
+    assert b"first!" == spared.get("log/1")
+    assert 1 == (tmp_path / "log/1").stat().st_nlink
+
+
+def test_spare_files_that_another_process_swept_are_not_missed(spared, tmp_path):
+    for path in (tmp_path / "tmp").iterdir():
+        path.unlink()
+
+    for number in range(50):
+        spared.create(f"log/{number}", b"%06d" % number)
+
+    assert b"000049" == spared.get("log/49")
+
+
+def test_closing_removes_the_spare_files(spared, tmp_path):
+    assert 0 < len(list((tmp_path / "tmp").iterdir()))
+
+    spared.close()
+    spared.close()
+
+    assert [] == list((tmp_path / "tmp").iterdir())
+    spared.create("log/1", b"of six")
+    assert [] == list((tmp_path / "tmp").iterdir())
+
+
+def test_with_spare_files_a_full_disk_still_takes_an_entry(small_disk):
+    """It is no matter of luck: their blocks are theirs."""
+    objects = ObjectsDirectory(small_disk)
+    objects.create("log/0", b"x")
+    objects.keep_spares(6)
+    with pytest.raises(NoSpaceError):
+        for number in range(100):
+            objects.create(f"big/{number}", bytes(100 << 10))
+    with pytest.raises(OSError, match="No space"), (small_disk / "rest").open("wb") as rest:
+        while True:
+            rest.write(bytes(4096))
+
+    objects.create("log/1", b"of six")
+
+    assert b"of six" == objects.get("log/1")
+    objects.close()
+
+
+def test_no_spare_files_on_a_full_disk(small_disk):
+    objects = ObjectsDirectory(small_disk)
+    objects.create("big/1", bytes(2000 << 10))
+
+    objects.keep_spares(20 << 10)
+
+    assert [] == list((small_disk / "tmp").iterdir())
+    objects.delete("big/1")
+    objects.create("log/1", bytes(20 << 10))
+    objects.close()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mregfs.errors import CorruptError
 from mregfs.model import records
 from mregfs.model.changes import (
+    ENTRY_GRAIN,
     Change,
     Entry,
     Request,
@@ -54,6 +55,10 @@ def test_entries_come_back_from_one_line_of_json(entry):
     assert (b"\n", 1) == (data[-1:], data.count(b"\n"))
     assert entry == decode_entry(data, "log/1")
     assert data == encode_entry(decode_entry(data, "log/1"))
+    padded = encode_entry(entry, grain=ENTRY_GRAIN)
+    assert 0 == len(padded) % ENTRY_GRAIN
+    assert (data[:-1], b"\n") == (padded[:-1].rstrip(b" "), padded[-1:])
+    assert entry == decode_entry(padded, "log/1")
 
 
 @settings(max_examples=60)

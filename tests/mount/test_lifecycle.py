@@ -1,6 +1,7 @@
 """How a mount begins and ends: by signals, by umount, by force, at boot, for an ordinary user."""
 
 import errno
+import itertools
 import json
 import os
 import pwd
@@ -46,6 +47,22 @@ def test_the_first_commit_waits_for_no_import(mount) -> None:
     while "pyfastcdc" not in Path(f"/proc/{mount.daemon.pid}/maps").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_entries_are_written_into_spare_files_and_none_is_left(mount) -> None:
+    """An alias move takes a file that lay ready; after the end of the mount there is none."""
+    spares = mount.store / "tmp"
+    deadline = time.monotonic() + 20
+    for number in itertools.count():
+        ready = {path.stat().st_ino for path in spares.glob("*")}
+        mount.control(f"ln -sf artifacts/mnist/v0 collections/classifier/alias-{number}")
+        if max((mount.store / "log").iterdir()).stat().st_ino in ready:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    mount.cli("umount", mount.path)
+    mount.daemon.wait(20)
+    assert [] == list(spares.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -11,7 +11,7 @@ from mregfs.errors import (
     NotFoundError,
     UnavailableError,
 )
-from mregfs.model.changes import Entry, decode_entry, encode_entry, entry_key
+from mregfs.model.changes import ENTRY_GRAIN, Entry, decode_entry, encode_entry, entry_key
 from mregfs.model.commands import DropAlias, MoveAlias, Tag
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
@@ -260,14 +260,14 @@ def test_a_subscriber_may_use_the_log(log: Log) -> None:
 
 def test_an_entry_too_large_is_refused(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction that fits no entry is refused; several that do not fit one share none."""
-    monkeypatch.setattr(module, "MAX_ENTRY_SIZE", 2000)
+    monkeypatch.setattr(module, "MAX_ENTRY_SIZE", 4 * ENTRY_GRAIN)
     with pytest.raises(InvalidError, match="split the transaction"):
-        log.submit([version("mnist", 0, description="x" * 3000)], ASKER)
+        log.submit([version("mnist", 0, description="x" * 6000)], ASKER)
     assert 0 == log.catch_up()
     waiting = [
-        module._Waiting([version("mnist", n, description="x" * 900)], ASKER, "") for n in range(4)
+        module._Waiting([version("mnist", n, description="x" * 2500)], ASKER, "") for n in range(4)
     ]
-    waiting.insert(2, module._Waiting([version("cifar", 9, description="x" * 3000)], ASKER, ""))
+    waiting.insert(2, module._Waiting([version("cifar", 9, description="x" * 6000)], ASKER, ""))
     log._appender._settle(waiting)
     assert isinstance(waiting.pop(2).error, InvalidError)
     assert [f"v{n}" for n in range(4)] == [

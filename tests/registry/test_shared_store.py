@@ -19,7 +19,7 @@ OWNER, GROUP, MEMBER = 1001, 2000, 1002
 def shared(tmp_path: Path) -> Path:
     if os.geteuid() != 0:
         pytest.skip("becoming somebody else needs root")
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(0o755)
     # Loads every module: the children may not look into root's Python.
     init_store(tmp_path / "other")

@@ -25,6 +25,7 @@ from mregfs.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from mregfs.stores.objects_dir.spares import Spares
 
 __all__ = ["ObjectsDirectory"]
 
@@ -48,6 +49,7 @@ class ObjectsDirectory:
         self.path = os.path.abspath(path)
         self._temporary = os.path.join(self.path, "tmp")
         self._swept = False
+        self._spares: Spares | None = None
 
     def get(self, key: str) -> bytes:
         """Return the whole object.
@@ -129,21 +131,32 @@ class ObjectsDirectory:
         finally:
             self.delete(key)
 
+    def keep_spares(self, size: int) -> None:
+        """Have files ready, so that objects of just this size are created faster; until `close`."""
+        self._spares = Spares(size, self._make_temporary)
+        self._spares.fill()
+
+    def close(self) -> None:
+        """Remove the spare files; calling it again does nothing."""
+        if self._spares is not None:
+            self._spares.close()
+
     # ---- creating
 
     def _create(self, key: str, data: bytes, *, durable: bool) -> None:
         path = self._path(key)
         doing = f"cannot create object {key!r}"
-        temporary = os.path.join(self._temporary, secrets.token_hex(16))
+        spare = self._take_spare(len(data)) if durable else None
         try:
-            fd = self._open_temporary(temporary)
+            temporary, fd = spare or self._make_temporary()
         except OSError as exc:
-            raise _translated(exc, doing, temporary) from exc
+            raise _translated(exc, doing, self._temporary) from exc
         try:
             try:
-                _give(fd, os.stat(self.path))
                 _write_all(fd, data)
-                if durable:
+                if spare is not None:
+                    os.fdatasync(fd)  # it has its size already, so this is the data only
+                elif durable:
                     os.fsync(fd)
                 self._link(temporary, path, durable=durable)
                 if durable:
@@ -157,6 +170,21 @@ class ObjectsDirectory:
             raise ExistsError(f"object {key!r} exists in {self.path}") from exc
         except OSError as exc:
             raise _translated(exc, doing, path) from exc
+
+    def _take_spare(self, size: int) -> tuple[str, int] | None:
+        if self._spares is not None and self._spares.size == size:
+            return self._spares.take()
+        return None
+
+    def _make_temporary(self) -> tuple[str, int]:
+        temporary = os.path.join(self._temporary, secrets.token_hex(16))
+        fd = self._open_temporary(temporary)
+        try:
+            _give(fd, os.stat(self.path))
+        except OSError:
+            os.close(fd)
+            raise
+        return temporary, fd
 
     def _open_temporary(self, temporary: str) -> int:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
