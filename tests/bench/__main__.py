@@ -125,7 +125,7 @@ def _options() -> argparse.Namespace:
         "--only", type=_names, default=list(STUDIES), help=f"some of: {','.join(STUDIES)}"
     )
     parser.add_argument(
-        "--without", type=lambda text: text.split(","), default=[], help="places to leave out"
+        "--without", action="append", default=[], help="a place to leave out; may be repeated"
     )
     parser.add_argument("--report-only", action="store_true", help="exit 0 even if a bar fails")
     parser.add_argument("--work", type=Path, default=OUT / "work", help="directory for the files")
@@ -169,6 +169,9 @@ def _prepare_places(bench: Bench, without: list[str]) -> None:
     """Publish, pack and archive the tree everywhere; note what cannot be had."""
     wanted: list[Place] = [*_published(bench), *peers(bench.directory / "peers")]
     bench.details[Native.name] = Native(bench.tree).details()
+    names = [place.name for place in wanted]
+    if unknown := set(without).difference(names):
+        sys.exit(f"no such place: {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
     for place in wanted:
         if place.name in without:
             bench.missing[place.name] = "left out of this run"
