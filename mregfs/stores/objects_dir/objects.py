@@ -133,11 +133,11 @@ class ObjectsDirectory:
 
     def keep_spares(self, size: int) -> None:
         """Have files ready, so that objects of just this size are created faster; until `close`."""
-        self._spares = Spares(size, self._make_temporary)
+        self._spares = Spares(size, self._make_nameless)
         self._spares.fill()
 
     def close(self) -> None:
-        """Remove the spare files; calling it again does nothing."""
+        """Give up the spare files; calling it again does nothing."""
         if self._spares is not None:
             self._spares.close()
 
@@ -145,46 +145,55 @@ class ObjectsDirectory:
 
     def _create(self, key: str, data: bytes, *, durable: bool) -> None:
         path = self._path(key)
-        doing = f"cannot create object {key!r}"
-        spare = self._take_spare(len(data)) if durable else None
+        spare = None
+        if durable and self._spares is not None and self._spares.size == len(data):
+            spare = self._spares.take()
         try:
-            temporary, fd = spare or self._make_temporary()
-        except OSError as exc:
-            raise _translated(exc, doing, self._temporary) from exc
-        try:
-            try:
-                _write_all(fd, data)
-                if spare is not None:
-                    os.fdatasync(fd)  # it has its size already, so this is the data only
-                elif durable:
-                    os.fsync(fd)
-                self._link(temporary, path, durable=durable)
-                if durable:
-                    _sync_directory(os.path.dirname(path))
-            finally:
-                self._sweep(fd)
-                os.close(fd)
-                with contextlib.suppress(OSError):  # the sweep gets what stays
-                    os.unlink(temporary)
+            if spare is None:
+                self._write_new(path, data, durable=durable)
+            else:
+                self._write_spare(spare, path, data)
         except FileExistsError as exc:
             raise ExistsError(f"object {key!r} exists in {self.path}") from exc
         except OSError as exc:
-            raise _translated(exc, doing, path) from exc
+            raise _translated(exc, f"cannot create object {key!r}", path) from exc
 
-    def _take_spare(self, size: int) -> tuple[str, int] | None:
-        if self._spares is not None and self._spares.size == size:
-            return self._spares.take()
-        return None
-
-    def _make_temporary(self) -> tuple[str, int]:
+    def _write_new(self, path: str, data: bytes, *, durable: bool) -> None:
         temporary = os.path.join(self._temporary, secrets.token_hex(16))
         fd = self._open_temporary(temporary)
         try:
             _give(fd, os.stat(self.path))
+            _write_all(fd, data)
+            if durable:
+                os.fsync(fd)
+            self._link(temporary, path, durable=durable)
+            if durable:
+                _sync_directory(os.path.dirname(path))
+        finally:
+            self._sweep(fd)
+            os.close(fd)
+            with contextlib.suppress(OSError):  # the sweep gets what stays
+                os.unlink(temporary)
+
+    def _write_spare(self, fd: int, path: str, data: bytes) -> None:
+        try:
+            _write_all(fd, data)
+            os.fdatasync(fd)  # the file has its size already, so this is the data only
+            self._link(fd, path, durable=True)
+            _sync_directory(os.path.dirname(path))
+        finally:
+            self._sweep(fd)
+            os.close(fd)
+
+    def _make_nameless(self) -> int:
+        fd = os.open(self.path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o444)
+        try:
+            _give(fd, os.stat(self.path))
+            os.stat(f"/proc/self/fd/{fd}")  # by which it gets a name
         except OSError:
             os.close(fd)
             raise
-        return temporary, fd
+        return fd
 
     def _open_temporary(self, temporary: str) -> int:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -197,17 +206,18 @@ class ObjectsDirectory:
                 _make_directory(self._temporary, self.path)
             return os.open(temporary, flags, 0o444)
 
-    def _link(self, temporary: str, path: str, *, durable: bool) -> None:
+    def _link(self, file: str | int, path: str, *, durable: bool) -> None:
+        """Give a file, named or not, the name `path`; its directory is made when there is none."""
         try:
             try:
-                os.link(temporary, path)
+                _link(file, path)
             except FileNotFoundError:
                 self._make_parents(os.path.dirname(path), durable=durable)
-                os.link(temporary, path)
+                _link(file, path)
         except OSError:
             # On NFS the answer to a link that was made can be lost and the call repeated: EEXIST
-            # then is our own success, which the count of links tells. A loser has one link.
-            if os.stat(temporary).st_nlink != 2:
+            # then is our own success, which the count of links tells. A loser has one less.
+            if os.stat(file).st_nlink != (2 if isinstance(file, str) else 1):
                 raise
 
     def _make_parents(self, folder: str, *, durable: bool) -> None:
@@ -302,6 +312,15 @@ def _write_all(fd: int, data: bytes) -> None:
         rest = memoryview(data)[written:]
         while rest:
             rest = rest[os.write(fd, rest) :]
+
+
+def _link(file: str | int, path: str) -> None:
+    if isinstance(file, str):
+        os.link(file, path)
+    else:
+        # Only with a directory (which an absolute path does not need) does Python call linkat(2)
+        # with AT_SYMLINK_FOLLOW; link(2) would link the symlink in /proc.
+        os.link(f"/proc/self/fd/{file}", path, src_dir_fd=0, follow_symlinks=True)
 
 
 def _sync_directory(path: str) -> None:

@@ -1,10 +1,12 @@
-"""Spare files: on the disk already, so that what is in a hurry needs one journal commit less.
+"""Spare files: on the disk already, so that what is in a hurry need not make one.
 
 Decided here: how many there are, and when more are made. Not decided here: what is written to one,
 and that it is durable before it has a name (`objects`). Only `objects` calls this.
+
+They have no name, so a crash leaves nothing behind.
 """
 
-import contextlib
+import errno
 import logging
 import os
 import threading
@@ -20,69 +22,62 @@ FEWEST = 8
 
 
 class Spares:
-    """Files of `size` zero bytes below `tmp/`, open for writing. Safe to use from several threads.
+    """Descriptors of files of `size` zero bytes. Safe to use from several threads.
 
-    Nothing depends on them: without one, or with one that a crash of the host has not kept whole,
-    an object takes longer to create.
+    Nothing depends on them: without one, an object takes longer to create.
 
     Args:
         size: of each, in bytes.
-        make: makes a new file, and returns its path and a descriptor.
+        make: makes a file without a name, and returns its descriptor, open for writing.
     """
 
-    def __init__(self, size: int, make: Callable[[], tuple[str, int]]) -> None:
+    def __init__(self, size: int, make: Callable[[], int]) -> None:
         self.size = size
         self._make = make
         self._lock = threading.Lock()
-        self._ready: list[tuple[str, int]] = []
+        self._ready: list[int] = []
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._ended = False
 
-    def take(self) -> tuple[str, int] | None:
-        """Return the path and the descriptor of one, which are the caller's now; None: none left.
-
-        The descriptor is at the file's beginning.
-        """
+    def take(self) -> int | None:
+        """Return the descriptor of one, at its beginning and the caller's now; None: none left."""
         with self._lock:
-            found = self._ready.pop() if self._ready else None
-            if len(self._ready) < FEWEST and self._thread is None and not self._closed:
+            if len(self._ready) <= FEWEST and self._thread is None and not self._ended:
                 self._thread = threading.Thread(target=self._refill, name="spares", daemon=True)
                 self._thread.start()
-        if found is not None and os.fstat(found[1]).st_nlink != 1:  # another process swept it
-            os.close(found[1])
-            return None
-        return found
+            return self._ready.pop() if self._ready else None
 
     def fill(self) -> None:
         """Make as many as there should be; a disk that is full or gone has none."""
-        made: list[tuple[str, int]] = []
+        made: list[int] = []
         try:
             while len(self._ready) + len(made) < MOST:
-                path, fd = self._make()
-                made.append((path, fd))
-                os.pwrite(fd, bytes(self.size), 0)
-                # Begins to write it, so that the sync below commits all of them at once.
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            for _, fd in made:
+                made.append(self._make())
+                os.pwrite(made[-1], bytes(self.size), 0)
+                # Begins to write it, so that the first sync below commits most of them.
+                os.posix_fadvise(made[-1], 0, 0, os.POSIX_FADV_DONTNEED)
+            for fd in made:
                 os.fsync(fd)
         except OSError as exc:
             log.debug("no spare files: %s", exc)
-            _remove(made)
+            # A file system that has no files without a name will have none later.
+            self._ended |= exc.errno in (errno.EOPNOTSUPP, errno.EISDIR)
+            _close(made)
             return
         with self._lock:
-            if not self._closed:
+            if not self._ended:
                 self._ready += made
                 return
-        _remove(made)
+        _close(made)
 
     def close(self) -> None:
-        """Remove them; there are none from now on."""
+        """Give them up; there are none from now on."""
         with self._lock:
-            self._closed = True
+            self._ended = True
             thread, ready, self._ready = self._thread, self._ready, []
         if thread is not None:
             thread.join()
-        _remove(ready)
+        _close(ready)
 
     def _refill(self) -> None:
         try:
@@ -91,8 +86,6 @@ class Spares:
             self._thread = None
 
 
-def _remove(files: list[tuple[str, int]]) -> None:
-    for path, fd in files:
+def _close(descriptors: list[int]) -> None:
+    for fd in descriptors:
         os.close(fd)
-        with contextlib.suppress(OSError):  # the sweep of `tmp/` gets what stays
-            os.unlink(path)
