@@ -51,6 +51,10 @@ __all__ = ["MountOptions", "Mounted", "run_mount"]
 
 log = logging.getLogger(__name__)
 
+LOAD_AHEAD_AFTER = 1.0
+"""Seconds after which what the first commit needs is imported. Whoever waited for the mount looks
+names up meanwhile, which imports would slow down."""
+
 CHECKPOINT_INTERVAL = 60
 """Seconds between two looks whether a checkpoint is due; one of 100 000 versions takes half a
 second of a thread."""
@@ -100,6 +104,7 @@ def run_mount(options: MountOptions) -> None:
         if not store.read_only:
             store.whole_files.set_limit(options.cache_size)
             store.protect_all()
+            store.expect_appends()
         trio.run(_serve, store, project, options, strict_exception_groups=True)
     except BaseExceptionGroup as group:  # not except*, which before Python 3.11.4 raises groups
         raise _only(group) from None
@@ -133,7 +138,7 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
             mount.coalescing.wake()
             _announce(options)
             if not store.read_only:
-                nursery.start_soon(trio.to_thread.run_sync, store.make_ready)
+                nursery.start_soon(_load_ahead, store)
 
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)
@@ -156,6 +161,12 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
             mount.coalescing.end()
         _tell_systemd("STOPPING=1")
         nursery.cancel_scope.cancel()
+
+
+async def _load_ahead(store: Store) -> None:
+    """Make the store ready for commits, when those who waited for the mount have what they want."""
+    await trio.sleep(LOAD_AHEAD_AFTER)
+    await trio.to_thread.run_sync(store.load_ahead)
 
 
 async def _write_checkpoints(store: Store) -> None:

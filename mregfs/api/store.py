@@ -218,13 +218,16 @@ class Store:
 
         return DraftDirectory(self.drafts_path)
 
-    def make_ready(self) -> None:
-        """Do what the first commit and the next alias moves would otherwise wait for."""
+    def load_ahead(self) -> None:
+        """Import what the first commit would otherwise wait 25 ms for."""
         import mregfs.registry.append
         import mregfs.stores.intake_dir  # noqa: F401
         from mregfs.model.chunking import load_cutter
 
         load_cutter()
+
+    def expect_appends(self) -> None:
+        """Have files ready for log entries: this process lives long."""
         self.objects.keep_spares(ENTRY_GRAIN)
 
     def unique_size(self, version: VersionRecord) -> int:

@@ -6,6 +6,7 @@ import itertools
 import os
 import pathlib
 import threading
+import time
 
 import pytest
 
@@ -43,9 +44,14 @@ def objects(request, tmp_path):
         return
     made = ObjectsDirectory(tmp_path)
     if request.param == "directory with spares":
-        made.keep_spares(1)  # which is the size of most objects here
+        keep_and_make_spares(made, 1)  # which is the size of most objects here
     yield made
     made.close()
+
+
+def keep_and_make_spares(objects: ObjectsDirectory, size: int) -> None:
+    objects.keep_spares(size)
+    objects._spares.fill()
 
 
 @pytest.fixture
@@ -400,24 +406,24 @@ def test_a_read_only_disk_says_so(small_disk):
 def spared(tmp_path):
     """A directory that has files of six bytes ready."""
     objects = ObjectsDirectory(tmp_path)
-    objects.keep_spares(6)
+    keep_and_make_spares(objects, 6)
     yield objects
     objects.close()
 
 
-def inodes_without_a_name(place: pathlib.Path) -> set[int]:
-    """Return the inodes of files on this file system that are open here, and have no name."""
+def spares_of(place: pathlib.Path, size: int = 6) -> set[int]:
+    """Return the inodes of open files of this size on this file system that have no name."""
     found = set()
     for descriptor in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the descriptor of the list itself
             status = os.stat(f"/proc/self/fd/{descriptor}")
-            if status.st_nlink == 0 and status.st_dev == place.stat().st_dev:
+            if (status.st_nlink, status.st_size, status.st_dev) == (0, size, place.stat().st_dev):
                 found.add(status.st_ino)
     return found
 
 
 def test_an_object_of_their_size_is_a_spare_file(spared, tmp_path):
-    spares = inodes_without_a_name(tmp_path)
+    spares = spares_of(tmp_path)
 
     spared.create("log/1", b"of six")
     spared.create("log/2", b"longer than six")
@@ -429,9 +435,23 @@ def test_an_object_of_their_size_is_a_spare_file(spared, tmp_path):
     assert (0o100444, 1) == (first.st_mode, first.st_nlink)
 
 
+def test_the_first_object_of_their_size_has_them_made(tmp_path):
+    objects = ObjectsDirectory(tmp_path)
+    objects.keep_spares(6)
+    objects.create("log/1", b"longer than six")
+    assert set() == spares_of(tmp_path)
+
+    objects.create("log/2", b"of six")
+
+    deadline = time.monotonic() + 20
+    while not spares_of(tmp_path):
+        assert time.monotonic() < deadline
+    objects.close()
+
+
 def test_spare_files_have_no_name_so_a_crash_leaves_none(spared, tmp_path):
     assert [] == files_below(tmp_path)
-    assert inodes_without_a_name(tmp_path)
+    assert spares_of(tmp_path)
 
 
 def test_spare_files_are_made_anew_and_run_out_unnoticed(spared):
@@ -470,15 +490,15 @@ def test_a_repeated_link_of_a_spare_file_is_a_success(spared, tmp_path, monkeypa
 
 
 def test_closing_gives_up_the_spare_files(spared, tmp_path):
-    before = inodes_without_a_name(tmp_path)
+    before = spares_of(tmp_path)
 
     spared.close()
     spared.close()
 
-    after = inodes_without_a_name(tmp_path)
+    after = spares_of(tmp_path)
     assert before - after
     spared.create("log/1", b"of six")
-    assert after == inodes_without_a_name(tmp_path)
+    assert after == spares_of(tmp_path)
 
 
 def test_a_file_system_without_nameless_files_has_no_spares(tmp_path, monkeypatch):
@@ -494,7 +514,7 @@ def test_a_file_system_without_nameless_files_has_no_spares(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "open", refuse)
     objects = ObjectsDirectory(tmp_path)
-    objects.keep_spares(6)
+    keep_and_make_spares(objects, 6)
     for number in range(3):
         objects.create(f"log/{number}", b"of six")
     objects.close()
@@ -507,7 +527,7 @@ def test_with_spare_files_a_full_disk_still_takes_an_entry(small_disk):
     """It is no matter of luck: their blocks are theirs."""
     objects = ObjectsDirectory(small_disk)
     objects.create("log/0", b"x")
-    objects.keep_spares(6)
+    keep_and_make_spares(objects, 6)
     with pytest.raises(OSError, match="No space"), (small_disk / "rest").open("wb") as rest:
         while True:
             rest.write(bytes(4096))
@@ -523,9 +543,9 @@ def test_no_spare_files_on_a_full_disk(small_disk):
     objects = ObjectsDirectory(small_disk)
     objects.create("big/1", bytes(2000 << 10))
 
-    objects.keep_spares(20 << 10)
+    keep_and_make_spares(objects, 20 << 10)
 
-    assert set() == inodes_without_a_name(small_disk)
+    assert set() == spares_of(small_disk, 20 << 10)
     objects.delete("big/1")
     objects.create("log/1", bytes(20 << 10))
     objects.close()

@@ -43,16 +43,14 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_a_store_that_is_ready_leaves_no_import_to_the_first_commit(
-    tmp_path: Path, out: Path
-) -> None:
+def test_load_ahead_leaves_no_import_to_the_first_commit(tmp_path: Path, out: Path) -> None:
     """Nothing of ours and no chunker is imported by a commit after it."""
     (out / "large").write_bytes(os.urandom(2 << 20))
     code = (
         "import sys; from mregfs.api import init_store, open_store\n"
         "from mregfs.model import phrases; from mregfs.model.commands import Asker\n"
         "from mregfs.model.names import DEFAULT_PROJECT\n"
-        "init_store('store'); store = open_store('store'); store.committer; store.make_ready()\n"
+        "init_store('store'); store = open_store('store'); store.committer; store.load_ahead()\n"
         "before = set(sys.modules)\n"
         "request = phrases.commit_request('out', 'mnist', DEFAULT_PROJECT)\n"
         "store.committer.commit(store.open_intake('out', consume=False), request, Asker('ann'))\n"

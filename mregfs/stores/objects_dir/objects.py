@@ -132,9 +132,8 @@ class ObjectsDirectory:
             self.delete(key)
 
     def keep_spares(self, size: int) -> None:
-        """Have files ready, so that objects of just this size are created faster; until `close`."""
+        """From the first object of just this size on, have files ready for more; until `close`."""
         self._spares = Spares(size, self._make_nameless)
-        self._spares.fill()
 
     def close(self) -> None:
         """Give up the spare files; calling it again does nothing."""
