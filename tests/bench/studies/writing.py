@@ -39,7 +39,7 @@ def measure_writing(bench: Bench) -> None:
                         partial(measure, draft),
                         partial(measure, native),
                         seconds=8.0,
-                        most=4,
+                        most=6,
                         turn=number,
                     )
                     series.add_beside(name, *values)
