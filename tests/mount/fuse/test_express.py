@@ -64,8 +64,10 @@ def test_the_end_waits_for_what_threads_answer(loopbacks):
     """Who reads when the mount ends gets an answer, not a dead connection."""
     loopback = loopbacks(grace=20).start()
     control = os.open(loopback.path / ".later", os.O_WRONLY)
+    waiting = os.open(loopback.path / ".later", os.O_RDONLY)
     with ThreadPoolExecutor(1) as threads:
-        reader = threads.submit((loopback.path / ".later").read_bytes)
+        # One read(2): another one, for the end of the file, would begin after the mount's end.
+        reader = threads.submit(os.read, waiting, 10)
         while not loopback.state()["calls"].get("later"):
             pass
         ending = threading.Timer(0.3, lambda: os.write(control, b"text"))
@@ -73,6 +75,7 @@ def test_the_end_waits_for_what_threads_answer(loopbacks):
         loopback.daemon.terminate()
         ending.start()
         assert b"text" == reader.result(10)
+    os.close(waiting)
     os.close(control)
     assert 0 == loopback.wait()
 
