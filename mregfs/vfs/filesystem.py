@@ -35,7 +35,7 @@ from mregfs.vfs.open_files import OpenFiles
 from mregfs.vfs.parts import Parts
 from mregfs.vfs.pending import PENDING_BIT, PendingLink, PendingLinks, is_temporary
 from mregfs.vfs.surface import Later
-from mregfs.vfs.tree import FOR_EVER, Node, NodeKind
+from mregfs.vfs.tree import FOR_EVER, Node, NodeKind, stale
 from mregfs.vfs.xattrs import PREFIX
 
 __all__ = ["RegistryFileSystem"]
@@ -184,16 +184,17 @@ class RegistryFileSystem:
             with self._index.read() as view:
                 state = State(view)
                 alias = state.alias(*pending.alias)
-                if alias is not None:
-                    attributes = self._tree.attributes(state, self._node(state, alias.inode))
-                    attributes.inode = inode
-                    return attributes
+                if alias is None:
+                    raise stale(inode)
+                attributes = self._tree.attributes(state, self._node(state, alias.inode))
+                attributes.inode = inode
+                return attributes
         return self._pending.attributes(pending)
 
     def _pending_link(self, inode: int) -> PendingLink:
         pending = self._pending.get(inode)
         if pending is None:
-            raise NotFoundError(f"inode {inode} does not exist (any more)")
+            raise stale(inode)
         return pending
 
     async def setattr(
@@ -224,7 +225,7 @@ class RegistryFileSystem:
             with self._index.read() as view:
                 alias = State(view).alias(*pending.alias)
             if alias is None:
-                raise NotFoundError(f"the alias {pending.alias[1]!r} does not exist (any more)")
+                raise stale(inode)
             return f"v{alias.number}".encode()
         with self._index.read() as view:
             state = State(view)

@@ -9,6 +9,7 @@ Inode numbers of everything in the log are allocated by `model.rules` and live i
 numbers below `FIRST_INODE` belong to this mount alone.
 """
 
+import errno
 from collections.abc import Iterator
 from enum import Enum, auto
 from stat import S_IFDIR, S_IFLNK, S_IFREG
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mregfs.errors import NotFoundError
+from mregfs.errors import HostError, NotFoundError
 from mregfs.model.names import NEXT, ProjectName, parse_number
 from mregfs.model.records import (
     AliasRecord,
@@ -39,6 +40,7 @@ __all__ = [
     "Ownership",
     "Tree",
     "is_reserved",
+    "stale",
 ]
 
 ROOT = 1
@@ -167,12 +169,12 @@ class Tree:
         """Return what an inode number stands for.
 
         Raises:
-            NotFoundError: it stands for nothing (any more).
+            HostError: ESTALE, it stands for nothing (any more).
         """
         if inode < FIRST_FREE:
             kind = _FIXED.get(inode)
             if kind is None:
-                raise NotFoundError(f"inode {inode} does not exist")
+                raise stale(inode)
             project = self._entity if kind is NodeKind.ENTITY else self.project
             return Node(kind, inode, project)
         cached = self._versions.get(inode)
@@ -182,7 +184,7 @@ class Tree:
             return Node(NodeKind.CONTROL, inode, self.project)
         found = state.inode_at_or_below(inode)
         if found is None:
-            raise NotFoundError(f"inode {inode} does not exist")
+            raise stale(inode)
         base, record = found
         offset = inode - base
         if record.kind == "version":
@@ -200,7 +202,7 @@ class Tree:
             node = self._owned_node(state, inode, record.kind, record.parent, record)
             if node is not None:
                 return node
-        raise NotFoundError(f"inode {inode} does not exist (any more)")
+        raise stale(inode)
 
     def _owned_node(
         self, state: State, inode: int, kind: str, parent: int, record: object
@@ -504,6 +506,15 @@ class Tree:
             return ARTIFACTS if kind == "artifact" else COLLECTIONS
         record = state.project(project)
         return None if record is None else record.inode + (1 if kind == "artifact" else 2)
+
+
+def stale(inode: int) -> HostError:
+    """Return the error for an inode number that stands for nothing any more.
+
+    At ESTALE, and not at ENOENT, Linux looks every name of the path up again by itself, once: who
+    comes by a name that by now stands for something else gets that.
+    """
+    return HostError(errno.ESTALE, f"inode {inode} does not exist any more", "open it again")
 
 
 def is_reserved(name: str) -> bool:

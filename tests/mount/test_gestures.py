@@ -1,6 +1,7 @@
 """Each gesture of the registry, made with the tools that people have, through a real mount."""
 
 import errno
+import itertools
 import json
 import mmap
 import os
@@ -255,6 +256,26 @@ def test_an_alias_of_an_artifact_is_a_symlink_too(mnist) -> None:
     mnist.sh("rm artifacts/mnist/champion")
     assert not os.path.lexists(mnist.path / "artifacts/mnist/champion")
     assert ["v0", "v1", "v2", "v3"] == sorted(mnist.versions("mnist"))
+
+
+@pytest.mark.parametrize("made", ["symlink", "replace"])
+def test_an_alias_is_there_as_soon_as_it_is_renamed(mnist, made) -> None:
+    """No reader comes before the notice by which the kernel forgets what it moved itself."""
+    artifact = mnist.path / "artifacts/mnist"
+    names = itertools.cycle(["best", "champion"])
+    name = next(names)
+    if made == "replace":
+        (artifact / name).symlink_to("v1")
+        (artifact / ".best").symlink_to("v2")
+        (artifact / ".best").replace(artifact / name)
+    else:
+        (artifact / name).symlink_to("v2")
+    for _ in range(200):
+        new_name = next(names)
+        (artifact / name).rename(artifact / new_name)
+        assert 2 == number_in(artifact / new_name)
+        assert not os.path.lexists(artifact / name)
+        name = new_name
 
 
 def test_rm_drops_the_alias_then_the_link(mnist) -> None:

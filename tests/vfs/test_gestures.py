@@ -113,6 +113,22 @@ async def test_a_temporary_symlink_stays_out_of_the_log(rig: Rig, temporary: str
     assert b"v1" == rig.fs.readlink(made.inode)
 
 
+async def test_the_number_of_a_renamed_alias_is_looked_up_again(rig: Rig) -> None:
+    """The kernel asks about the entry that it moved itself: at ESTALE it goes by the name."""
+    await two_versions(rig)
+    before = await rig.symlink("v0", "artifacts/mnist/best")
+    made = await rig.symlink("v1", "artifacts/mnist/.new")
+    await rig.rename("artifacts/mnist/.new", "artifacts/mnist/best")
+    await rig.rename("artifacts/mnist/best", "artifacts/mnist/champion")
+
+    for ask in (rig.fs.readlink, rig.fs.getattr):
+        for inode in (before.inode, made.inode):
+            with pytest.raises(MregfsError) as caught:
+                ask(inode)
+            assert errno.ESTALE == caught.value.errno
+    assert "v1" == await rig.readlink("artifacts/mnist/champion")
+
+
 async def test_a_temporary_symlink_can_be_removed(rig: Rig) -> None:
     """An interrupted `ln -sfn` leaves nothing that cannot be cleaned up."""
     await two_versions(rig)
