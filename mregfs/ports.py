@@ -359,8 +359,12 @@ class Intake(Protocol):
         """
         ...
 
-    def fileno(self, path: str) -> int:
-        """Return a read-only descriptor of a sealed file, owned by the intake."""
+    def read_at(self, path: str, offset: int, length: int) -> bytes:
+        """Return bytes of a sealed file; fewer only where it ends. Safe from several threads.
+
+        Raises:
+            HostError: the disk failed.
+        """
         ...
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:

@@ -42,7 +42,7 @@ def test_the_life_of_a_draft(place: Path) -> None:
     intake = open_intake(place)
     assert {"big", "d", "d/small"} == {entry.path for entry in intake.scan()}
     intake.seal(["big"])
-    assert BIG == os.pread(intake.fileno("big"), 1 << 20, 0)
+    assert BIG == intake.read_at("big", 0, 1 << 20)
     assert b"small" == intake.read("d/small")
     intake.announce("layout", 0, {"big": PACK})
     assert intake.adopt("big", PACK)
