@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import pathlib
+import stat
 import threading
 import time
 
@@ -243,6 +244,27 @@ def test_objects_are_read_only_files_and_nothing_else_stays(directory, tmp_path)
     found = (tmp_path / "log/1").stat()
     assert 0 == found.st_mode & 0o222
     assert 1 == found.st_nlink
+
+
+@pytest.mark.usefixtures("umask_077")
+def test_a_umask_keeps_nobody_from_reading_objects(directory, tmp_path, monkeypatch):
+    """Nor for a moment: an object has its mode before its name."""
+    tmp_path.chmod(0o755)
+    keep_and_make_spares(directory, 6)
+    modes = []
+    link = os.link
+
+    def record(source, target, **options) -> None:
+        modes.append(stat.S_IMODE(os.stat(source).st_mode))
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", record)
+    directory.create("log/1", b"of six")
+    directory.create("log/2", b"longer than six")
+    directory.close()
+
+    assert {0o444} == set(modes)
+    assert {0o755} == {stat.S_IMODE((tmp_path / each).stat().st_mode) for each in ("log", "tmp")}
 
 
 def test_a_create_costs_two_syncs_the_object_before_its_name(directory, tmp_path, monkeypatch):

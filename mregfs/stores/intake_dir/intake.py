@@ -22,12 +22,11 @@ from mregfs.stores.intake_dir.work import (
     Adoption,
     Intent,
     WorkDirectory,
-    give,
-    make_directory,
     pack_path,
     put_back,
     recover,
 )
+from mregfs.stores.ownership import READ_ONLY, give, make_directory
 
 __all__ = ["IntakeDirectory"]
 
@@ -174,9 +173,8 @@ class IntakeDirectory:
         try:
             target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                give(target, os.path.dirname(self._packs_path))
                 copy(source, target)
-                os.fchmod(target, 0o444)
+                give(target, os.path.dirname(self._packs_path), READ_ONLY)
             finally:
                 os.close(target)
             same = unchanged(self._tree.found[path], os.fstat(source))
@@ -273,7 +271,7 @@ class IntakeDirectory:
                 # Its former owner could give himself the right to write again.
                 if os.geteuid() == 0:
                     os.fchown(fd, 0, 0)
-                os.fchmod(fd, 0o444)
+                os.fchmod(fd, READ_ONLY)
         except OSError as exc:
             raise _translated(exc, "cannot prepare", self.path) from exc
 
