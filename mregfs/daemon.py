@@ -102,7 +102,7 @@ def run_mount(options: MountOptions) -> None:
     try:
         store.log.catch_up()
         if not store.read_only:
-            store.whole_files.set_limit(options.cache_size)
+            _limit_cache(store, options.cache_size)
             store.protect_all()
             store.expect_appends()
         trio.run(_serve, store, project, options, strict_exception_groups=True)
@@ -110,6 +110,16 @@ def run_mount(options: MountOptions) -> None:
         raise _only(group) from None
     finally:
         store.close()
+
+
+def _limit_cache(store: Store, size: int | None) -> None:
+    """Hold the cache of copies to a size; to the one it has, if it can be: reads need no cache."""
+    try:
+        store.whole_files.set_limit(size)
+    except MregfsError as exc:
+        if size is not None:
+            raise
+        log.warning("the cache of copies in one piece is left as it is: %s", exc)
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

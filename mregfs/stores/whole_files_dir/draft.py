@@ -20,6 +20,7 @@ from mregfs.errors import (
     NoSpaceError,
 )
 from mregfs.ports import PackFile
+from mregfs.stores.ownership import make_directory
 
 __all__ = ["Draft", "WholeFile", "translated"]
 
@@ -73,11 +74,12 @@ class Draft:
     it, and locked, so that what a crash left is told from what is under way.
     """
 
-    def __init__(self, fd: int, path: str, target: str, size: int) -> None:
+    def __init__(self, fd: int, path: str, target: str, size: int, top: str) -> None:
         self._fd = fd
         self._path = path
         self._target = target
         self._size = size
+        self._top = top
         self._end = 0
         self._clones = True
 
@@ -163,10 +165,9 @@ class Draft:
         if self._end != self._size:
             raise InvalidError(f"{self._end} of {self._size} bytes for {self._target!r}")
         try:
-            os.fchmod(self._fd, 0o444)
             os.fsync(self._fd)  # or a power cut could leave a name with holes behind it
             with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(self._target))
+                make_directory(os.path.dirname(self._target), self._top)
             os.rename(self._path, self._target)
         except OSError as exc:
             raise translated(exc, "cannot write", self._target) from exc
