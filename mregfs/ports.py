@@ -241,6 +241,7 @@ class WholeFileDraft(Protocol):
 
         Raises:
             NoSpaceError: the disk is full.
+            HostError: the disk of the pack, or of the file, failed; it says which.
             CorruptError: the pack is too short.
         """
         ...
