@@ -504,7 +504,11 @@ class DraftTree(Protocol):
     """
 
     def root(self, project: str) -> Attributes:
-        """Return (and make, if need be) the staging directory of `project` ("entity/name")."""
+        """Return (and make, if need be) the staging directory of `project` ("entity/name").
+
+        Raises:
+            NotFoundError: there is none that this process may use, and it may make none.
+        """
         ...
 
     def lookup(self, parent: int, name: bytes) -> Attributes: ...
