@@ -183,6 +183,22 @@ def test_pins_and_copies_go_with_their_version(registry, models):
         registry.unpin("mnist:v1")
 
 
+def test_a_copy_stays_while_the_index_does_not_know_of_whom_it_is(registry, models):
+    """As after a rebuild: content is indexed when it is first asked for."""
+    registry.pin("mnist:v1")
+    registry.unpin("mnist:v1")
+    store = registry.store
+    store.log.rebuild()
+    with store.index.read() as view:
+        (digest,) = store.whole_files.files()
+        assert view.get("file", bytes.fromhex(digest)) is None
+
+    store.coalescer.sweep()
+
+    assert 1 == len(copies(registry))
+    assert "coalesced" == path_of(registry, "v1")
+
+
 def test_with_copies_turned_off_none_is_used(registry, models, tmp_path):
     from mregfs.api import open_store
 

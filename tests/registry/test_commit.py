@@ -394,10 +394,18 @@ def test_readers_do_not_matter(store: Store, draft: Draft) -> None:
         assert LARGE == file.read()
 
 
+@pytest.mark.parametrize("known", [False, True])
 def test_a_write_during_the_commit_is_noticed(
-    store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
+    store: Store, draft: Draft, tmp_path: Path, *, known: bool
 ) -> None:
-    """Whoever opens a sealed file for writing makes the commit fail, and then gets to write."""
+    """Whoever opens a sealed file for writing makes the commit fail, and then gets to write.
+
+    Also when the content that was digested is a version already: the draft is another one now.
+    """
+    if known:
+        write_files(tmp_path / "before", FILES)
+        commit(store, tmp_path / "before", consume=False)
+    packs = packs_of(store)
     path = draft(FILES)
     writer: list[threading.Thread] = []
 
@@ -419,7 +427,7 @@ def test_a_write_during_the_commit_is_noticed(
             store.open_intake(path, consume=True), request, ASKER, progress=disturb
         )
     writer[0].join()
-    assert {} == packs_of(store)
+    assert packs == packs_of(store)
     assert LARGE + b"more" == (path / "model.bin").read_bytes()
     assert {name: row for name, row in before.items() if name != "model.bin"} == {
         name: row for name, row in snapshot(path).items() if name != "model.bin"
@@ -512,9 +520,30 @@ def test_any_failure_leaves_the_draft_whole(
     assert before == snapshot(path)
     if not (part == "_packs" and method == "create" and after):  # the pack is the fake's secret
         assert {} == packs_of(store)
+    assert [] == list(store.objects.list("layouts/"))
     assert 0 == store.log.catch_up()
     assert commit(store, path)["created"]
     assert FILES == bytes_of(store, "mnist", 0)
+
+
+@pytest.mark.parametrize("error", [NoSpaceError("full"), KeyboardInterrupt()])
+def test_an_entry_that_is_refused_leaves_only_the_draft(
+    store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Packs and layout are stored by then; nothing refers to them, so they go."""
+    path = draft(FILES)
+    before = snapshot(path)
+
+    def refuse(*args: Any) -> Any:
+        assert 1 == len(list(store.objects.list("layouts/")))
+        raise error
+
+    monkeypatch.setattr(store.log, "submit", refuse)
+    with pytest.raises(type(error)):
+        commit(store, path)
+    assert before == snapshot(path)
+    assert {} == packs_of(store)
+    assert [] == list(store.objects.list("layouts/"))
 
 
 @pytest.mark.parametrize("error", [UnavailableError("?"), KeyboardInterrupt()])
