@@ -8,6 +8,7 @@ The order of the end: no new requests, those under way are answered, unmounted, 
 stops, the index and the store are closed. A transaction that has begun is carried to its end.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -26,6 +27,7 @@ import mregfs
 from mregfs.api import Store, open_store
 from mregfs.config import check_group, groups_of, user_name
 from mregfs.errors import InvalidError, MregfsError
+from mregfs.fuse import mount_table
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state
@@ -332,14 +334,12 @@ def _places_of(pid: int, mountpoint: str) -> set[str]:
     own = mountpoints.find(path=mountpoint)
     if not own:
         return places
-    try:
-        with open(f"/proc/{pid or 'self'}/mountinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                fields = line.split()
-                if fields[2] == own[-1].device and fields[3] == "/":
-                    places.add(fields[4].replace("\\040", " "))
-    except OSError:  # the caller has ended, or is in a name space that we do not see
-        pass
+    with contextlib.suppress(OSError):  # the caller has ended, or is in a name space unknown to us
+        places.update(
+            entry.path
+            for entry in mount_table.read(f"/proc/{pid or 'self'}/mountinfo")
+            if entry.device == own[-1].device and entry.top == "/"
+        )
     return places
 
 

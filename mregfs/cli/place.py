@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
+from mregfs.fuse import mount_table
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
 
 __all__ = [
@@ -45,30 +46,14 @@ class Mount(msgspec.Struct, frozen=True):
 
 def read_mounts(table: str = "/proc/self/mountinfo") -> list[Mount]:
     """Return the mounts of stores on this host, oldest first; of several on a path the top one."""
-    with open(table, encoding="utf-8", errors="surrogateescape") as file:
-        lines = [line.split() for line in file if f" {FSTYPE} " in line]
     found: dict[str, Mount] = {}
-    for fields in lines:
-        dash = fields.index("-")
-        if fields[dash + 1] != FSTYPE:
-            continue
-        point = _unescape(fields[4])
-        found.pop(point, None)
-        found[point] = Mount(
-            point,
-            _store_of(_unescape(fields[dash + 2])),
-            "ro" in fields[5].split(",") or "ro" in fields[dash + 3].split(","),
-            _unescape(fields[3]),
-        )
+    for entry in mount_table.read(table):
+        if entry.fstype == FSTYPE:
+            found.pop(entry.path, None)
+            found[entry.path] = Mount(
+                entry.path, _store_of(entry.source), "ro" in entry.options, entry.top
+            )
     return list(found.values())
-
-
-def _unescape(field: str) -> str:
-    """Undo the kernel's octal escapes of space, tab, newline and backslash."""
-    if "\\" not in field:
-        return field
-    head, *rest = field.split("\\")
-    return head + "".join(chr(int(piece[:3], 8)) + piece[3:] for piece in rest)
 
 
 def _store_of(source: str) -> str:
