@@ -168,8 +168,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _complain("interrupted")
+    except KeyboardInterrupt as exc:
+        _complain(f"interrupted: {exc}" if str(exc) else "interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_CLOSED_PIPE
