@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import click
 
 from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs
-from mregfs.cli.place import Mount, read_status
+from mregfs.cli.place import Mount, read_status, store_path
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
 from mregfs.errors import UnavailableError
@@ -33,7 +33,7 @@ def init(session: Session, path: str | None) -> None:
     if path and session.named_store:
         raise click.UsageError("name the store once: as PATH or with --store")
     named = path or session.named_store or os.environ.get("MREGFS_STORE")
-    store = os.path.abspath(named) if named else str(default_store())
+    store = store_path(named) if named else str(default_store())
     init_store(store)
     if session.as_json:
         print_json({"store": store})

@@ -20,7 +20,7 @@ import msgspec
 from mregfs import errors
 from mregfs.cli.main import COMPLAINT
 from mregfs.cli.output import print_json
-from mregfs.cli.place import read_mounts, read_status
+from mregfs.cli.place import read_mounts, read_status, store_path
 from mregfs.cli.policies import NAMES, Policies
 from mregfs.cli.progress import Report, progress
 from mregfs.cli.session import Session, verb
@@ -132,8 +132,7 @@ def mount(
     )
     ready_fd = os.environ.pop(READY_VARIABLE, None)
     mountpoints.clean_dead(place)
-    if "://" not in store:
-        mountpoints.check_apart(store, place)
+    mountpoints.check_apart(store, place)
     mountpoints.check(place, allow_other=allow_other or wishes.allow_other)
     if foreground:
         from mregfs import daemon
@@ -180,14 +179,13 @@ def mount(
 def _store(session: Session, named: str | None) -> str:
     if named and session.named_store:
         raise click.UsageError("name the store once: as STORE or with --store")
-    store = named or session.named_store or os.environ.get("MREGFS_STORE")
-    if not store:
+    said = named or session.named_store or os.environ.get("MREGFS_STORE")
+    if said:
+        store = os.path.realpath(store_path(said))
+    else:
         from mregfs.config import default_store
 
-        store = str(default_store())
-    if "://" in store:
-        return store
-    store = os.path.realpath(store)
+        store = os.path.realpath(default_store())
     if not os.path.exists(os.path.join(store, "store.json")):
         raise InvalidError(f"{store} is not a store", f"make one with: mregfs init {store}")
     return store

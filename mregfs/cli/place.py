@@ -8,11 +8,12 @@ choice is read here and nowhere else.
 
 import errno
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mregfs.errors import InvalidError, NotFoundError, UnavailableError
+from mregfs.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
 from mregfs.fuse import mount_table
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
 
@@ -25,11 +26,14 @@ __all__ = [
     "not_mounted",
     "read_mounts",
     "read_status",
+    "store_path",
 ]
 
 FSTYPE = "fuse.mregfs"
 STATUS_TIMEOUT = 5.0
 """Seconds that a mount gets to say which project is its own; a live one takes milliseconds."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _TREE = ("artifacts", "collections", "projects", "staging")
 
@@ -207,10 +211,12 @@ def find_place(
         NotFoundError: nothing is mounted where `--mount` says.
         InvalidError: `--mount` is a mount of another store than `--store`; or there are mounts of
             several stores, none is chosen, and there is no default one.
+        UnsupportedError: the store named is an address.
     """
     everything = read_mounts() if mounts is None else mounts
     here = _working_directory()
-    wanted = store or (None if mount else environment.get("MREGFS_STORE")) or None
+    said = store or (None if mount else environment.get("MREGFS_STORE"))
+    wanted = store_path(said) if said else None
     named = mount or environment.get("MREGFS_MOUNT")
     chosen: Mount | None = None
     if named:
@@ -243,7 +249,6 @@ def find_place(
                     f"{', '.join(sorted(stores))}",
                     "name one with --store",
                 )
-    wanted = _normal(wanted)
     own = [entry for entry in everything if _same_store(entry.store, wanted)]
 
     def rank(entry: Mount) -> tuple[bool, int, bool]:
@@ -256,6 +261,21 @@ def find_place(
         working_directory=here,
         named_project=project or environment.get("MREGFS_PROJECT") or None,
     )
+
+
+def store_path(named: str) -> str:
+    """Return the absolute path of a store that a person named.
+
+    Raises:
+        UnsupportedError: it is an address, of an object store say: no directory is meant.
+    """
+    if _ADDRESS.match(named):
+        raise UnsupportedError(
+            f"{named!r} is an address, and stores on object storage are not supported by this "
+            "version",
+            "name a directory",
+        )
+    return os.path.abspath(named)
 
 
 def read_status(mount: Mount) -> dict[str, object]:
@@ -347,10 +367,6 @@ def _is_owner(inside: str) -> bool:
     return len(parts) == 2 and parts[0] in ("artifacts", "collections")
 
 
-def _normal(store: str) -> str:
-    return store if "://" in store else os.path.abspath(store)
-
-
 def _same_store(mounted: str, wanted: str) -> bool:
     """Compare the store of a mount, which names it by its real path, with the one wanted.
 
@@ -358,6 +374,4 @@ def _same_store(mounted: str, wanted: str) -> bool:
     """
     if mounted == wanted:
         return True
-    if "://" in mounted or "://" in wanted:
-        return False
     return mounted == os.path.realpath(wanted)

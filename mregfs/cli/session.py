@@ -40,6 +40,7 @@ _PATHS = frozenset(
     | {"path", "paths", "source", "store"}
 )
 """Arguments of the verbs that are paths of this host, or commands that may hold some."""
+_MAY_BE_EMPTY = frozenset({"command", "options"})
 _PLACES = {
     **dict.fromkeys(("a", "b", "ref", "refs", "target"), ("/", ".")),
     "metadata": ("@",),
@@ -176,8 +177,14 @@ def check_unicode(text: str) -> None:
 
 
 def _check_text(name: str, value: object) -> None:
-    """Check one argument, unless it is a path, which may be of any bytes."""
-    if not isinstance(value, str) or name in _PATHS:
+    """Check one argument: a path may be of any bytes but none, anything else is a text."""
+    if not isinstance(value, str):
+        return
+    if name in _PATHS:
+        if not value and name not in _MAY_BE_EMPTY:
+            option = name in ("log_file", "mount", "store")
+            shown = f"--{name.replace('_', '-')}" if option else name.rstrip("s").upper()
+            raise InvalidError(f"{shown} is empty", "name a path (is a variable not set?)")
         return
     if value.startswith(_PLACES.get(name, ())):
         return
@@ -204,7 +211,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         **kwargs: Any,
     ) -> None:
         above: dict[str, str | None] = ctx.obj or {}
-        for name, value in {**above, **kwargs, "project": project}.items():
+        own = {**kwargs, "store": store, "mount": mount, "project": project}
+        for name, value in (*above.items(), *own.items()):
             for text in value if isinstance(value, tuple) else (value,):
                 _check_text(name, text)
         session = Session(

@@ -64,6 +64,22 @@ BAD = [
     ("rm mnist:v0", 8, "--force"),
     ("rm mnist", 12, "--force"),
     ("ln mnist:v0 classifier:production --expect v0", 8, "look again"),
+    # a variable that is not set
+    ("init EMPTY", 5, "PATH is empty: name a path"),
+    ("ls --store EMPTY", 5, "--store is empty"),
+    ("--store EMPTY init", 5, "--store is empty"),
+    ("ls --mount EMPTY", 5, "--mount is empty"),
+    ("mount EMPTY out", 5, "PATH is empty"),
+    ("mount STORE EMPTY", 5, "PATH is empty"),
+    ("mount STORE out --log-file EMPTY", 5, "--log-file is empty"),
+    ("umount EMPTY", 5, "MOUNTPOINT is empty"),
+    ("export mnist EMPTY", 5, "DESTINATION is empty"),
+    ("commit EMPTY mnist", 5, "SOURCE is empty"),
+    ("import EMPTY mnist", 5, "SOURCE is empty"),
+    # an address
+    ("init s3://bucket/models", 13, "object storage are not supported by this version: name a dir"),
+    ("ls --store gs://bucket/models", 13, "object storage"),
+    ("mount s3://bucket/models out", 13, "object storage"),
     # not a store
     ("ls --store DIR", 5, "mregfs init"),
     ("ls --store missing", 5, "mregfs init"),
@@ -83,7 +99,7 @@ def test_user_errors(
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "new").write_text("not committed yet")
     before = promoted("status", "--json"), promoted("ls", "--json", "--all")
-    places = {"DIR": str(tmp_path / "c"), "FILE": "file", "STORE": str(promoted.store)}
+    places = {"EMPTY": "", "DIR": str(tmp_path / "c"), "FILE": "file", "STORE": str(promoted.store)}
 
     failed = promoted.fail(*(places.get(word, word) for word in words.split()))
 
@@ -91,6 +107,18 @@ def test_user_errors(
     assert says in failed[1]
     assert json.loads(before[0])["store"]["entries"] == promoted.json("status")["store"]["entries"]
     assert before[1] == promoted("ls", "--json", "--all")
+    assert {"store", "file", "c"} == set(os.listdir(tmp_path))
+
+
+def test_an_address_in_the_environment_is_refused(
+    promoted: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MREGFS_STORE", "s3://bucket/models")
+
+    for words in (["init"], ["ls"], ["mount", tmp_path], ["status"]):
+        code, said = promoted.fail(*words)
+        assert (13, True) == (code, "object storage" in said)
+    assert ["store"] == os.listdir(tmp_path)
 
 
 def test_what_cannot_be_in_a_version_is_named(cli: CommandLine, tmp_path: Path) -> None:
