@@ -17,6 +17,9 @@ from mregfs.errors import UnavailableError
 
 __all__ = ["init", "reindex", "status"]
 
+_SIZES = frozenset({"free", "limit", "pinned", "used"})
+"""What status has in bytes: of the disk, and of the copies in one piece."""
+
 
 @click.command()
 @click.argument("path", required=False)
@@ -90,7 +93,7 @@ def _pairs(facts: Mapping[str, object]) -> list[tuple[str, str]]:
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name == "free" and isinstance(value, int):
+    if name in _SIZES and isinstance(value, int):
         return human_size(value)
     if isinstance(value, dict):
         parts = [(key, _text(key, item)) for key, item in value.items()]
