@@ -81,7 +81,9 @@ class MountOptions(msgspec.Struct, frozen=True):
     cache_size: int | None = None
     """Bytes of all such copies; None: as at the last mount, or the default."""
     ready_fd: int | None = None
-    """Descriptor that gets `ready` and a newline once the mount answers."""
+    """Descriptor that gets `ready` and a newline once the mount answers, and is closed then."""
+    log_level: str = "INFO"
+    """As `logging` names them."""
 
 
 def run_mount(options: MountOptions) -> None:
@@ -90,7 +92,7 @@ def run_mount(options: MountOptions) -> None:
     Raises:
         MregfsError: it could not be mounted, or the session broke off.
     """
-    _log_to_stderr()
+    _log_to_stderr(options.log_level)
     _raise_descriptor_limit()
     project = parse_project(options.project)
     if "\n" in options.mountpoint:
@@ -372,11 +374,10 @@ def _identify(caller: Caller) -> Asker:
 def _announce(options: MountOptions) -> None:
     log.info("%s is mounted on %s", options.store, options.mountpoint)
     if options.ready_fd is not None:
-        try:
+        with contextlib.suppress(OSError):  # whoever started us does not wait any more
             os.write(options.ready_fd, b"ready\n")
-        except OSError:  # whoever started us does not wait any more
-            pass
-        os.close(options.ready_fd)
+        if options.ready_fd > 2:  # a standard stream stays open, of which one is the log
+            os.close(options.ready_fd)
     _tell_systemd("READY=1")
 
 
@@ -408,10 +409,10 @@ def _raise_descriptor_limit() -> None:
         log.info("the limit of open files stays at %d: %s", soft, exc)
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: str) -> None:
     root = logging.getLogger("mregfs")
     if not root.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
-        root.setLevel(os.environ.get("MREGFS_LOG", "INFO").upper())
+        root.setLevel(level)

@@ -6,6 +6,7 @@ learns that the mount is ready. Not decided here: when a directory can be mounte
 """
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -30,6 +31,9 @@ from mregfs.model.names import DEFAULT_PROJECT, parse_project
 __all__ = ["mount", "parse_options", "umount"]
 
 READY_VARIABLE = "MREGFS_READY_FD"
+LEVEL_VARIABLE = "MREGFS_LOG"
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 READY_TIMEOUT = 600.0
 """Seconds until a daemon that says nothing is given up; systemd's unit gives it as many. Replay of
 a log of a million entries takes two minutes."""
@@ -130,7 +134,9 @@ def mount(
             or str(DEFAULT_PROJECT)
         )
     )
-    ready_fd = os.environ.pop(READY_VARIABLE, None)
+    log_level = _log_level()
+    ready_fd = _ready_descriptor() if foreground else None
+    os.environ.pop(READY_VARIABLE, None)
     mountpoints.clean_dead(place)
     mountpoints.check_apart(store, place)
     mountpoints.check(place, allow_other=allow_other or wishes.allow_other)
@@ -148,7 +154,8 @@ def mount(
                 verify=wishes.policies.verify,
                 coalesce=wishes.policies.coalesce,
                 cache_size=wishes.policies.cache_size,
-                ready_fd=int(ready_fd) if ready_fd else None,
+                ready_fd=ready_fd,
+                log_level=log_level,
             )
         )
         return
@@ -189,6 +196,41 @@ def _store(session: Session, named: str | None) -> str:
     if not os.path.exists(os.path.join(store, "store.json")):
         raise InvalidError(f"{store} is not a store", f"make one with: mregfs init {store}")
     return store
+
+
+def _log_level() -> str:
+    """Return the level that `MREGFS_LOG` names.
+
+    Raises:
+        InvalidError: there is none of that name.
+    """
+    said = os.environ.get(LEVEL_VARIABLE) or "INFO"
+    if said.upper() not in (*_LEVELS, "WARN", "FATAL"):
+        raise InvalidError(
+            f"{LEVEL_VARIABLE}={said!r} is not a level", f"write one of {', '.join(_LEVELS)}"
+        )
+    return said.upper()
+
+
+def _ready_descriptor() -> int | None:
+    """Return the descriptor that `MREGFS_READY_FD` names; None when it is not set.
+
+    Raises:
+        InvalidError: it names none that this process may write.
+    """
+    said = os.environ.get(READY_VARIABLE)
+    if not said:
+        return None
+    try:
+        mode = fcntl.fcntl(int(said), fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, OverflowError, ValueError):
+        mode = os.O_RDONLY
+    if mode == os.O_RDONLY:
+        raise InvalidError(
+            f"{READY_VARIABLE}={said!r} is no descriptor that is open for writing",
+            "name one that this process has inherited, or leave it out",
+        )
+    return int(said)
 
 
 def _log_path(place: str) -> Path:

@@ -9,6 +9,7 @@ from mregfs import errors
 from mregfs.cli import mounting
 from mregfs.cli.mounting import parse_options
 from mregfs.errors import InvalidError
+from tests.cli.conftest import CommandLine
 
 
 class TestOptions:
@@ -33,6 +34,43 @@ class TestOptions:
     def test_anything_else_is_named(self, option: str) -> None:
         with pytest.raises(InvalidError, match=option):
             parse_options((f"ro,{option}",))
+
+
+class TestEnvironment:
+    """What the daemon would stumble over is refused before anything is begun."""
+
+    @pytest.mark.parametrize("said", ["foo", "10", "NOTSET"])
+    def test_a_level_that_logging_does_not_know(
+        self, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+    ) -> None:
+        monkeypatch.setenv("MREGFS_LOG", said)
+
+        code, line = cli.fail("mount", tmp_path)
+
+        assert (5, True) == (code, f"MREGFS_LOG={said!r} is not a level: write one of" in line)
+
+    def test_levels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MREGFS_LOG", "debug")
+        assert "DEBUG" == mounting._log_level()
+        monkeypatch.setenv("MREGFS_LOG", "")
+        assert "INFO" == mounting._log_level()
+
+    @pytest.mark.parametrize("said", ["77", "x", "-1", "9" * 30, "0"])
+    def test_a_descriptor_that_cannot_be_written(
+        self, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+    ) -> None:
+        monkeypatch.setenv("MREGFS_READY_FD", said)
+        standard = os.dup(0)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        try:
+            code, line = cli.fail("mount", "--foreground", tmp_path)
+        finally:
+            os.dup2(standard, 0)
+            os.close(standard)
+            os.close(null)
+
+        assert (5, True) == (code, "no descriptor that is open for writing" in line)
 
 
 class TestDaemonsEnd:
