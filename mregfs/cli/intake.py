@@ -19,7 +19,14 @@ from mregfs.cli.gestures import say
 from mregfs.cli.output import count, human_size, print_json
 from mregfs.cli.place import Mount
 from mregfs.cli.progress import progress
-from mregfs.cli.session import Session, command_line, owner_argument, reference_argument, verb
+from mregfs.cli.session import (
+    Session,
+    command_line,
+    owner_argument,
+    read_text,
+    reference_argument,
+    verb,
+)
 from mregfs.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
 
 __all__ = ["commit", "export", "import_"]
@@ -176,21 +183,21 @@ def _metadata_text(given: str | None) -> str | None:
     """Return metadata as JSON text: what was given, or what the file that `@` names holds.
 
     Raises:
-        InvalidError: it is no JSON object.
+        InvalidError: it is no JSON object, or larger than metadata may be.
         NotFoundError: there is no such file.
     """
     if given is None:
         return None
+    from mregfs.model.metadata import MAX_SIZE, encode_metadata, parse_metadata
+
     if given.startswith("@"):
         try:
             with click.open_file(given[1:], encoding="utf-8") as file:
-                given = file.read()
+                given = read_text(file, MAX_SIZE, "the metadata")
         except FileNotFoundError:
             raise NotFoundError(f"there is no file {given[1:]!r}", "write @FILE or JSON") from None
         except UnicodeDecodeError:
             raise InvalidError(f"{given[1:]!r} is not UTF-8", "write JSON into it") from None
-    from mregfs.model.metadata import encode_metadata, parse_metadata
-
     return encode_metadata(parse_metadata(given)).decode()
 
 

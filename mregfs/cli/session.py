@@ -10,7 +10,7 @@ Both ways take the same line of the control file's grammar, so a verb means the 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -29,6 +29,7 @@ __all__ = [
     "check_unicode",
     "command_line",
     "owner_argument",
+    "read_text",
     "reference_argument",
     "verb",
 ]
@@ -174,6 +175,20 @@ def check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidError(f"{text!r} is not UTF-8", "only paths may be of any bytes") from None
+
+
+def read_text(file: IO[str], limit: int, what: str) -> str:
+    """Read a file that may have no end.
+
+    Raises:
+        InvalidError: it holds more than `limit` characters.
+    """
+    text = file.read(limit + 1)
+    if len(text) > limit:
+        raise InvalidError(
+            f"{what} takes more than {limit} characters", "put more into a file of the version"
+        )
+    return text
 
 
 def _check_text(name: str, value: object) -> None:

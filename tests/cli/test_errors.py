@@ -80,6 +80,18 @@ BAD = [
     ("init s3://bucket/models", 13, "object storage are not supported by this version: name a dir"),
     ("ls --store gs://bucket/models", 13, "object storage"),
     ("mount s3://bucket/models out", 13, "object storage"),
+    # numbers without an end, or beyond it
+    ("ls mnist -n 99999999999999999999", 2, "not in the range"),
+    ("history mnist --limit 99999999999999999999", 2, "not in the range"),
+    ("wait mnist --timeout nan", 2, "is not a finite number"),
+    ("wait mnist:gone --timeout inf", 2, "is not a finite number"),
+    ("fsck --data --rate nan", 2, "is not a finite number"),
+    ("fsck --data --rate inf", 2, "not in the range"),
+    ("fsck --data --rate 1e308", 2, "not in the range"),
+    ("fsck --rate 5", 2, "--rate says how fast --data reads"),
+    ("watch --since 99", 5, "before 99: name an entry it has"),
+    ("commit DIR mnist --metadata @/dev/zero", 5, "takes more than 1048576 characters"),
+    ("mount STORE out -o cache_size=\u0663", 5, "is not a size"),
     # not a store
     ("ls --store DIR", 5, "mregfs init"),
     ("ls --store missing", 5, "mregfs init"),
@@ -119,6 +131,16 @@ def test_an_address_in_the_environment_is_refused(
         code, said = promoted.fail(*words)
         assert (13, True) == (code, "object storage" in said)
     assert ["store"] == os.listdir(tmp_path)
+
+
+def test_a_description_without_an_end_is_refused(
+    promoted: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/zero") as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        code, said = promoted.fail("describe", "mnist", "-")
+
+    assert (5, True) == (code, "the description takes more than" in said)
 
 
 def test_what_cannot_be_in_a_version_is_named(cli: CommandLine, tmp_path: Path) -> None:
