@@ -38,6 +38,7 @@ def init(session: Session, path: str | None) -> None:
     named = path or session.named_store or os.environ.get("MREGFS_STORE")
     store = store_path(named) if named else str(default_store())
     init_store(store)
+    session.done = True
     if session.as_json:
         print_json({"store": store})
     else:
@@ -112,6 +113,7 @@ def reindex(session: Session) -> None:
         applied = session.registry.reindex(
             None if report is None else lambda done, total: report("log entries", done, total)
         )
+    session.done = True
     if session.as_json:
         print_json({"entries": applied})
     else:

@@ -202,6 +202,7 @@ def _metadata_text(given: str | None) -> str | None:
 
 
 def _say_commit(session: Session, result: dict[str, Any]) -> None:
+    session.done = True
     say(session, result)
     if "link" in result and not session.as_json:
         say(session, result["link"])
@@ -262,6 +263,7 @@ def export(session: Session, ref: str, destination: str) -> None:
     info = session.registry.get(located)
     with progress() as report:
         session.registry.export(located, destination, progress=report)
+    session.done = True
     if session.as_json:
         print_json(
             {

@@ -169,6 +169,7 @@ def mount(
     arguments += ["-o", wishes.policies.options()]
     log = Path(log_file).absolute() if log_file else _log_path(place)
     pid = _start([*arguments, "--", store, place], log)
+    session.done = True
     if session.as_json:
         print_json(
             {
@@ -352,6 +353,7 @@ def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
         mountpoints.unmount(place, lazy=lazy)
         if daemon is not None:
             _wait_for_end(daemon)
+    session.done = True
     if session.as_json:
         print_json({"mountpoint": place})
 

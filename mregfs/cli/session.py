@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mregfs.cli.main import OutputError
 from mregfs.cli.place import Place, find_place
 from mregfs.errors import InvalidError
 
@@ -62,6 +63,8 @@ class Session:
         self.named_mount = mount
         self.named_project = project
         self.as_json = as_json
+        self.done = False
+        """Whether what was asked is done, and only to be told."""
         self._registry: Registry | None = None
 
     @cached_property
@@ -137,10 +140,16 @@ class Session:
         if mount is not None:
             try:
                 own = [self.place.for_mount(name, mount) for name in names]
-                return transact(mount, command_line(command, [*own, *words], options, flags))[0]
+                line = command_line(command, [*own, *words], options, flags)
+                result = transact(mount, line)[0]
             except MountGoneError:
                 pass
-        return self.registry.run(command_line(command, [*names, *words], options, flags))[0]
+            else:
+                self.done = True
+                return result
+        result = self.registry.run(command_line(command, [*names, *words], options, flags))[0]
+        self.done = True
+        return result
 
     def close(self) -> None:
         """Close the store if it was opened."""
@@ -237,7 +246,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             as_json=as_json,
         )
         ctx.call_on_close(session.close)
-        function(session, *args, **kwargs)
+        try:
+            function(session, *args, **kwargs)
+        except OutputError as exc:
+            exc.done = session.done
+            raise
 
     return run
 

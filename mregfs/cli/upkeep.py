@@ -49,6 +49,7 @@ def pin(session: Session, ref: str | None) -> None:
             session.locate(ref),
             progress=None if report is None else lambda done, total: report("copy", done, total),
         )
+    session.done = True
     if session.as_json:
         print_json(as_builtins(made))
     elif made.files:
@@ -71,6 +72,7 @@ def unpin(session: Session, ref: str) -> None:
     The copies stay until others need the room.
     """
     freed = session.registry.unpin(session.locate(ref))
+    session.done = True
     if session.as_json:
         print_json(as_builtins(freed))
     else:
