@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import msgspec
@@ -37,6 +38,9 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 READY_TIMEOUT = 600.0
 """Seconds until a daemon that says nothing is given up; systemd's unit gives it as many. Replay of
 a log of a million entries takes two minutes."""
+
+_LONGEST_NAME = 200
+"""Bytes of a log's name without digest and ending; a file's name may have 255."""
 
 TICK = 0.1
 """Seconds between two signs of life while the daemon starts."""
@@ -235,13 +239,39 @@ def _ready_descriptor() -> int | None:
 
 
 def _log_path(place: str) -> Path:
-    """Return where the daemon of a mount logs: /models/a becomes models-a.log."""
+    """Return where the daemon of a mount logs: /models/a becomes models-a.log.
+
+    A path that another one would come to the same name with, or whose name would be too long, has
+    its digest at the end.
+    """
     name = place.strip("/").replace("/", "-") or "root"
+    if "-" in place or len(os.fsencode(name)) > _LONGEST_NAME:
+        from hashlib import sha256
+
+        start = os.fsencode(name)[:_LONGEST_NAME].decode(errors="ignore")
+        name = f"{start}.{sha256(os.fsencode(place)).hexdigest()[:12]}"
     if os.geteuid() == 0:
         return Path("/var/log/mregfs") / f"{name}.log"
     import platformdirs
 
     return Path(platformdirs.user_state_dir("mregfs", appauthor=False)) / f"{name}.log"
+
+
+def _open_log(log: Path) -> BinaryIO:
+    """Open the daemon's log at its end.
+
+    Raises:
+        HostError: the host does not let us.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as exc:
+        raise errors.HostError(
+            exc.errno or errno.EIO,
+            f"the daemon's log {str(log)!r} cannot be written ({exc.strerror})",
+            "name another file with --log-file",
+        ) from exc
 
 
 def _start(arguments: list[str], log: Path) -> int:
@@ -250,11 +280,11 @@ def _start(arguments: list[str], log: Path) -> int:
     Raises:
         MregfsError: it ended before that; the error is the one it gave.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    start = log.stat().st_size if log.exists() else 0
+    output = _open_log(log)
     reading, writing = os.pipe()
     try:
-        with log.open("ab") as output:
+        with output:
+            start = os.fstat(output.fileno()).st_size
             # -P: what lies in the working directory is nothing that a daemon should import.
             daemon = subprocess.Popen(
                 [sys.executable, "-P", "-m", "mregfs", "mount", *arguments],

@@ -125,3 +125,33 @@ def test_each_mount_point_has_a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
     assert Path("/home/me/state/mregfs/models.log") == mounting._log_path("/models")
+
+
+def test_no_two_mount_points_share_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/` becomes `-`: a path that has a `-` itself, or is too long, is told apart."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    long = "/".join(["", *("x" * 100,) * 5])
+    places = ["/a/b/c", "/a/b-c", "/a-b/c", "/a-b-c", long, long + "x", "/\u00e9" * 200]
+
+    names = [mounting._log_path(place).name for place in places]
+
+    assert "a-b-c.log" == names[0]
+    assert len(places) == len(set(names))
+    assert all(len(os.fsencode(name)) <= 255 for name in names)
+    assert names == [mounting._log_path(place).name for place in places]
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (".", "Is a directory"),
+        ("x" * 300, "File name too long"),
+        ("/proc/none/log", "No such file or directory"),
+    ],
+)
+def test_a_log_that_cannot_be_made_is_named_as_what_it_is(log: str, why: str) -> None:
+    with pytest.raises(errors.HostError) as caught:
+        mounting._start([], Path(log).absolute())
+
+    assert str(caught.value).startswith(f"the daemon's log '{Path(log).absolute()}' cannot be")
+    assert str(caught.value).endswith(f"({why}): name another file with --log-file")
