@@ -9,8 +9,8 @@ open, and takes its bytes over without a copy. Anything else is committed by thi
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -28,6 +28,9 @@ from mregfs.cli.session import (
     verb,
 )
 from mregfs.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 __all__ = ["commit", "export", "import_"]
 
@@ -160,6 +163,7 @@ def _commit_draft(
 def _commit_directory(
     session: Session, directory: str, artifact: str, said: dict[str, Any]
 ) -> None:
+    _check_apart(directory, session.place.store)
     metadata = _metadata_text(said["metadata"])
     with progress() as report:
         result = session.registry.commit(
@@ -177,6 +181,18 @@ def _commit_directory(
             progress=report,
         )
     _say_commit(session, result)
+
+
+def _check_apart(directory: str, store: str) -> None:
+    """Refuse a directory that is the store, or holds it: the commit would be of itself.
+
+    Raises:
+        InvalidError: it is, or does.
+    """
+    real, home = os.path.realpath(directory), os.path.realpath(store)
+    if os.path.commonpath([real, home]) == real:
+        holds = "is the store" if real == home else f"holds the store {store!r}"
+        raise InvalidError(f"{directory!r} {holds}", "name the directory of the model alone")
 
 
 def _metadata_text(given: str | None) -> str | None:
@@ -234,20 +250,27 @@ def _directory_of(source: str, store: str) -> Iterator[str]:
     From there a commit shares the bytes, where the file system can.
     """
     import shutil
-    import tempfile
 
     real = os.path.realpath(source)
     if not os.path.isfile(real):
         raise InvalidError(f"{source!r} is neither a file nor a directory", "import one of these")
-    places = (os.path.dirname(real), os.path.join(store, "tmp"))
-    home = next((place for place in places if os.access(place, os.W_OK)), None)
-    with tempfile.TemporaryDirectory(prefix=".mregfs-import-", dir=home) as directory:
+    with _temporary_directory(os.path.dirname(real), os.path.join(store, "tmp")) as directory:
         target = os.path.join(directory, os.path.basename(source))
         try:
             os.link(real, target)
         except OSError:
             shutil.copy2(real, target)
         yield directory
+
+
+def _temporary_directory(*places: str) -> "TemporaryDirectory[str]":
+    """Make one in the first place where that is possible, as it is not in /proc; else in /tmp."""
+    from tempfile import TemporaryDirectory
+
+    for place in places:
+        with suppress(OSError):
+            return TemporaryDirectory(prefix=".mregfs-import-", dir=place)
+    return TemporaryDirectory(prefix=".mregfs-import-")
 
 
 @click.command()
@@ -261,6 +284,9 @@ def export(session: Session, ref: str, destination: str) -> None:
     """
     located = session.locate(ref)
     info = session.registry.get(located)
+    parent = os.path.dirname(os.path.abspath(destination))
+    if not os.path.isdir(parent):
+        raise NotFoundError(f"there is no directory {parent!r}", f"make it: mkdir -p {parent}")
     with progress() as report:
         session.registry.export(located, destination, progress=report)
     session.done = True

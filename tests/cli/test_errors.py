@@ -54,6 +54,12 @@ BAD = [
     ("import /dev/null mnist", 5, "neither a file nor a directory"),
     ("mv staging/run-1 artifacts/mnist/next", 13, "in its mount"),
     ("show /etc/passwd", 5, "not below a mount"),
+    ("export mnist missing/out", 3, "make it: mkdir -p "),
+    # the store itself
+    ("commit STORE mnist", 5, "is the store: name the directory of the model alone"),
+    ("commit . mnist", 5, "holds the store"),
+    ("commit / mnist", 5, "'/' holds the store"),
+    ("import / mnist", 5, "'/' holds the store"),
     # a duplicate
     ("mkdir collections/mnist", 4, "choose another name"),
     ("mv collections/classifier collections/mnist", 4, "choose another name"),
