@@ -172,6 +172,24 @@ def test_any_name_can_be_mounted_on(make_mount, name) -> None:
     mount.daemon = None
 
 
+def test_any_name_may_be_mounted_on_by_others(mount) -> None:
+    """Whether a store is on a network file system is asked of the whole table of mounts."""
+    odd, later = mount.path.with_name("a\rb"), mount.path.with_name("later")
+    for place in (odd, later):
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        store = later / "store"
+        assert 0 == mount.run("mregfs", "init", store).returncode
+        draft = later / "draft"
+        draft.mkdir()
+        (draft / "weights").write_bytes(b"w" * 300_000)
+        mount.run("mregfs", "--store", store, "commit", draft, "mnist")
+    finally:
+        for place in (later, odd):
+            subprocess.run(["umount", place], check=True)
+
+
 # ---- what a mount can be asked to be
 
 
