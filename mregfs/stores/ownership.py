@@ -1,7 +1,7 @@
 """Whose the new files and directories of a store are: everybody's who may use the store.
 
 Decided here: which owner, group and mode they get, by the store's top directory, whoever makes
-them, with whatever umask. Not decided here: when. Every adapter below this directory may call this.
+them, with whatever umask. Not decided here: when. Every adapter may call this, and `api`.
 """
 
 import contextlib
