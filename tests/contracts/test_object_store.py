@@ -394,7 +394,7 @@ def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
 
 def test_a_store_of_another_user_can_be_read_but_not_written(tmp_path, as_nobody):
     for path in (tmp_path, *tmp_path.parents[:3]):
-        path.chmod(0o755)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o055)
     ObjectsDirectory(tmp_path).create("log/1", b"x")
 
     def use() -> None:

@@ -21,12 +21,12 @@ def shared(tmp_path: Path) -> Path:
     if os.geteuid() != 0:
         pytest.skip("becoming somebody else needs root")
     for path in (tmp_path, *tmp_path.parents[:3]):
-        path.chmod(0o755)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o055)
     # Loads every module: the children may not look into root's Python.
     init_store(tmp_path / "other")
-    write_files(tmp_path / "first", {"weights": bytes(200_000)})
     with mregfs.Registry(tmp_path / "other") as registry:
-        registry.commit(tmp_path / "first", "mnist")
+        commit_in_pieces(registry, tmp_path / "first")
+        registry.pin("first:v1")
     store = tmp_path / "store"
     init_store(store)
     for path in (store, *store.rglob("*")):
