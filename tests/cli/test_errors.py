@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,7 +198,7 @@ def test_someone_elses_store_can_be_read_and_not_changed(
     ).returncode:
         pytest.skip("nobody cannot run this Python")
     for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
+        directory.chmod(stat.S_IMODE(directory.stat().st_mode) | 0o055)
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ import faulthandler
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 import threading
 
@@ -704,7 +705,7 @@ def test_a_reader_and_a_writer_of_one_process_share(path):
 
 def test_a_directory_of_another_user_is_refused(path, as_nobody):
     for each in path.parents[:3]:
-        each.chmod(0o755)
+        each.chmod(stat.S_IMODE(each.stat().st_mode) | 0o055)
     with IndexLmdb(path, TABLES) as index:
         fill(index)
 
