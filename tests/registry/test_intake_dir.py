@@ -1,9 +1,12 @@
 """Directories on their way in: what sealing guarantees, for whom, and that nothing leads out."""
 
+import inspect
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -174,6 +177,76 @@ def test_a_file_exchanged_after_the_scan_is_noticed(place: Path) -> None:
     os.mkfifo(place / "big")
     with pytest.raises(ConflictError, match="'big' changed"):
         intake.seal(["big"])
+    intake.restore()
+
+
+LONG = "d" * 50
+
+
+@pytest.fixture
+def deepen(place: Path) -> Iterator[Callable[[Path, int], str]]:
+    """Make directories in one another, and a file in the last; return its path.
+
+    There are more of them than Python recurses, for that is allowed less than usual.
+    """
+    limit = sys.getrecursionlimit()
+
+    def make(directory: Path, levels: int) -> str:
+        fd = os.open(directory, os.O_RDONLY)
+        for _ in range(levels):
+            os.mkdir(LONG, dir_fd=fd)
+            below = os.open(LONG, os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        file = os.open("deep", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fd)
+        os.write(file, BIG)
+        os.close(file)
+        os.close(fd)
+        sys.setrecursionlimit(len(inspect.stack(0)) + 70)
+        return f"{LONG}/" * levels + "deep"
+
+    yield make
+    sys.setrecursionlimit(limit)
+    subprocess.run(["rm", "-rf", str(place.parent)], check=True)  # pytest could not
+
+
+@pytest.mark.parametrize("end", ["release", "undo", "finish"])
+def test_a_tree_deeper_than_python_recurses(
+    place: Path, deepen: Callable[[Path, int], str], expected_warnings, end: str
+) -> None:
+    """And deeper than a path below the store can say: only names below it count."""
+    expected_warnings.expect("which a crash interrupted")
+    draft = place.parent / "deep"
+    draft.mkdir()
+    deep = deepen(draft, 80)
+    intake = open_intake(draft)
+    assert {"file": 1, "directory": 80} == Counter(entry.kind for entry in intake.scan())
+    intake.seal([deep])
+    intake.announce("layout", 0, {deep: PACK})
+    assert intake.adopt(deep, PACK)
+    intake.verify()
+    if end == "release":
+        intake.release()
+    else:
+        intake.abandon()
+        open_intake(draft).recover(lambda layout, since: end == "finish")
+    assert (end == "undo") == draft.exists()
+    assert (end != "undo") == pack_of(place).exists()
+    assert [] == os.listdir(place.parent.parent / "intake")
+    if end == "undo":
+        again = open_intake(draft)
+        again.scan()
+        found = again._tree.found[deep]
+        assert (1, 0o100600) == (found.st_nlink, found.st_mode)
+        again.release()
+
+
+def test_a_tree_too_deep_for_a_path(place: Path, deepen: Callable[[Path, int], str]) -> None:
+    """Says which limit that is."""
+    deepen(place / "d", 81)
+    intake = open_intake(place)
+    with pytest.raises(InvalidError, match="is longer than 4095 bytes: remove or replace"):
+        intake.scan()
     intake.restore()
 
 
