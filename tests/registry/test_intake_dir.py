@@ -1,5 +1,6 @@
 """Directories on their way in: what sealing guarantees, for whom, and that nothing leads out."""
 
+import errno
 import inspect
 import os
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mregfs.api import init_store
-from mregfs.errors import ConflictError, HostError, InvalidError
+from mregfs.errors import ConflictError, HostError, InvalidError, NoSpaceError
 from mregfs.stores.intake_dir import IntakeDirectory
 from mregfs.stores.intake_dir import intake as module
 from tests.registry.rig import in_child, write_files
@@ -69,6 +70,24 @@ def test_a_buffer_is_filled_or_the_file_has_changed(place: Path) -> None:
     with pytest.raises(ConflictError, match=r"changed while being committed: 'big'"):
         intake.read_into("big", 512_000 - 299, memoryview(buffer))
     intake.restore()
+
+
+@pytest.mark.parametrize("consume", [True, False])
+def test_no_room_for_the_work_directory(
+    place: Path, monkeypatch: pytest.MonkeyPatch, *, consume: bool
+) -> None:
+    """Linking needs it, to be tried, and copying."""
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    intake = open_intake(place, consume=consume)
+    intake.scan()
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(NoSpaceError, match="intake"):
+        intake.seal(["big"])
+    intake.restore()
+    assert BIG == (place / "big").read_bytes()
 
 
 @pytest.mark.parametrize("now", [BIG + b"longer", BIG[:-1]])

@@ -130,7 +130,7 @@ class IntakeDirectory:
             raise _changed(touched)
         self._flusher = ThreadPoolExecutor(_THREADS, "intake")
         if to_copy:
-            self._work.make()
+            self._make_work()
         for _ in self._flusher.map(self._make_private, to_copy):
             pass
         for sealed in self._sealed.values():
@@ -156,7 +156,7 @@ class IntakeDirectory:
     def _can_link(self, path: str, fd: int) -> bool:
         """Tell whether packs are on the same file system and mount: tried once."""
         if self._linkable is None:
-            trial = os.path.join(self._work.make(), "trial")
+            trial = os.path.join(self._make_work(), "trial")
             try:
                 _link_open(fd, trial)
                 os.unlink(trial)
@@ -170,7 +170,7 @@ class IntakeDirectory:
         """Replace the source's descriptor by one of a copy that is ours alone."""
         sealed = self._sealed[path]
         source = sealed.fd
-        private = os.path.join(self._work.make(), f"{len(path)}-{source}")
+        private = os.path.join(self._make_work(), f"{len(path)}-{source}")
         try:
             target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
@@ -187,6 +187,12 @@ class IntakeDirectory:
         os.close(source)
         if not same:
             raise _changed([path])
+
+    def _make_work(self) -> str:
+        try:
+            return self._work.make()
+        except OSError as exc:
+            raise _translated(exc, "cannot make a directory in", self._work_parent) from exc
 
     def fileno(self, path: str) -> int:
         """Return a read-only descriptor of a sealed file, owned by the intake."""
