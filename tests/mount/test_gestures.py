@@ -114,6 +114,19 @@ def test_an_open_draft_is_not_committed(registry_mount) -> None:
     assert b"23" == (registry_mount.path / "artifacts/mnist/v0/sub/open").read_bytes()
 
 
+def test_a_committed_draft_is_gone_when_control_answers(registry_mount) -> None:
+    """Whatever the kernel remembers of it; also when its content is a version already."""
+    for content in (b"one", b"one", b"two"):
+        top = registry_mount.draft("run", {"file": content, "sub/file": b"below"})
+        for path in (top / "sub", top):
+            path.stat()
+        assert registry_mount.control("commit run mnist")["ok"]
+        for path in (top, top / "sub"):
+            with pytest.raises(FileNotFoundError):
+                path.stat()
+    assert ["v0", "v1"] == sorted(registry_mount.versions("mnist"))
+
+
 def test_a_mapping_that_outlives_its_descriptor_is_noticed(registry_mount) -> None:
     """A shared writable mapping goes on writing after close(2): no commit before it is gone."""
     draft = registry_mount.draft("mapped", {"weights": bytes(1 << 20), "config.json": b"{}"})
