@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -985,17 +986,8 @@ class TestCommitsOfOthers:
         flags: int | None,
     ) -> None:
         """Whoever has found the file already, and opens it, finds out before anything changes."""
-        open_ = os.open
-        packs = []
-
-        def open_then_commit(path: bytes, how: int) -> int:
-            descriptor = open_(path, how)
-            monkeypatch.undo()
-            packs.append(commit())
-            return descriptor
-
+        packs = self.commit_after(monkeypatch, "open", commit)
         before = descriptors()
-        monkeypatch.setattr(os, "open", open_then_commit)
 
         with refused(errno.ESTALE):
             if flags is None:
@@ -1005,6 +997,54 @@ class TestCommitsOfOthers:
 
         assert [b"content"] == [pack.read_bytes() for pack in packs]
         assert before >= descriptors() - 1  # the directory's own may be new
+
+    def commit_after(
+        self, monkeypatch: pytest.MonkeyPatch, call: str, commit: Callable[[], Path]
+    ) -> list[Path]:
+        """Commit right after the next system call of that name; fill in the pack then."""
+        real = getattr(os, call)
+        packs: list[Path] = []
+
+        def call_then_commit(*args: Any, **more: Any) -> Any:
+            done = real(*args, **more)
+            monkeypatch.undo()
+            packs.append(commit())
+            return done
+
+        monkeypatch.setattr(os, call, call_then_commit)
+        return packs
+
+    def test_a_commit_that_ends_while_a_file_is_linked(
+        self,
+        tree: DraftDirectory,
+        root: int,
+        file: int,
+        commit: Callable[[], Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The other name would be one to change the pack by."""
+        other = tree.mkdir(root, b"other", 0o755, ME).inode
+        packs = self.commit_after(monkeypatch, "link", commit)
+
+        with refused(errno.ESTALE):
+            tree.link(file, other, b"stolen")
+
+        assert [1] == [pack.stat().st_nlink for pack in packs]
+        assert [] == listed(tree, other)
+
+    def test_write_bits_are_not_given_by_a_descriptor(
+        self, tree: DraftDirectory, draft: int, file: int, host: Path, tmp_path: Path
+    ) -> None:
+        """A commit that just ends may be taking them; what else has them may be written."""
+        os.link(host / "draft" / "file", tmp_path / "other")
+        handle = tree.open(file, os.O_RDONLY).handle
+        tree.unlink(draft, b"file")
+
+        for changed in (ChangedAttributes(mode=0o666), ChangedAttributes(uid=1001)):
+            with refused(errno.ESTALE):
+                tree.setattr(file, changed, handle, ME)
+        assert 5 == tree.setattr(file, ChangedAttributes(size=5), handle, ME).size
+        assert 0o100644 == (tmp_path / "other").stat().st_mode
 
     @pytest.mark.parametrize("handle", [False, True])
     def test_a_lease_makes_nobody_wait(

@@ -159,6 +159,11 @@ class DraftDirectory:
             source, follow = table.own_place(node)
             descriptor = table.descriptor(directory)
             os.link(source, name, dst_dir_fd=descriptor, follow_symlinks=follow)
+            try:
+                table.own_place(node)  # a commit by another process may have ended: see `own`
+            except OSError:
+                os.unlink(name, dir_fd=descriptor)
+                raise
             found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             node = table.admit(directory, name, found)
             node.lookups += 1
@@ -207,7 +212,8 @@ class DraftDirectory:
         with self._locked("change", inode) as table:
             node = table.alive(inode)
             self._refuse_frozen(node)
-            path, follow = table.own_place(node)
+            to_chmod = (changed.mode, changed.uid, changed.gid) != (None, None, None)
+            path, follow = table.own_place(node, to_chmod=to_chmod)
             if node.kind == stat.S_IFLNK and (changed.mode, changed.size) != (None, None):
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             if changed.size is not None:

@@ -140,13 +140,14 @@ class NodeTable:
         directory, name, _ = self._find(node)
         return b"/proc/self/fd/%d/%b" % (directory, name), False
 
-    def own_place(self, node: Node) -> tuple[bytes, bool]:
+    def own_place(self, node: Node, *, to_chmod: bool = False) -> tuple[bytes, bool]:
         """Return what `place` does, for changes: never the place of what became a pack meanwhile.
 
         A commit by another process gives a draft's file a second name, takes its write bits, and
         removes the first one (`../../registry/commit.md` §3). A descriptor leads to the file all
         the same, so it serves only for what no commit can have taken: what is being written, has
-        no name at all, or has write bits.
+        no name at all, or has write bits, which are not trusted `to_chmod` or chown: they could be
+        taken between this look and a change that gives them back.
         """
         if node.kind != stat.S_IFREG:
             return self.place(node)
@@ -161,7 +162,7 @@ class NodeTable:
         if descriptor < 0:
             raise _stale()
         found = os.fstat(descriptor)
-        if found.st_nlink and not found.st_mode & _WRITE_BITS:
+        if found.st_nlink and (to_chmod or not found.st_mode & _WRITE_BITS):
             raise _stale()
         return b"/proc/self/fd/%d" % descriptor, True
 
