@@ -148,7 +148,9 @@ def is_remote(path: str) -> bool:
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        with open(
+            "/proc/self/mountinfo", encoding="utf-8", errors="replace", newline="\n"
+        ) as mounts:
             for line in mounts:
                 fields, _, tail = line.partition(" - ")
                 if fields.split(" ", 3)[2] == wanted:

@@ -8,6 +8,7 @@ The order of the end: no new requests, those under way are answered, unmounted, 
 stops, the index and the store are closed. A transaction that has begun is carried to its end.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -26,6 +27,7 @@ import mregfs
 from mregfs.api import Store, open_store
 from mregfs.config import check_group, groups_of, user_name
 from mregfs.errors import InvalidError, MregfsError
+from mregfs.fuse import mount_table
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state
@@ -79,7 +81,9 @@ class MountOptions(msgspec.Struct, frozen=True):
     cache_size: int | None = None
     """Bytes of all such copies; None: as at the last mount, or the default."""
     ready_fd: int | None = None
-    """Descriptor that gets `ready` and a newline once the mount answers."""
+    """Descriptor that gets `ready` and a newline once the mount answers, and is closed then."""
+    log_level: str = "INFO"
+    """As `logging` names them."""
 
 
 def run_mount(options: MountOptions) -> None:
@@ -88,7 +92,7 @@ def run_mount(options: MountOptions) -> None:
     Raises:
         MregfsError: it could not be mounted, or the session broke off.
     """
-    _log_to_stderr()
+    _log_to_stderr(options.log_level)
     _raise_descriptor_limit()
     project = parse_project(options.project)
     if "\n" in options.mountpoint:
@@ -102,7 +106,7 @@ def run_mount(options: MountOptions) -> None:
     try:
         store.log.catch_up()
         if not store.read_only:
-            store.whole_files.set_limit(options.cache_size)
+            _limit_cache(store, options.cache_size)
             store.protect_all()
             store.expect_appends()
         trio.run(_serve, store, project, options, strict_exception_groups=True)
@@ -110,6 +114,16 @@ def run_mount(options: MountOptions) -> None:
         raise _only(group) from None
     finally:
         store.close()
+
+
+def _limit_cache(store: Store, size: int | None) -> None:
+    """Hold the cache of copies to a size; to the one it has, if it can be: reads need no cache."""
+    try:
+        store.whole_files.set_limit(size)
+    except MregfsError as exc:
+        if size is not None:
+            raise
+        log.warning("the cache of copies in one piece is left as it is: %s", exc)
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -332,14 +346,12 @@ def _places_of(pid: int, mountpoint: str) -> set[str]:
     own = mountpoints.find(path=mountpoint)
     if not own:
         return places
-    try:
-        with open(f"/proc/{pid or 'self'}/mountinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                fields = line.split()
-                if fields[2] == own[-1].device and fields[3] == "/":
-                    places.add(fields[4].replace("\\040", " "))
-    except OSError:  # the caller has ended, or is in a name space that we do not see
-        pass
+    with contextlib.suppress(OSError):  # the caller has ended, or is in a name space unknown to us
+        places.update(
+            entry.path
+            for entry in mount_table.read(f"/proc/{pid or 'self'}/mountinfo")
+            if entry.device == own[-1].device and entry.top == "/"
+        )
     return places
 
 
@@ -372,11 +384,10 @@ def _identify(caller: Caller) -> Asker:
 def _announce(options: MountOptions) -> None:
     log.info("%s is mounted on %s", options.store, options.mountpoint)
     if options.ready_fd is not None:
-        try:
+        with contextlib.suppress(OSError):  # whoever started us does not wait any more
             os.write(options.ready_fd, b"ready\n")
-        except OSError:  # whoever started us does not wait any more
-            pass
-        os.close(options.ready_fd)
+        if options.ready_fd > 2:  # a standard stream stays open, of which one is the log
+            os.close(options.ready_fd)
     _tell_systemd("READY=1")
 
 
@@ -408,10 +419,10 @@ def _raise_descriptor_limit() -> None:
         log.info("the limit of open files stays at %d: %s", soft, exc)
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: str) -> None:
     root = logging.getLogger("mregfs")
     if not root.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
-        root.setLevel(os.environ.get("MREGFS_LOG", "INFO").upper())
+        root.setLevel(level)

@@ -241,6 +241,7 @@ class WholeFileDraft(Protocol):
 
         Raises:
             NoSpaceError: the disk is full.
+            HostError: the disk of the pack, or of the file, failed; it says which.
             CorruptError: the pack is too short.
         """
         ...
@@ -359,8 +360,12 @@ class Intake(Protocol):
         """
         ...
 
-    def fileno(self, path: str) -> int:
-        """Return a read-only descriptor of a sealed file, owned by the intake."""
+    def read_at(self, path: str, offset: int, length: int) -> bytes:
+        """Return bytes of a sealed file; fewer only where it ends. Safe from several threads.
+
+        Raises:
+            HostError: the disk failed.
+        """
         ...
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
@@ -499,7 +504,11 @@ class DraftTree(Protocol):
     """
 
     def root(self, project: str) -> Attributes:
-        """Return (and make, if need be) the staging directory of `project` ("entity/name")."""
+        """Return (and make, if need be) the staging directory of `project` ("entity/name").
+
+        Raises:
+            NotFoundError: there is none that this process may use, and it may make none.
+        """
         ...
 
     def lookup(self, parent: int, name: bytes) -> Attributes: ...

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from mregfs.cli.main import group
 from mregfs.cli.verbs import VERBS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -14,6 +15,32 @@ def test_links_lead_somewhere() -> None:
     for page in pages:
         for link in re.findall(r"\]\(([^):#]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_pages_that_are_named_are_there() -> None:
+    """So is a page of which only the path is said."""
+    for page in (README, *(README.parent / "mregfs").rglob("*.md")):
+        for path in re.findall(r"`((?:mregfs|tests)/[\w/]+\.md)`", page.read_text()):
+            assert (README.parent / path).exists(), f"{page}: {path}"
+
+
+def test_every_variable_is_in_a_page() -> None:
+    """What the code takes from the environment is said where people look."""
+    pages = README.read_text() + (README.parent / "mregfs/cli/cli.md").read_text()
+    code = "".join(path.read_text() for path in (README.parent / "mregfs").rglob("*.py"))
+    named = set(re.findall(r"\bMREGFS_[A-Z_]*[A-Z]\b", code))
+    assert [] == sorted(name for name in named if name not in pages)
+
+
+def test_every_verb_takes_json_but_demo() -> None:
+    context = group.make_context("mregfs", ["ls"])
+    without = []
+    for verb in VERBS:
+        command = group.get_command(context, verb)
+        assert command is not None
+        if "as_json" not in {option.name for option in command.params}:
+            without.append(verb)
+    assert ["demo"] == without
 
 
 def test_every_verb_is_named() -> None:

@@ -30,6 +30,7 @@ from mregfs.registry.description import StoreDescription, describe_new_store, re
 from mregfs.registry.log import Log
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.objects_dir import ObjectsDirectory
+from mregfs.stores.ownership import make_directory
 from mregfs.stores.packs_dir import PacksDirectory
 from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 _DIGESTS_NICE = 5
 """How nice the threads that digest are (nice(2)); with 5 a busy thread of the daemon gets three
 times as much of a processor."""
+
+_STAGING = "staging"
 
 INDEX_SCHEMA = "1"
 """Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
@@ -73,6 +76,13 @@ def init_store(path: str | os.PathLike[str]) -> None:
         created_by=f"mregfs {__version__}",
     )
     describe_new_store(ObjectsDirectory(where), description, where)
+    try:
+        # Now, as the disk may be read-only when the store is first mounted.
+        make_directory(os.path.join(where, _STAGING), where)
+    except FileExistsError:
+        pass
+    except OSError as exc:
+        raise HostError(exc.errno or 0, f"cannot make drafts in {where!r}: {exc.strerror}") from exc
 
 
 def open_store(
@@ -139,7 +149,7 @@ class Store:
         self.objects = objects
         self.packs_path = os.path.join(path, "packs")
         self.packs = PacksDirectory(self.packs_path)
-        self.drafts_path = os.path.join(path, "staging")
+        self.drafts_path = os.path.join(path, _STAGING)
         self.index = _open_index(path, description.id)
         self.log = Log(
             objects,

@@ -45,8 +45,8 @@ class _Reply(msgspec.Struct):
 class _Exchange(Thread):
     """Writes and reads in a thread of its own.
 
-    A system call into FUSE ends early only when its process does: so that Ctrl-C ends a commit that
-    takes long, and a mount that hangs, the main thread only waits.
+    A system call into FUSE that the daemon has seen cannot be interrupted. So the main thread only
+    waits: it hears of Ctrl-C, and can say what that means, even when a mount hangs.
     """
 
     def __init__(self, descriptor: int, data: bytes) -> None:
@@ -81,6 +81,7 @@ def transact(
     Raises:
         MountGoneError: the mount takes no commands (dead, read-only, not ours to write).
         MregfsError: what the registry answered; nothing changed.
+        KeyboardInterrupt: Ctrl-C; the daemon goes on with what it has got, and the message says so.
     """
     data = script.encode()
     if len(data) > MAX_WRITE:
@@ -92,11 +93,17 @@ def transact(
     except OSError as exc:
         raise MountGoneError(exc.strerror) from exc
     exchange = _Exchange(descriptor, data)
-    exchange.start()
-    while exchange.is_alive():
-        exchange.join(TICK if waiting else None)
-        if waiting:
-            waiting()
+    try:
+        exchange.start()
+        while exchange.is_alive():
+            exchange.join(TICK if waiting else None)
+            if waiting:
+                waiting()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the daemon of the mount {mount.point!r} goes on with it, to its end: "
+            "see what came of it with mregfs ls, or mregfs history NAME"
+        ) from None
     if exchange.error is not None:
         raise errors.UnavailableError(
             f"the mount {mount.point!r} went away ({exchange.error.strerror})",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from mregfs.cli.numbers import LIMIT
 from mregfs.cli.output import (
     as_builtins,
     count,
@@ -129,7 +130,7 @@ def _mount(session: Session) -> Mount:
 
 @click.command()
 @reference_argument("ref")
-@click.option("--limit", "-n", type=click.IntRange(min=1), help="Only the N newest lines.")
+@click.option("--limit", "-n", type=LIMIT, help="Only the N newest lines.")
 @verb
 def history(session: Session, ref: str, limit: int | None) -> None:
     """Show who moved what, when and why.

@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
+from mregfs.cli.numbers import SECONDS
 from mregfs.cli.output import as_builtins, print_json, print_json_line
 from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.errors import InvalidError
 
 __all__ = ["wait", "watch"]
 
@@ -49,6 +51,10 @@ def watch(session: Session, since: int | None, command: str | None) -> None:
     mregfs watch | jq -r .sequence
     mregfs watch --exec 'systemctl reload my-model-server'
     """
+    if since is not None:
+        head = session.registry.store.log.catch_up()
+        if since > head:
+            raise InvalidError(f"the log ends at {head}, before {since}", "name an entry it has")
     signal.signal(signal.SIGTERM, _end)
     for event in session.registry.events(since):
         if command is None:
@@ -116,7 +122,7 @@ def _run(command: str, event: dict[str, Any]) -> None:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     metavar="S",
     help="Give up after S seconds, with exit code 9.",
 )

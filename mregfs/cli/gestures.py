@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from mregfs.cli.output import clean, count, print_json
-from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.cli.session import Session, read_text, reference_argument, verb
 from mregfs.errors import InvalidError
 
 __all__ = [
@@ -254,7 +254,9 @@ def describe(session: Session, target: str, text: str, reason: str | None) -> No
     TEXT may be - for standard input.
     """
     if text == "-":
-        text = sys.stdin.read().rstrip("\n")
+        from mregfs.model.grammar import MAX_SCRIPT
+
+        text = read_text(sys.stdin, MAX_SCRIPT, "the description").rstrip("\n")
     say(
         session,
         session.change(

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 import click
 
 from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs
-from mregfs.cli.place import Mount, read_status
+from mregfs.cli.place import Mount, read_status, store_path
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
 from mregfs.errors import UnavailableError
 
 __all__ = ["init", "reindex", "status"]
+
+_SIZES = frozenset({"free", "limit", "pinned", "used"})
+"""What status has in bytes: of the disk, and of the copies in one piece."""
 
 
 @click.command()
@@ -33,8 +36,9 @@ def init(session: Session, path: str | None) -> None:
     if path and session.named_store:
         raise click.UsageError("name the store once: as PATH or with --store")
     named = path or session.named_store or os.environ.get("MREGFS_STORE")
-    store = os.path.abspath(named) if named else str(default_store())
+    store = store_path(named) if named else str(default_store())
     init_store(store)
+    session.done = True
     if session.as_json:
         print_json({"store": store})
     else:
@@ -90,7 +94,7 @@ def _pairs(facts: Mapping[str, object]) -> list[tuple[str, str]]:
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name == "free" and isinstance(value, int):
+    if name in _SIZES and isinstance(value, int):
         return human_size(value)
     if isinstance(value, dict):
         parts = [(key, _text(key, item)) for key, item in value.items()]
@@ -109,6 +113,7 @@ def reindex(session: Session) -> None:
         applied = session.registry.reindex(
             None if report is None else lambda done, total: report("log entries", done, total)
         )
+    session.done = True
     if session.as_json:
         print_json({"entries": applied})
     else:

@@ -9,8 +9,8 @@ open, and takes its bytes over without a copy. Anything else is committed by thi
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -19,8 +19,18 @@ from mregfs.cli.gestures import say
 from mregfs.cli.output import count, human_size, print_json
 from mregfs.cli.place import Mount
 from mregfs.cli.progress import progress
-from mregfs.cli.session import Session, command_line, owner_argument, reference_argument, verb
+from mregfs.cli.session import (
+    Session,
+    command_line,
+    owner_argument,
+    read_text,
+    reference_argument,
+    verb,
+)
 from mregfs.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 __all__ = ["commit", "export", "import_"]
 
@@ -153,6 +163,7 @@ def _commit_draft(
 def _commit_directory(
     session: Session, directory: str, artifact: str, said: dict[str, Any]
 ) -> None:
+    _check_apart(directory, session.place.store)
     metadata = _metadata_text(said["metadata"])
     with progress() as report:
         result = session.registry.commit(
@@ -172,29 +183,42 @@ def _commit_directory(
     _say_commit(session, result)
 
 
+def _check_apart(directory: str, store: str) -> None:
+    """Refuse a directory that is the store, or holds it: the commit would be of itself.
+
+    Raises:
+        InvalidError: it is, or does.
+    """
+    real, home = os.path.realpath(directory), os.path.realpath(store)
+    if os.path.commonpath([real, home]) == real:
+        holds = "is the store" if real == home else f"holds the store {store!r}"
+        raise InvalidError(f"{directory!r} {holds}", "name the directory of the model alone")
+
+
 def _metadata_text(given: str | None) -> str | None:
     """Return metadata as JSON text: what was given, or what the file that `@` names holds.
 
     Raises:
-        InvalidError: it is no JSON object.
+        InvalidError: it is no JSON object, or larger than metadata may be.
         NotFoundError: there is no such file.
     """
     if given is None:
         return None
+    from mregfs.model.metadata import MAX_SIZE, encode_metadata, parse_metadata
+
     if given.startswith("@"):
         try:
             with click.open_file(given[1:], encoding="utf-8") as file:
-                given = file.read()
+                given = read_text(file, MAX_SIZE, "the metadata")
         except FileNotFoundError:
             raise NotFoundError(f"there is no file {given[1:]!r}", "write @FILE or JSON") from None
         except UnicodeDecodeError:
             raise InvalidError(f"{given[1:]!r} is not UTF-8", "write JSON into it") from None
-    from mregfs.model.metadata import encode_metadata, parse_metadata
-
     return encode_metadata(parse_metadata(given)).decode()
 
 
 def _say_commit(session: Session, result: dict[str, Any]) -> None:
+    session.done = True
     say(session, result)
     if "link" in result and not session.as_json:
         say(session, result["link"])
@@ -226,20 +250,27 @@ def _directory_of(source: str, store: str) -> Iterator[str]:
     From there a commit shares the bytes, where the file system can.
     """
     import shutil
-    import tempfile
 
     real = os.path.realpath(source)
     if not os.path.isfile(real):
         raise InvalidError(f"{source!r} is neither a file nor a directory", "import one of these")
-    places = (os.path.dirname(real), os.path.join(store, "tmp"))
-    home = next((place for place in places if os.access(place, os.W_OK)), None)
-    with tempfile.TemporaryDirectory(prefix=".mregfs-import-", dir=home) as directory:
+    with _temporary_directory(os.path.dirname(real), os.path.join(store, "tmp")) as directory:
         target = os.path.join(directory, os.path.basename(source))
         try:
             os.link(real, target)
         except OSError:
             shutil.copy2(real, target)
         yield directory
+
+
+def _temporary_directory(*places: str) -> "TemporaryDirectory[str]":
+    """Make one in the first place where that is possible, as it is not in /proc; else in /tmp."""
+    from tempfile import TemporaryDirectory
+
+    for place in places:
+        with suppress(OSError):
+            return TemporaryDirectory(prefix=".mregfs-import-", dir=place)
+    return TemporaryDirectory(prefix=".mregfs-import-")
 
 
 @click.command()
@@ -253,8 +284,12 @@ def export(session: Session, ref: str, destination: str) -> None:
     """
     located = session.locate(ref)
     info = session.registry.get(located)
+    parent = os.path.dirname(os.path.abspath(destination))
+    if not os.path.isdir(parent):
+        raise NotFoundError(f"there is no directory {parent!r}", f"make it: mkdir -p {parent}")
     with progress() as report:
         session.registry.export(located, destination, progress=report)
+    session.done = True
     if session.as_json:
         print_json(
             {

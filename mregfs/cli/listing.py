@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mregfs.cli.numbers import LIMIT
 from mregfs.cli.output import (
     as_builtins,
     clean,
@@ -32,7 +33,7 @@ __all__ = ["ls", "tree"]
 @reference_argument("ref", required=False)
 @click.argument("path", required=False)
 @click.option("--all", "-a", "everywhere", is_flag=True, help="In all projects.")
-@click.option("--limit", "-n", type=click.IntRange(min=1), help="Only the N newest versions.")
+@click.option("--limit", "-n", type=LIMIT, help="Only the N newest versions.")
 @verb
 def ls(
     session: Session, ref: str | None, path: str | None, limit: int | None, *, everywhere: bool

@@ -10,7 +10,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -18,7 +19,15 @@ import click
 from mregfs.cli.verbs import SECTIONS, VERBS
 from mregfs.errors import InvalidError, MregfsError
 
-__all__ = ["EXIT_CLOSED_PIPE", "EXIT_INTERNAL", "EXIT_INTERRUPTED", "EXIT_USAGE", "group", "main"]
+__all__ = [
+    "EXIT_CLOSED_PIPE",
+    "EXIT_INTERNAL",
+    "EXIT_INTERRUPTED",
+    "EXIT_USAGE",
+    "OutputError",
+    "group",
+    "main",
+]
 
 EXIT_USAGE = 2
 EXIT_HOST = 14
@@ -38,6 +47,50 @@ _SURROGATE = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
 
 MAX_COMPLAINT = 2000
 """Characters of an error line; what is cut out of a longer one is before the hint at its end."""
+
+
+class OutputError(OSError):
+    """Standard output took no more; a closed pipe is a BrokenPipeError, as ever."""
+
+    done = False
+    """Whether what was asked is done nevertheless."""
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output whose errors are known for what they are."""
+
+    @classmethod
+    def over(cls, stream: io.TextIOWrapper) -> "_Output":
+        """Take over a stream, which must not be used any more."""
+        encoding, line_buffering = stream.encoding, stream.line_buffering
+        write_through = stream.write_through
+        return cls(
+            stream.detach(),
+            encoding=encoding,
+            errors=ESCAPE,
+            line_buffering=line_buffering,
+            write_through=write_through,
+        )
+
+    def write(self, text: str, /) -> int:
+        """Write text."""
+        with _told_apart():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write what is kept back."""
+        with _told_apart():
+            super().flush()
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OutputError(exc.errno, exc.strerror) from exc
 
 
 class VerbGroup(click.Group):
@@ -104,7 +157,7 @@ class VerbGroup(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="A reference is [[ENTITY/]PROJECT/]NAME[:ALIAS | :vN | @DIGEST]. "
-    "Every verb takes --help and --json.",
+    "Every verb takes --help, every one but demo --json.",
 )
 @click.option("--store", metavar="STORE", help="Store to use.")
 @click.option("--mount", metavar="DIR", help="Mount to use.")
@@ -130,9 +183,10 @@ def main() -> NoReturn:
     """Run the command line of this process, and exit."""
     _open_streams()
     codecs.register_error(ESCAPE, _escape)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ESCAPE)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _Output.over(sys.stdout)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors=ESCAPE)
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -168,8 +222,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _complain("interrupted")
+    except KeyboardInterrupt as exc:
+        _complain(f"interrupted: {exc}" if str(exc) else "interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_CLOSED_PIPE
@@ -188,6 +242,11 @@ def run(arguments: Sequence[str]) -> int:
         _complain(f"{exc.object!r} is not UTF-8, and cannot be used here: use another name")
         _debug()
         return InvalidError.exit_code
+    except OutputError as exc:
+        outcome = "what was asked is done" if exc.done else "write it elsewhere"
+        _complain(f"standard output could not be written ({exc.strerror}): {outcome}")
+        _debug()
+        return EXIT_HOST
     except OSError as exc:
         what = f"{exc.filename}: " if exc.filename else ""
         _complain(f"{what}{exc.strerror or exc}")

@@ -6,6 +6,7 @@ learns that the mount is ready. Not decided here: when a directory can be mounte
 """
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import msgspec
@@ -20,7 +22,7 @@ import msgspec
 from mregfs import errors
 from mregfs.cli.main import COMPLAINT
 from mregfs.cli.output import print_json
-from mregfs.cli.place import read_mounts, read_status
+from mregfs.cli.place import read_mounts, read_status, store_path
 from mregfs.cli.policies import NAMES, Policies
 from mregfs.cli.progress import Report, progress
 from mregfs.cli.session import Session, verb
@@ -30,9 +32,15 @@ from mregfs.model.names import DEFAULT_PROJECT, parse_project
 __all__ = ["mount", "parse_options", "umount"]
 
 READY_VARIABLE = "MREGFS_READY_FD"
+LEVEL_VARIABLE = "MREGFS_LOG"
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 READY_TIMEOUT = 600.0
 """Seconds until a daemon that says nothing is given up; systemd's unit gives it as many. Replay of
 a log of a million entries takes two minutes."""
+
+_LONGEST_NAME = 200
+"""Bytes of a log's name without digest and ending; a file's name may have 255."""
 
 TICK = 0.1
 """Seconds between two signs of life while the daemon starts."""
@@ -130,10 +138,11 @@ def mount(
             or str(DEFAULT_PROJECT)
         )
     )
-    ready_fd = os.environ.pop(READY_VARIABLE, None)
+    log_level = _log_level()
+    ready_fd = _ready_descriptor() if foreground else None
+    os.environ.pop(READY_VARIABLE, None)
     mountpoints.clean_dead(place)
-    if "://" not in store:
-        mountpoints.check_apart(store, place)
+    mountpoints.check_apart(store, place)
     mountpoints.check(place, allow_other=allow_other or wishes.allow_other)
     if foreground:
         from mregfs import daemon
@@ -149,7 +158,8 @@ def mount(
                 verify=wishes.policies.verify,
                 coalesce=wishes.policies.coalesce,
                 cache_size=wishes.policies.cache_size,
-                ready_fd=int(ready_fd) if ready_fd else None,
+                ready_fd=ready_fd,
+                log_level=log_level,
             )
         )
         return
@@ -163,6 +173,7 @@ def mount(
     arguments += ["-o", wishes.policies.options()]
     log = Path(log_file).absolute() if log_file else _log_path(place)
     pid = _start([*arguments, "--", store, place], log)
+    session.done = True
     if session.as_json:
         print_json(
             {
@@ -180,27 +191,87 @@ def mount(
 def _store(session: Session, named: str | None) -> str:
     if named and session.named_store:
         raise click.UsageError("name the store once: as STORE or with --store")
-    store = named or session.named_store or os.environ.get("MREGFS_STORE")
-    if not store:
+    said = named or session.named_store or os.environ.get("MREGFS_STORE")
+    if said:
+        store = os.path.realpath(store_path(said))
+    else:
         from mregfs.config import default_store
 
-        store = str(default_store())
-    if "://" in store:
-        return store
-    store = os.path.realpath(store)
+        store = os.path.realpath(default_store())
     if not os.path.exists(os.path.join(store, "store.json")):
         raise InvalidError(f"{store} is not a store", f"make one with: mregfs init {store}")
     return store
 
 
+def _log_level() -> str:
+    """Return the level that `MREGFS_LOG` names.
+
+    Raises:
+        InvalidError: there is none of that name.
+    """
+    said = os.environ.get(LEVEL_VARIABLE) or "INFO"
+    if said.upper() not in (*_LEVELS, "WARN", "FATAL"):
+        raise InvalidError(
+            f"{LEVEL_VARIABLE}={said!r} is not a level", f"write one of {', '.join(_LEVELS)}"
+        )
+    return said.upper()
+
+
+def _ready_descriptor() -> int | None:
+    """Return the descriptor that `MREGFS_READY_FD` names; None when it is not set.
+
+    Raises:
+        InvalidError: it names none that this process may write.
+    """
+    said = os.environ.get(READY_VARIABLE)
+    if not said:
+        return None
+    try:
+        mode = fcntl.fcntl(int(said), fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, OverflowError, ValueError):
+        mode = os.O_RDONLY
+    if mode == os.O_RDONLY:
+        raise InvalidError(
+            f"{READY_VARIABLE}={said!r} is no descriptor that is open for writing",
+            "name one that this process has inherited, or leave it out",
+        )
+    return int(said)
+
+
 def _log_path(place: str) -> Path:
-    """Return where the daemon of a mount logs: /models/a becomes models-a.log."""
+    """Return where the daemon of a mount logs: /models/a becomes models-a.log.
+
+    A path that another one would come to the same name with, or whose name would be too long, has
+    its digest at the end.
+    """
     name = place.strip("/").replace("/", "-") or "root"
+    if "-" in place or len(os.fsencode(name)) > _LONGEST_NAME:
+        from hashlib import sha256
+
+        start = os.fsencode(name)[:_LONGEST_NAME].decode(errors="ignore")
+        name = f"{start}.{sha256(os.fsencode(place)).hexdigest()[:12]}"
     if os.geteuid() == 0:
         return Path("/var/log/mregfs") / f"{name}.log"
     import platformdirs
 
     return Path(platformdirs.user_state_dir("mregfs", appauthor=False)) / f"{name}.log"
+
+
+def _open_log(log: Path) -> BinaryIO:
+    """Open the daemon's log at its end.
+
+    Raises:
+        HostError: the host does not let us.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as exc:
+        raise errors.HostError(
+            exc.errno or errno.EIO,
+            f"the daemon's log {str(log)!r} cannot be written ({exc.strerror})",
+            "name another file with --log-file",
+        ) from exc
 
 
 def _start(arguments: list[str], log: Path) -> int:
@@ -209,11 +280,11 @@ def _start(arguments: list[str], log: Path) -> int:
     Raises:
         MregfsError: it ended before that; the error is the one it gave.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    start = log.stat().st_size if log.exists() else 0
+    output = _open_log(log)
     reading, writing = os.pipe()
     try:
-        with log.open("ab") as output:
+        with output:
+            start = os.fstat(output.fileno()).st_size
             # -P: what lies in the working directory is nothing that a daemon should import.
             daemon = subprocess.Popen(
                 [sys.executable, "-P", "-m", "mregfs", "mount", *arguments],
@@ -312,6 +383,7 @@ def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
         mountpoints.unmount(place, lazy=lazy)
         if daemon is not None:
             _wait_for_end(daemon)
+    session.done = True
     if session.as_json:
         print_json({"mountpoint": place})
 

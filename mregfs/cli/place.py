@@ -8,11 +8,13 @@ choice is read here and nowhere else.
 
 import errno
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mregfs.errors import InvalidError, NotFoundError, UnavailableError
+from mregfs.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
+from mregfs.fuse import mount_table
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
 
 __all__ = [
@@ -24,11 +26,14 @@ __all__ = [
     "not_mounted",
     "read_mounts",
     "read_status",
+    "store_path",
 ]
 
 FSTYPE = "fuse.mregfs"
 STATUS_TIMEOUT = 5.0
 """Seconds that a mount gets to say which project is its own; a live one takes milliseconds."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _TREE = ("artifacts", "collections", "projects", "staging")
 
@@ -45,30 +50,14 @@ class Mount(msgspec.Struct, frozen=True):
 
 def read_mounts(table: str = "/proc/self/mountinfo") -> list[Mount]:
     """Return the mounts of stores on this host, oldest first; of several on a path the top one."""
-    with open(table, encoding="utf-8", errors="surrogateescape") as file:
-        lines = [line.split() for line in file if f" {FSTYPE} " in line]
     found: dict[str, Mount] = {}
-    for fields in lines:
-        dash = fields.index("-")
-        if fields[dash + 1] != FSTYPE:
-            continue
-        point = _unescape(fields[4])
-        found.pop(point, None)
-        found[point] = Mount(
-            point,
-            _store_of(_unescape(fields[dash + 2])),
-            "ro" in fields[5].split(",") or "ro" in fields[dash + 3].split(","),
-            _unescape(fields[3]),
-        )
+    for entry in mount_table.read(table):
+        if entry.fstype == FSTYPE:
+            found.pop(entry.path, None)
+            found[entry.path] = Mount(
+                entry.path, _store_of(entry.source), "ro" in entry.options, entry.top
+            )
     return list(found.values())
-
-
-def _unescape(field: str) -> str:
-    """Undo the kernel's octal escapes of space, tab, newline and backslash."""
-    if "\\" not in field:
-        return field
-    head, *rest = field.split("\\")
-    return head + "".join(chr(int(piece[:3], 8)) + piece[3:] for piece in rest)
 
 
 def _store_of(source: str) -> str:
@@ -222,10 +211,12 @@ def find_place(
         NotFoundError: nothing is mounted where `--mount` says.
         InvalidError: `--mount` is a mount of another store than `--store`; or there are mounts of
             several stores, none is chosen, and there is no default one.
+        UnsupportedError: the store named is an address.
     """
     everything = read_mounts() if mounts is None else mounts
     here = _working_directory()
-    wanted = store or (None if mount else environment.get("MREGFS_STORE")) or None
+    said = store or (None if mount else environment.get("MREGFS_STORE"))
+    wanted = store_path(said) if said else None
     named = mount or environment.get("MREGFS_MOUNT")
     chosen: Mount | None = None
     if named:
@@ -258,7 +249,6 @@ def find_place(
                     f"{', '.join(sorted(stores))}",
                     "name one with --store",
                 )
-    wanted = _normal(wanted)
     own = [entry for entry in everything if _same_store(entry.store, wanted)]
 
     def rank(entry: Mount) -> tuple[bool, int, bool]:
@@ -271,6 +261,21 @@ def find_place(
         working_directory=here,
         named_project=project or environment.get("MREGFS_PROJECT") or None,
     )
+
+
+def store_path(named: str) -> str:
+    """Return the absolute path of a store that a person named.
+
+    Raises:
+        UnsupportedError: it is an address, of an object store say: no directory is meant.
+    """
+    if _ADDRESS.match(named):
+        raise UnsupportedError(
+            f"{named!r} is an address, and stores on object storage are not supported by this "
+            "version",
+            "name a directory",
+        )
+    return os.path.abspath(named)
 
 
 def read_status(mount: Mount) -> dict[str, object]:
@@ -362,10 +367,6 @@ def _is_owner(inside: str) -> bool:
     return len(parts) == 2 and parts[0] in ("artifacts", "collections")
 
 
-def _normal(store: str) -> str:
-    return store if "://" in store else os.path.abspath(store)
-
-
 def _same_store(mounted: str, wanted: str) -> bool:
     """Compare the store of a mount, which names it by its real path, with the one wanted.
 
@@ -373,6 +374,4 @@ def _same_store(mounted: str, wanted: str) -> bool:
     """
     if mounted == wanted:
         return True
-    if "://" in mounted or "://" in wanted:
-        return False
     return mounted == os.path.realpath(wanted)

@@ -19,7 +19,7 @@ Coalesce = Literal["off", "aliased", "pinned"]
 
 NAMES = ("verify", "coalesce", "cache_size")
 
-_SIZE = re.compile(r"(\d{1,15})(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15})(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 

@@ -10,10 +10,11 @@ Both ways take the same line of the control file's grammar, so a verb means the 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mregfs.cli.main import OutputError
 from mregfs.cli.place import Place, find_place
 from mregfs.errors import InvalidError
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_unicode",
     "command_line",
     "owner_argument",
+    "read_text",
     "reference_argument",
     "verb",
 ]
@@ -40,6 +42,7 @@ _PATHS = frozenset(
     | {"path", "paths", "source", "store"}
 )
 """Arguments of the verbs that are paths of this host, or commands that may hold some."""
+_MAY_BE_EMPTY = frozenset({"command", "options"})
 _PLACES = {
     **dict.fromkeys(("a", "b", "ref", "refs", "target"), ("/", ".")),
     "metadata": ("@",),
@@ -60,6 +63,8 @@ class Session:
         self.named_mount = mount
         self.named_project = project
         self.as_json = as_json
+        self.done = False
+        """Whether what was asked is done, and only to be told."""
         self._registry: Registry | None = None
 
     @cached_property
@@ -135,10 +140,16 @@ class Session:
         if mount is not None:
             try:
                 own = [self.place.for_mount(name, mount) for name in names]
-                return transact(mount, command_line(command, [*own, *words], options, flags))[0]
+                line = command_line(command, [*own, *words], options, flags)
+                result = transact(mount, line)[0]
             except MountGoneError:
                 pass
-        return self.registry.run(command_line(command, [*names, *words], options, flags))[0]
+            else:
+                self.done = True
+                return result
+        result = self.registry.run(command_line(command, [*names, *words], options, flags))[0]
+        self.done = True
+        return result
 
     def close(self) -> None:
         """Close the store if it was opened."""
@@ -175,9 +186,29 @@ def check_unicode(text: str) -> None:
         raise InvalidError(f"{text!r} is not UTF-8", "only paths may be of any bytes") from None
 
 
+def read_text(file: IO[str], limit: int, what: str) -> str:
+    """Read a file that may have no end.
+
+    Raises:
+        InvalidError: it holds more than `limit` characters.
+    """
+    text = file.read(limit + 1)
+    if len(text) > limit:
+        raise InvalidError(
+            f"{what} takes more than {limit} characters", "put more into a file of the version"
+        )
+    return text
+
+
 def _check_text(name: str, value: object) -> None:
-    """Check one argument, unless it is a path, which may be of any bytes."""
-    if not isinstance(value, str) or name in _PATHS:
+    """Check one argument: a path may be of any bytes but none, anything else is a text."""
+    if not isinstance(value, str):
+        return
+    if name in _PATHS:
+        if not value and name not in _MAY_BE_EMPTY:
+            option = name in ("log_file", "mount", "store")
+            shown = f"--{name.replace('_', '-')}" if option else name.rstrip("s").upper()
+            raise InvalidError(f"{shown} is empty", "name a path (is a variable not set?)")
         return
     if value.startswith(_PLACES.get(name, ())):
         return
@@ -204,7 +235,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         **kwargs: Any,
     ) -> None:
         above: dict[str, str | None] = ctx.obj or {}
-        for name, value in {**above, **kwargs, "project": project}.items():
+        own = {**kwargs, "store": store, "mount": mount, "project": project}
+        for name, value in (*above.items(), *own.items()):
             for text in value if isinstance(value, tuple) else (value,):
                 _check_text(name, text)
         session = Session(
@@ -214,7 +246,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             as_json=as_json,
         )
         ctx.call_on_close(session.close)
-        function(session, *args, **kwargs)
+        try:
+            function(session, *args, **kwargs)
+        except OutputError as exc:
+            exc.done = session.done
+            raise
 
     return run
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mregfs.cli.numbers import MEGABYTES_A_SECOND
 from mregfs.cli.output import as_builtins, clean, count, human_size, print_json, print_table
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, reference_argument, verb
@@ -48,6 +49,7 @@ def pin(session: Session, ref: str | None) -> None:
             session.locate(ref),
             progress=None if report is None else lambda done, total: report("copy", done, total),
         )
+    session.done = True
     if session.as_json:
         print_json(as_builtins(made))
     elif made.files:
@@ -70,6 +72,7 @@ def unpin(session: Session, ref: str) -> None:
     The copies stay until others need the room.
     """
     freed = session.registry.unpin(session.locate(ref))
+    session.done = True
     if session.as_json:
         print_json(as_builtins(freed))
     else:
@@ -80,7 +83,7 @@ def unpin(session: Session, ref: str) -> None:
 @click.argument("refs", nargs=-1, metavar="[REF]...")
 @click.option("--data", is_flag=True, help="Read all stored bytes again, and verify them.")
 @click.option(
-    "--rate", type=click.FloatRange(min=0.001), metavar="MB/S", help="Read no faster than this."
+    "--rate", type=MEGABYTES_A_SECOND, metavar="MB/S", help="With --data: read no faster than this."
 )
 @verb
 def fsck(session: Session, refs: tuple[str, ...], *, data: bool, rate: float | None) -> None:
@@ -90,6 +93,8 @@ def fsck(session: Session, refs: tuple[str, ...], *, data: bool, rate: float | N
     that its packs are there; with --data also every byte. Changes nothing. Exits with 11 when
     something is damaged; what only takes space is told, and is no error.
     """
+    if rate is not None and not data:
+        raise click.UsageError("--rate says how fast --data reads: give both")
     from mregfs.api import Registry
     from mregfs.errors import CorruptError
 

@@ -178,7 +178,10 @@ class Adapter(pyfuse3.Operations):
         unique, _, _ = self._passthrough.request()
         name, what = operation.__name__, (inode, body[:_SPELLED])
         workers = self._readers if opcode == READ else self._writers
-        workers.submit(partial(self._answer_later, answer, unique, name, what))
+        try:
+            workers.submit(partial(self._answer_later, answer, unique, name, what))
+        except RuntimeError:
+            return None  # the host has no thread for us now
         return ...
 
     def _answer_later(

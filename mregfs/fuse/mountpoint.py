@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 from mregfs.errors import (
@@ -25,17 +24,16 @@ from mregfs.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from mregfs.fuse import mount_table
 
 __all__ = [
     "Health",
-    "Mount",
     "check",
     "check_apart",
     "clean_dead",
     "find",
     "health",
     "is_dead",
-    "mounts",
     "resolve",
     "set_read_ahead",
     "source_name",
@@ -65,16 +63,6 @@ except OSError as exc:
 """
 
 
-class Mount(NamedTuple):
-    """One line of /proc/self/mountinfo."""
-
-    device: str
-    """`major:minor`, which names the bdi in /sys/class/bdi."""
-    path: str
-    fstype: str
-    source: str
-
-
 class Health(enum.Enum):
     """What a mount point does when it is asked something."""
 
@@ -90,32 +78,12 @@ def source_name(store: str) -> str:
     return quote(store, safe="!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
-def mounts() -> list[Mount]:
-    """Return all mounts of this namespace in order: of two on one path, the later is seen."""
-    found = []
-    with open("/proc/self/mountinfo", "rb") as lines:
-        for line in lines:
-            fields = line.decode("utf-8", "surrogateescape").split()
-            kind = fields.index("-", 6)
-            found.append(
-                Mount(fields[2], _plain(fields[4]), fields[kind + 1], _plain(fields[kind + 2]))
-            )
-    return found
-
-
-def _plain(field: str) -> str:
-    """Undo the kernel's octal escapes of blanks and backslashes."""
-    for escape, plain in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        field = field.replace(escape, plain)
-    return field
-
-
 def resolve(path: str | os.PathLike[str]) -> str:
     """Return the absolute path without symlinks, as mountinfo has it; ask no mount point anything.
 
     (`os.path.realpath` asks each component, and so hangs with a mount that hangs.)
     """
-    known = {mount.path for mount in mounts()}
+    known = {mount.path for mount in mount_table.read()}
     todo = os.path.abspath(path).split("/")[:0:-1]
     done, links = "", 0
     while todo:
@@ -136,13 +104,15 @@ def resolve(path: str | os.PathLike[str]) -> str:
     return done or "/"
 
 
-def find(store: str | None = None, path: str | os.PathLike[str] | None = None) -> list[Mount]:
+def find(
+    store: str | None = None, path: str | os.PathLike[str] | None = None
+) -> list[mount_table.Entry]:
     """Return the mounts of mregfs: all, or those of one store, or those on one path."""
     source = None if store is None else source_name(store)
     place = None if path is None else resolve(path)
     return [
         mount
-        for mount in mounts()
+        for mount in mount_table.read()
         if mount.fstype == _FSTYPE
         and source in (None, mount.source)
         and place in (None, mount.path)
@@ -214,7 +184,7 @@ def unmount(path: str | os.PathLike[str], *, lazy: bool = False, force: bool = F
     )
     if done.returncode:
         said = done.stderr.strip()
-        if not any(mount.path == place for mount in mounts()):
+        if not any(mount.path == place for mount in mount_table.read()):
             raise _unmount_failed(place, errno.EINVAL)
         if "busy" in said:
             raise _unmount_failed(place, errno.EBUSY)
@@ -314,7 +284,7 @@ def check_apart(store: str, path: str | os.PathLike[str]) -> None:
 
 
 def _check_free(place: str) -> None:
-    here = [mount for mount in mounts() if mount.path == place]
+    here = [mount for mount in mount_table.read() if mount.path == place]
     if not here:
         return
     if here[-1].fstype != _FSTYPE:
@@ -350,17 +320,21 @@ def _others_allowed(conf: str = "/etc/fuse.conf") -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
-def set_read_ahead(path: str | os.PathLike[str], kilobytes: int = _READ_AHEAD_KB) -> str:
-    """Let the kernel read ahead in the largest requests there are on the mount on `path`.
+def set_read_ahead(place: str, kilobytes: int = _READ_AHEAD_KB) -> str:
+    """Let the kernel read ahead in the largest requests there are on the mount on `place`.
 
-    The mount itself is never asked: whoever serves it may call this.
+    Nothing on the way is asked, the mount neither: whoever serves it may call this.
+
+    Args:
+        place: the mount point, resolved.
+        kilobytes: how far.
 
     Returns:
         Why it could not be set, as a sentence; empty when it was.
     """
-    here = find(path=path)
+    here = [mount for mount in mount_table.read() if mount.path == place]
     if not here:
-        return f"nothing is mounted on {path}"
+        return f"nothing is mounted on {place}"
     knob = f"/sys/class/bdi/{here[-1].device}/read_ahead_kb"
     try:
         Path(knob).write_text(f"{kilobytes}\n", "ascii")

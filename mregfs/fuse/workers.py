@@ -29,13 +29,25 @@ class Workers:
         self._unfinished = 0
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have `job` run soon."""
+        """Have `job` run soon; by a thread that there is when the host gives no further one.
+
+        Raises:
+            RuntimeError, MemoryError: there is none at all. The job will not run.
+        """
         with self._changed:
+            if self._unfinished >= self._threads and self._threads < self._limit:
+                self._add_thread()
             self._unfinished += 1
-            if self._unfinished > self._threads and self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
         self._jobs.put(job)
+
+    def _add_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all jobs are done; False when that takes longer than `timeout` seconds."""

@@ -15,7 +15,7 @@ Storage Systems", IEEE TPDS 2020, in the implementation of pyfastcdc, which free
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mregfs.model.tensors import Region, read_tensors
+from mregfs.model.tensors import Read, Region, read_tensors
 
 __all__ = ["MAX_CHUNK", "boundaries", "load_cutter"]
 
@@ -27,22 +27,21 @@ _LEAST_BLOCK = 256 << 10  # the tail of a tensor is halved down to this
 _SMALL = 64 << 10  # smaller regions are merged with small neighbours
 _RUN = 256 << 10  # merged neighbours up to this are one chunk
 
+_WINDOW = 4 * MAX_CHUNK  # bytes in memory at a time; cuts do not depend on it
+
 _COARSE = (1 << 20, 256 << 10, 4 << 20)  # FastCDC average, least, most: 3.2 GB/s on one core
 _FINE = (64 << 10, 16 << 10, 256 << 10)  # for long runs of small tensors
 
 
-def boundaries(data: bytes | bytearray | memoryview) -> list[int]:
+def boundaries(read: Read, size: int) -> list[int]:
     """Return where chunks end: strictly ascending, the last is the size; empty for no bytes.
 
-    A `memoryview` of an mmap is the way to cut a large file: of safetensors, GGUF and torch files
-    only headers and small tensors are read. No reference to `data` is kept. Never raises for what
-    the bytes are.
+    Of a large safetensors, GGUF or torch file only headers and small tensors are read, of others
+    everything, in windows. Never raises for what the bytes are; what `read` raises passes through.
     """
-    size = len(data)
-    with memoryview(data) as view:
-        table = read_tensors(lambda offset, length: bytes(view[offset : offset + length]), size)
-        regions = table.regions if table else ()
-        return list(_cuts(view, _without_gaps(regions, size)))
+    table = read_tensors(read, size)
+    regions = table.regions if table else ()
+    return list(_cuts(read, _without_gaps(regions, size)))
 
 
 def _without_gaps(regions: Iterable[Region], size: int) -> Iterator[Region]:
@@ -57,26 +56,26 @@ def _without_gaps(regions: Iterable[Region], size: int) -> Iterator[Region]:
         yield Region(end, size, "opaque")
 
 
-def _cuts(view: memoryview, regions: Iterable[Region]) -> Iterator[int]:
+def _cuts(read: Read, regions: Iterable[Region]) -> Iterator[int]:
     run_start = run_end = 0  # small neighbours not cut yet
     for region in regions:
         start, end = region.start, region.end
         if end - start < _SMALL and region.kind != "header":
             run_end = end
             continue
-        yield from _cuts_of_run(view, run_start, run_end)
+        yield from _cuts_of_run(read, run_start, run_end)
         run_start = run_end = end
         if region.kind in ("tensor", "compressed"):
             yield from _blocks(start, end)
         else:
-            yield from _content_defined(view, start, end, _COARSE)
-    yield from _cuts_of_run(view, run_start, run_end)
+            yield from _content_defined(read, start, end, _COARSE)
+    yield from _cuts_of_run(read, run_start, run_end)
 
 
-def _cuts_of_run(view: memoryview, start: int, end: int) -> Iterator[int]:
+def _cuts_of_run(read: Read, start: int, end: int) -> Iterator[int]:
     """Cut merged neighbours by content, so that one more of them moves only the cuts near it."""
     if end - start > _RUN:
-        yield from _content_defined(view, start, end, _FINE)
+        yield from _content_defined(read, start, end, _FINE)
     elif start < end:
         yield end
 
@@ -99,7 +98,7 @@ def _blocks(start: int, end: int) -> Iterator[int]:
 
 
 def _content_defined(
-    view: memoryview, start: int, end: int, sizes: tuple[int, int, int]
+    read: Read, start: int, end: int, sizes: tuple[int, int, int]
 ) -> Iterator[int]:
     average, least, most = sizes
     if end - start <= least:
@@ -110,8 +109,17 @@ def _content_defined(
         yield from _blocks(start, end)
         return
     cutter = fast_cdc(average, min_size=least, max_size=most, normalized_chunking=1, seed=0)
-    for chunk in cutter.cut_buf(view[start:end]):
-        yield start + chunk.offset + chunk.length
+    while start < end:
+        data = read(start, min(_WINDOW, end - start))
+        cuts = [start + chunk.offset + chunk.length for chunk in cutter.cut_buf(data)]
+        if not cuts:  # the file has been cut short meanwhile; who commits it finds out
+            yield end
+            return
+        # The window may be what ended the last chunk: the next window begins with it.
+        if cuts[-1] < end and len(cuts) > 1:
+            cuts.pop()
+        yield from cuts
+        start = cuts[-1]
 
 
 def load_cutter() -> Any:

@@ -10,7 +10,7 @@ blocks are digested by as many threads as there are cores, and neither depends o
 cut.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from blake3 import blake3
 
@@ -71,19 +71,19 @@ EMPTY_DIGEST = Digest(block_digest(b"").hex())
 """The digest of a file without bytes."""
 
 
-def sketch(chunk: memoryview) -> bytes:
+def sketch(read: Callable[[int, int], bytes], start: int, size: int) -> bytes:
     """Return 16 bytes that are equal for equal chunks, and rarely for others.
 
     They cost a fraction of a digest: only 16 KiB of a large chunk are looked at. So they say where
-    a chunk may be stored already, never that it is.
+    a chunk may be stored already, never that it is. `read(offset, length)` returns bytes of a file
+    in which the chunk of `size` bytes begins at `start`.
     """
-    size = len(chunk)
     hasher = blake3(size.to_bytes(8, "little"))
     if size <= _SAMPLES * _SAMPLE:
-        hasher.update(chunk)
+        hasher.update(read(start, size))
     else:
-        for start in _sample_starts(size):
-            hasher.update(chunk[start : start + _SAMPLE])
+        for sample in _sample_starts(size):
+            hasher.update(read(start + sample, _SAMPLE))
     return hasher.digest(SKETCH_SIZE)
 
 

@@ -8,7 +8,7 @@ how a copy is made (`coalesce`), when to look (the daemon, after each log entry)
 import logging
 from collections.abc import Iterable, Iterator
 
-from mregfs.errors import CorruptError, MregfsError, NotFoundError
+from mregfs.errors import MregfsError, NoSpaceError, UnavailableError
 from mregfs.model import changes as facts
 from mregfs.model.names import LATEST
 from mregfs.model.records import AliasRecord, OwnerRecord, VersionRecord
@@ -21,6 +21,9 @@ from mregfs.registry.replay import read_head
 __all__ = ["Aliased"]
 
 log = logging.getLogger(__name__)
+
+_LATER = (NoSpaceError, UnavailableError)
+"""What may be better at the next look. A disk that cannot read a pack now will not then."""
 
 _Key = tuple[int, str]
 """Inode of an owner, and an alias of it."""
@@ -41,6 +44,9 @@ class Aliased:
     def follow(self, progress: CoalesceProgress | None = None) -> None:
         """Look where aliases went since the last call, and give what they point at its copies.
 
+        A version that cannot have them keeps no other one waiting; where it is for want of space
+        or of an answer, the next call tries again.
+
         Raises:
             Stopped: by `progress`; the next call goes on with what is left.
         """
@@ -48,32 +54,37 @@ class Aliased:
             self._look_at_all()
         else:
             self._look_at_new()
-        while self._waiting:
-            inode, version = next(reversed(self._waiting.items()))  # the last move comes first
-            self._make(version, progress)
-            self._waiting.pop(inode, None)
+        for inode, version in reversed(list(self._waiting.items())):  # the last move comes first
+            if self._make(version, progress):
+                del self._waiting[inode]
 
-    def _make(self, version: VersionRecord, progress: CoalesceProgress | None) -> None:
-        files = self._files_of(version)
-        wanted = {digest for each in self._targets.values() for digest in self._files_of(each)}
+    def _make(self, version: VersionRecord, progress: CoalesceProgress | None) -> bool:
+        """Make what copies can be made for a version; False: try again later."""
         try:
+            files = self._files_of(version)
+            wanted = {digest for each in self._targets.values() for digest in self._files_of(each)}
             fits = self._coalescer.coalesce(version, files, wanted, progress)
-        except (CorruptError, NotFoundError) as exc:
+        except _LATER as exc:
+            log.info("v%d (%s) is not made whole yet: %s", *_named(version), exc)
+            return False
+        except MregfsError as exc:
             _complain(version, exc)
-            return
+            return True
         if not fits:
             log.info(
                 "not all of v%d (%s) fits into the cache of whole files; see cache_size",
-                version.number,
-                version.digest[:12],
+                *_named(version),
             )
+        return True
 
     def _files_of(self, version: VersionRecord) -> dict[str, int]:
         files = self._files.get(version.inode)
         if files is None:
             try:
                 files = self._coalescer.files(version)
-            except (CorruptError, NotFoundError) as exc:
+            except _LATER:
+                raise
+            except MregfsError as exc:
                 _complain(version, exc)
                 files = {}
             self._files[version.inode] = files
@@ -132,7 +143,11 @@ class Aliased:
 
 
 def _complain(version: VersionRecord, exc: MregfsError) -> None:
-    log.error("v%d (%s) is not made whole: %s", version.number, version.digest[:12], exc)
+    log.error("v%d (%s) is not made whole: %s", *_named(version), exc)
+
+
+def _named(version: VersionRecord) -> tuple[int, str]:
+    return version.number, version.digest[:12]
 
 
 def _aliases(state: State) -> Iterator[tuple[OwnerRecord, AliasRecord]]:

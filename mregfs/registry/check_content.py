@@ -17,7 +17,7 @@ from mregfs.model.records import VersionRecord
 from mregfs.model.state import State
 from mregfs.ports import Index, ObjectStore, PackStore, View
 from mregfs.registry import rows
-from mregfs.registry.findings import CheckProgress, Findings
+from mregfs.registry.findings import CheckProgress, Findings, and_more
 
 __all__ = ["ContentCheck", "StoredFile", "versions_of"]
 
@@ -27,11 +27,15 @@ _OWN_TABLES = frozenset({"entry", "entry_name", "layout", "blocks", "content", "
 """Rows that no other version writes."""
 
 
+_Stored = tuple[bytes, tuple[Extent, ...]]
+"""A file's digest, and where it is."""
+
+
 class StoredFile(msgspec.Struct, frozen=True):
     """A file whose bytes are in packs."""
 
-    name: str
-    """`entity/project/artifact:vN PATH`."""
+    names: tuple[str, ...]
+    """`entity/project/artifact:vN PATH` of each version that has it."""
     digests: bytes
     """Of its blocks, joined."""
     size: int
@@ -57,7 +61,8 @@ class ContentCheck:
         self._needed: dict[str, int] = {}
         self._users: dict[str, dict[str, None]] = {}
         self._known: set[str] = set()
-        self._files: dict[tuple[bytes, tuple[Extent, ...]], StoredFile] = {}
+        self._files: dict[_Stored, tuple[bytes, int]] = {}
+        self._names: dict[_Stored, list[str]] = {}
         self.unusable: set[str] = set()
         """Packs that are missing or too short."""
         # Listed before any version is looked at: what is committed meanwhile is no orphan.
@@ -79,9 +84,11 @@ class ContentCheck:
 
     def files(self) -> list[StoredFile]:
         """Return the files that are in packs, in pack order; the same bytes at one place once."""
-        return sorted(
-            self._files.values(), key=lambda file: (file.extents[0].pack, file.extents[0].offset)
-        )
+        files = [
+            StoredFile(tuple(self._names[place]), digests, size, place[1])
+            for place, (digests, size) in self._files.items()
+        ]
+        return sorted(files, key=lambda file: (file.extents[0].pack, file.extents[0].offset))
 
     def find_orphans(self) -> None:
         """Tell what is of no version; only right after all versions were looked at."""
@@ -158,12 +165,9 @@ class ContentCheck:
             self._findings.files += 1
             if file.extents:
                 digest = bytes.fromhex(entry.digest)
-                self._files.setdefault(
-                    (digest, file.extents),
-                    StoredFile(
-                        f"{name} {entry.path}", file.blocks or digest, file.size, file.extents
-                    ),
-                )
+                place = (digest, file.extents)
+                self._files[place] = file.blocks or digest, file.size
+                self._names.setdefault(place, []).append(f"{name} {entry.path}")
         return "" if positions == layout.files.keys() else "it is of another version"
 
     def _compare_index(
@@ -195,7 +199,7 @@ class ContentCheck:
             what = f"pack {pack} has {size} bytes, {needed} are needed"
         self.unusable.add(pack)
         self._findings.must(
-            "pack", f"{what}, for {users[0]}{_and_more(len(users) - 1)}", _AGAIN, users
+            "pack", f"{what}, for {users[0]}{and_more(len(users) - 1)}", _AGAIN, users
         )
 
 
@@ -204,10 +208,6 @@ def _is_of(entry: ManifestEntry, file: FileLayout) -> bool:
     if file.inline is not None:
         return file.size <= BLOCK and block_digest(file.inline).hex() == entry.digest
     return not file.blocks or file_digest(file.blocks, file.size).hex() == entry.digest
-
-
-def _and_more(count: int) -> str:
-    return f" and {count} more" if count else ""
 
 
 def versions_of(view: View) -> Iterator[tuple[str, VersionRecord]]:

@@ -11,7 +11,7 @@ from mregfs.model.digest import BLOCK, DIGEST_SIZE, block_digest, file_digest
 from mregfs.model.layout import Extent
 from mregfs.ports import Clock, PackFile, PackScanner, PackStore, WholeFiles
 from mregfs.registry.check_content import StoredFile
-from mregfs.registry.findings import CheckProgress, Findings
+from mregfs.registry.findings import CheckProgress, Findings, and_more
 
 __all__ = ["DataCheck", "Pace"]
 
@@ -98,11 +98,14 @@ class DataCheck:
             bad.append(f"byte {number * BLOCK}: {where}")
         if bad:
             blocks = len(file.digests) // DIGEST_SIZE
+            others = and_more(len(file.names) - 1)
+            them, it = ("the versions", "them") if others else ("the version", "it")
             self._findings.must(
                 "data",
-                f"{file.name} is damaged in {len(bad)} of {blocks} blocks of 1 MiB; {bad[0]}",
-                "restore the pack from a backup, or delete the version and commit it again",
-                bad,
+                f"{file.names[0]}{others} {'are' if others else 'is'} damaged in"
+                f" {len(bad)} of {blocks} blocks of 1 MiB; {bad[0]}",
+                f"restore the pack from a backup, or delete {them} and commit {it} again",
+                (*file.names, *bad) if others else bad,
             )
 
     def _read(self, run: _Run) -> bytes:

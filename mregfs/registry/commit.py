@@ -7,7 +7,7 @@ Python API call this, from any thread.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mregfs.errors import CorruptError, ExistsError, MregfsError, UnavailableError
@@ -259,6 +259,7 @@ class Committer:
                     version = self.find(request, prepared.digest)
                     if version is not None:
                         intake.verify()
+                        self._check_stored(version, manifest, hashed, packing)
                         prepared.reuse(version)
                         return prepared
                     self._load_neighbours(request)
@@ -273,6 +274,23 @@ class Committer:
                 prepared.abort()
             raise
         return prepared
+
+    def _check_stored(
+        self,
+        version: VersionRecord,
+        manifest: Manifest,
+        hashed: Mapping[str, Hashed],
+        packing: Packing,
+    ) -> None:
+        """Verify a version that stands for a draft with the same content, which then goes."""
+        files = self._content.layout(version).files
+        for position, entry in enumerate(manifest.entries, 1):
+            if entry.kind != "file" or packing.is_sound(files[position], hashed[entry.path]):
+                continue
+            raise CorruptError(
+                f"v{version.number} has this content already, but {entry.path!r} is damaged there",
+                f"delete the version and commit again: mregfs rm --force NAME:v{version.number}",
+            )
 
     def is_committed(self, layout: str, since: int) -> bool:
         """Tell whether the log, after the entry `since`, has a version with this layout.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-__all__ = ["CheckProgress", "Finding", "Findings", "Report"]
+__all__ = ["CheckProgress", "Finding", "Findings", "Report", "and_more"]
 
 CheckProgress = Callable[[str, int, int], None]
 """Called with what is being checked, how much is done, how much there is (bytes for `data`)."""
@@ -76,3 +76,8 @@ class Findings:
             packs=self.packs,
             bytes_read=self.bytes_read,
         )
+
+
+def and_more(count: int) -> str:
+    """Return what follows one name when there are `count` others."""
+    return f" and {count} more" if count else ""

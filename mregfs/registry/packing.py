@@ -7,16 +7,18 @@ them. Not decided here: what is stored already (`sharing`), how a file becomes a
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 
 import msgspec
 
 from mregfs.errors import ConflictError
 from mregfs.model.digest import block_digest
 from mregfs.model.layout import Chunk, Extent, FileLayout
+from mregfs.model.tensors import Read
 from mregfs.ports import Index, Intake, IntakeEntry, PackStore
 from mregfs.registry.hashing import LARGE, Hashed
 from mregfs.registry.rows import Place
-from mregfs.registry.sharing import Cut, Sharing, cut, mapped
+from mregfs.registry.sharing import Cut, Sharing, Source, cut
 
 __all__ = ["Packing"]
 
@@ -70,7 +72,7 @@ class Packing:
         self._threads = threads
         self._new_id = new_id
         self._report = report
-        self._sharing = Sharing(index, packs, threads, self._fileno_of)
+        self._sharing = Sharing(index, packs, threads, self._source_of)
         self._layouts: dict[str, FileLayout] = {}
         self._same: dict[bytes, FileLayout] = {}
         self._cuts: dict[str, Future[Cut]] = {}
@@ -145,6 +147,10 @@ class Packing:
         for pack in self.written:
             self._packs.delete(pack)
 
+    def is_sound(self, layout: FileLayout, known: Hashed) -> bool:
+        """Tell whether a file of a version is stored as it was digested now."""
+        return self._sharing.is_sound(layout, known.blocks or known.digest)
+
     @property
     def to_write(self) -> int:
         """Bytes that `store` copies."""
@@ -165,8 +171,7 @@ class Packing:
                 chunks = self._cut_whole(entry)
                 hints = self._sharing.hints(chunks)
             if ENOUGH_SHARED * sum(place.length for place in hints) >= entry.size:
-                with mapped(self._intake.fileno(entry.path)) as view:
-                    places = self._sharing.places(view, chunks)
+                places = self._sharing.places(self._reader(entry.path), chunks)
         if ENOUGH_SHARED * sum(place.length for place in places if place) >= entry.size:
             self._plan_parts(entry, known, chunks, places)
             return
@@ -209,7 +214,7 @@ class Packing:
 
     def _is_stored(self, entry: IntakeEntry, known: Hashed, chunks: Sequence[Chunk] = ()) -> bool:
         """Place a file where one with the same bytes is, if there is one."""
-        same = self._same.get(known.digest) or self._sharing.same_file(known.digest)
+        same = self._same.get(known.digest) or self._sharing.same_file(known.digest, known.blocks)
         if same is None or same.size != entry.size or same.inline is not None:
             return False
         self._place(entry, known, same.extents, chunks)
@@ -226,26 +231,24 @@ class Packing:
         self._layouts[entry.path] = self._same[known.digest] = layout
 
     def _cut(self, entry: IntakeEntry) -> Cut:
-        with mapped(self._intake.fileno(entry.path)) as view:
-            return cut(view)
+        return cut(self._reader(entry.path), entry.size)
 
     def _cut_whole(self, entry: IntakeEntry) -> tuple[Chunk, ...]:
-        with mapped(self._intake.fileno(entry.path)) as view:
-            return cut(view, whole=True)[0]
+        return cut(self._reader(entry.path), entry.size, whole=True)[0]
 
-    def _fileno_of(self, pack: str) -> int | None:
+    def _reader(self, path: str) -> Read:
+        return partial(self._intake.read_at, path)
+
+    def _source_of(self, pack: str) -> Source | None:
         path = self._adopted.get(pack)
-        return None if path is None else self._intake.fileno(path)
+        return None if path is None else (self._reader(path), self._layouts[path].size)
 
     # ---- writing
 
     def _read(self, entry: IntakeEntry, known: Hashed) -> bytes:
         data = self._intake.read(entry.path)
         if block_digest(data) != known.digest:
-            raise ConflictError(
-                f"{entry.path!r} changed while it was being committed",
-                "commit again when it is finished",
-            )
+            raise _changed(entry)
         return data
 
     def _pieces_of_small(self, files: Sequence[tuple[IntakeEntry, Hashed]]) -> Iterator[bytes]:
@@ -257,9 +260,19 @@ class Packing:
             self._report(entry.size)
 
     def _pieces_of_parts(self, parts: _Parts) -> Iterator[bytes]:
-        with mapped(self._intake.fileno(parts.entry.path)) as view:
-            for start, length in parts.fresh:
-                for offset in range(start, start + length, _PIECE):
-                    size = min(_PIECE, start + length - offset)
-                    yield bytes(view[offset : offset + size])
-                    self._report(size)
+        read = self._reader(parts.entry.path)
+        for start, length in parts.fresh:
+            for offset in range(start, start + length, _PIECE):
+                size = min(_PIECE, start + length - offset)
+                piece = read(offset, size)
+                if len(piece) < size:
+                    raise _changed(parts.entry)
+                yield piece
+                self._report(size)
+
+
+def _changed(entry: IntakeEntry) -> ConflictError:
+    return ConflictError(
+        f"{entry.path!r} changed while it was being committed",
+        "commit again when it is finished",
+    )

@@ -5,23 +5,23 @@ taken for stored when their digests say so (`commit.md` §4). Not decided here: 
 (`model.chunking`), what is done with the answer (`packing`). Only `packing` calls this.
 """
 
-import mmap
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import contextmanager
+from concurrent.futures import Executor, wait
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 from mregfs.errors import MregfsError, NotFoundError
 from mregfs.model.chunking import boundaries
-from mregfs.model.digest import block_digest, sketch
+from mregfs.model.digest import BLOCK, block_digest, block_digests, sketch
 from mregfs.model.layout import Chunk, FileLayout
 from mregfs.model.state import State
-from mregfs.model.tensors import read_tensors
+from mregfs.model.tensors import Read, read_tensors
 from mregfs.ports import Index, PackStore, View
 from mregfs.registry import rows
+from mregfs.registry.opening import Blocks, OpenContent
 from mregfs.registry.rows import Place
 
-__all__ = ["Cut", "Sharing", "cut", "mapped"]
+__all__ = ["Cut", "Sharing", "Source", "cut"]
 
 _ALL_BY_CONTENT = 8 << 20
 """Bytes of a file without tensors that are cut by content as a whole: at 3 GB/s a core that takes
@@ -31,53 +31,49 @@ _ENDS = 32  # parts of a file that one end is
 _LEAST_END = 1 << 20
 _MOST_END = 16 << 20
 
+_SPAN = 16 * BLOCK  # bytes that one thread verifies at a time
+
+Source = tuple[Read, int]
+"""Reads a file, and its size in bytes."""
+
 Cut = tuple[tuple[Chunk, ...], bool]
 """Chunks, and whether the file was cut as a whole."""
 
 
-@contextmanager
-def mapped(fd: int) -> Iterator[memoryview]:
-    """Map a file that is not empty, for reading."""
-    with (
-        mmap.mmap(fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) as mapping,
-        memoryview(mapping) as view,
-    ):
-        yield view
-
-
-def cut(view: memoryview, *, whole: bool = False) -> Cut:
-    """Cut a file into chunks; `whole` however long it takes."""
-    size = len(view)
+def cut(read: Read, size: int, *, whole: bool = False) -> Cut:
+    """Cut a file of `size` bytes into chunks; `whole` however long it takes."""
     end = max(_LEAST_END, min(size // _ENDS, _MOST_END))
-    if whole or size <= _ALL_BY_CONTENT or not _mostly_opaque(view):
-        return _chunks(view, boundaries(view)), True
-    with view[:end] as head, view[size - end :] as tail:
-        ends = [*boundaries(head), size - end]
-        ends += [size - end + position for position in boundaries(tail)]
-    return _chunks(view, ends), False
+    if whole or size <= _ALL_BY_CONTENT or not _mostly_opaque(read, size):
+        return _chunks(read, boundaries(read, size)), True
+    tail = size - end
+
+    def read_tail(offset: int, length: int) -> bytes:
+        return read(tail + offset, min(length, end - offset))
+
+    ends = [*boundaries(lambda offset, length: read(offset, min(length, end - offset)), end), tail]
+    ends += [tail + position for position in boundaries(read_tail, end)]
+    return _chunks(read, ends), False
 
 
-def _mostly_opaque(view: memoryview) -> bool:
-    table = read_tensors(lambda offset, length: bytes(view[offset : offset + length]), len(view))
+def _mostly_opaque(read: Read, size: int) -> bool:
+    table = read_tensors(read, size)
     if table is None:
         return True
     cheap = sum(r.end - r.start for r in table.regions if r.kind in ("tensor", "compressed"))
-    return len(view) - cheap > _ALL_BY_CONTENT and 8 * cheap < 7 * len(view)
+    return size - cheap > _ALL_BY_CONTENT and 8 * cheap < 7 * size
 
 
-def _chunks(view: memoryview, ends: Sequence[int]) -> tuple[Chunk, ...]:
-    chunks = []
-    for start, end in pairwise([0, *ends]):
-        with view[start:end] as chunk:
-            chunks.append(Chunk(end - start, sketch(chunk)))
-    return tuple(chunks)
+def _chunks(read: Read, ends: Sequence[int]) -> tuple[Chunk, ...]:
+    return tuple(
+        Chunk(end - start, sketch(read, start, end - start)) for start, end in pairwise([0, *ends])
+    )
 
 
 class Sharing:
     """What is stored at the time of one commit, in versions that exist.
 
     Args:
-        mine: maps the file of this same commit that is to become a pack; None for other packs.
+        mine: reads the file of this same commit that is to become a pack; None for other packs.
     """
 
     def __init__(
@@ -85,31 +81,59 @@ class Sharing:
         index: Index,
         packs: PackStore,
         threads: Executor,
-        mine: Callable[[str], int | None],
+        mine: Callable[[str], Source | None],
     ) -> None:
         self._index = index
         self._packs = packs
         self._threads = threads
         self._mine = mine
-        self._usable: dict[str, bool] = {}
+        self._sizes: dict[str, int] = {}
         self._own: dict[bytes, Place] = {}
 
-    def same_file(self, digest: bytes) -> FileLayout | None:
-        """Return where a file with this digest is stored; without blocks and chunks."""
+    def same_file(self, digest: bytes, blocks: bytes) -> FileLayout | None:
+        """Return where a file with this digest is stored; without blocks and chunks.
+
+        What is stored is read and verified: nobody gives up good bytes for damaged ones.
+        """
         with self._index.read() as view:
             key = view.get("file", digest)
             row = None if key is None else view.get("layout", key)
             if row is None:
                 return None
             layout = rows.parse_layout(row)
-            if all(self._is_usable(view, extent.pack) for extent in layout.extents):
-                return layout
-        return None
+            if not all(self._holds(view, e.pack, e.offset, e.length) for e in layout.extents):
+                return None
+        return layout if self.is_sound(layout, blocks or digest) else None
 
-    def places(self, view: memoryview, chunks: Sequence[Chunk]) -> list[Place | None]:
-        """Return where each chunk of the mapped file `view` is stored, confirmed by digest."""
+    def is_sound(self, layout: FileLayout, digests: bytes) -> bool:
+        """Tell whether the stored bytes of a file have these digests (of its blocks, joined)."""
+        if layout.inline is not None:
+            return block_digests(layout.inline) == digests
+        name = f"a file of {layout.size} bytes in pack {layout.extents[0].pack}"
+        with OpenContent(name, layout, self._packs, Blocks(name, digests)) as content:
+
+            def verify(start: int) -> None:
+                for offset in range(start, min(start + _SPAN, layout.size), BLOCK):
+                    content.read(offset, BLOCK)
+
+            verifying = [
+                self._threads.submit(verify, start) for start in range(0, layout.size, _SPAN)
+            ]
+            try:
+                for future in verifying:
+                    future.result()
+            except MregfsError:
+                return False
+            finally:
+                for future in verifying:
+                    future.cancel()
+                wait(verifying)
+        return True
+
+    def places(self, read: Read, chunks: Sequence[Chunk]) -> list[Place | None]:
+        """Return where each chunk of the file that `read` reads is stored, confirmed by digest."""
         candidates = self._candidates(chunks)
-        return self._confirmed(view, chunks, candidates)
+        return self._confirmed(read, chunks, candidates)
 
     def hints(self, chunks: Sequence[Chunk]) -> list[Place]:
         """Return where chunks may be stored; nothing is confirmed."""
@@ -125,8 +149,8 @@ class Sharing:
     def cut_stored(self, places: Sequence[Place]) -> None:
         """Cut the packs of these places as a whole, for the rest of this commit."""
         for pack in dict.fromkeys(place.pack for place in places):
-            with self._mapped(pack) as view:
-                self.remember(pack, cut(view, whole=True)[0])
+            with suppress(MregfsError), self._reading(pack) as (read, size):  # else of no use
+                self.remember(pack, cut(read, size, whole=True)[0])
 
     def _candidates(self, chunks: Sequence[Chunk]) -> list[Place | None]:
         found: list[Place | None] = []
@@ -134,65 +158,52 @@ class Sharing:
             for chunk in chunks:
                 row = view.get("chunk", chunk.sketch)
                 place = None if row is None else rows.parse_chunk(row)
-                if place is None or not self._is_usable(view, place.pack):
+                if place is None or not self._holds(view, place.pack, place.offset, place.length):
                     place = self._own.get(chunk.sketch)
                 found.append(place if place and place.length == chunk.length else None)
         return found
 
     def _confirmed(
-        self, view: memoryview, chunks: Sequence[Chunk], candidates: Sequence[Place | None]
+        self, read: Read, chunks: Sequence[Chunk], candidates: Sequence[Place | None]
     ) -> list[Place | None]:
         def confirm(item: tuple[int, int, Place | None]) -> Place | None:
             start, length, place = item
             if place is None:
                 return None
-            with view[start : start + length] as chunk:
-                wanted = block_digest(chunk)
+            wanted = block_digest(read(start, length))
             try:
-                return place if self._digest(place) == wanted else None
+                with self._reading(place.pack) as (read_stored, _):
+                    stored = block_digest(read_stored(place.offset, place.length))
             except MregfsError:
                 return None  # unreadable, so of no use
+            return place if stored == wanted else None
 
         return list(self._threads.map(confirm, _located(chunks, candidates)))
 
-    def _digest(self, place: Place) -> bytes:
-        fd = self._mine(place.pack)
-        if fd is not None:
-            with mapped(fd) as view, view[place.offset : place.offset + place.length] as chunk:
-                return block_digest(chunk)
-        pack = self._packs.open(place.pack)
-        try:
-            return block_digest(pack.read(place.offset, place.length))
-        finally:
-            pack.close()
-
     @contextmanager
-    def _mapped(self, pack: str) -> Iterator[memoryview]:
-        fd = self._mine(pack)
-        if fd is not None:
-            with mapped(fd) as view:
-                yield view
+    def _reading(self, pack: str) -> Iterator[Source]:
+        mine = self._mine(pack)
+        if mine is not None:
+            yield mine
             return
         opened = self._packs.open(pack)
         try:
-            with mapped(opened.fileno()) as view:
-                yield view
+            yield opened.read, opened.size
         finally:
             opened.close()
 
-    def _is_usable(self, view: View, pack: str) -> bool:
-        """Tell whether a pack exists and belongs to a version that does."""
-        known = self._usable.get(pack)
-        if known is None:
-            known = self._usable[pack] = is_live(view, pack) and self._exists(pack)
-        return known
+    def _holds(self, view: View, pack: str, offset: int, length: int) -> bool:
+        """Tell whether a pack has so many bytes, and belongs to a version that exists."""
+        size = self._sizes.get(pack)
+        if size is None:
+            size = self._sizes[pack] = self._size(pack) if is_live(view, pack) else -1
+        return offset + length <= size
 
-    def _exists(self, pack: str) -> bool:
+    def _size(self, pack: str) -> int:
         try:
-            self._packs.size(pack)
+            return self._packs.size(pack)
         except NotFoundError:
-            return False
-        return True
+            return -1
 
 
 def is_live(view: View, pack: str) -> bool:

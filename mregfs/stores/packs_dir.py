@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import secrets
-import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from mregfs.errors import (
     NotFoundError,
 )
 from mregfs.ports import PackFile
+from mregfs.stores.ownership import READ_ONLY, give, make_directory
 
 __all__ = ["PackDescriptor", "PacksDirectory"]
 
@@ -187,13 +187,14 @@ class PacksDirectory:
         doing = "cannot create pack"
         try:
             self._make(self._temporary)
-            fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            fd = os.open(temporary, flags, READ_ONLY)
         except OSError as exc:
             raise _translated(exc, doing, temporary) from exc
         size = 0
         try:
             try:
-                _give(fd, os.stat(self._top))
+                give(fd, self._top, READ_ONLY)
                 for piece in pieces:
                     rest = memoryview(piece)
                     size += len(rest)
@@ -322,15 +323,15 @@ class PacksDirectory:
     def _make(self, folder: str) -> None:
         """Make `folder` and `path`, but nothing above: an unmounted disk must not look empty."""
         try:
-            _make_directory(folder, self._top)
+            make_directory(folder, self._top)
         except FileExistsError:
             pass
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                _make_directory(self.path, self._top)
+                make_directory(self.path, self._top)
                 _sync(self._top)
             with contextlib.suppress(FileExistsError):
-                _make_directory(folder, self._top)
+                make_directory(folder, self._top)
 
     def _sync_all(self, paths: Sequence[str]) -> None:
         try:
@@ -372,20 +373,6 @@ class PacksDirectory:
                 return os.statvfs(os.path.dirname(self.path))
         except OSError as exc:
             raise _translated(exc, "cannot tell the free space", self.path) from exc
-
-
-def _make_directory(path: str, top: str) -> None:
-    """Make a directory that whoever may write in the store may write in, whatever our umask."""
-    os.mkdir(path)
-    like = os.stat(top)
-    _give(path, like)
-    os.chmod(path, stat.S_IMODE(like.st_mode))
-
-
-def _give(place: str | int, like: os.stat_result) -> None:
-    """Give what is new to the group and, as root, to the owner of the store's top directory."""
-    with contextlib.suppress(OSError):  # a group that we are not in, or NFS
-        os.chown(place, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
 
 
 def _sync(path: str) -> None:

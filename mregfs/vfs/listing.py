@@ -7,8 +7,10 @@ what the entries are (`tree`). Made by `filesystem` for each opendir.
 Never loads a directory at once: each read takes a batch from one view of the index.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 
+from mregfs.errors import NotFoundError
 from mregfs.model.state import State
 from mregfs.ports import Attributes, Index
 from mregfs.vfs.pending import PendingLinks
@@ -106,12 +108,11 @@ class Listing:
             with self._index.read() as view:
                 state = State(view)
                 for name, node in self._children(state, after):
-                    attributes = (
-                        self._tree.attributes(state, node)
-                        if node is not None
-                        else self._staging(self._node)
-                    )
-                    batch.append((name, attributes))
+                    if node is not None:
+                        batch.append((name, self._tree.attributes(state, node)))
+                    else:
+                        with contextlib.suppress(NotFoundError):  # the disk may be read-only
+                            batch.append((name, self._staging(self._node)))
                     if len(batch) == _BATCH:
                         break
             for name, attributes in batch:

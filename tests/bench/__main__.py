@@ -9,6 +9,7 @@ import contextlib
 import re
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -67,12 +68,11 @@ def main() -> int:
     """Run the bench, write the report, and return the exit code."""
     options = _options()
     OUT.mkdir(exist_ok=True)
-    shutil.rmtree(options.work, ignore_errors=True)
-    options.work.mkdir(parents=True)
+    work = fresh_directory(options.work)
     started = time.time()
-    machine = describe_machine(options.work)
+    machine = describe_machine(work)
     load = Load()
-    bench = Bench(options.work, options.size, options.rounds, _say)
+    bench = Bench(work, options.size, options.rounds, _say)
     failures: dict[str, str] = {}
     try:
         _make_files(bench)
@@ -85,8 +85,10 @@ def main() -> int:
                 traceback.print_exc()
                 failures[name] = f"{type(exc).__name__}: {exc}"
     finally:
-        if not options.keep:
-            shutil.rmtree(options.work, ignore_errors=True)
+        if options.keep:
+            _say(f"the files are in {work}")
+        else:
+            shutil.rmtree(work, ignore_errors=True)
     machine["load"] = load.describe()
     everything = set(options.only) == set(STUDIES)
     verdicts = [
@@ -120,7 +122,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--size", type=_size, default=_size("1GiB"), help="of the checkpoint")
-    parser.add_argument("--rounds", type=int, default=7, help="of each measurement")
+    parser.add_argument("--rounds", type=_rounds, default=7, help="of each measurement")
     parser.add_argument(
         "--only", type=_names, default=list(STUDIES), help=f"some of: {','.join(STUDIES)}"
     )
@@ -128,9 +130,33 @@ def _options() -> argparse.Namespace:
         "--without", action="append", default=[], help="a place to leave out; may be repeated"
     )
     parser.add_argument("--report-only", action="store_true", help="exit 0 even if a bar fails")
-    parser.add_argument("--work", type=Path, default=OUT / "work", help="directory for the files")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="make a directory for the files in this one, on the disk to measure",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the files there")
     return parser.parse_args()
+
+
+def fresh_directory(place: Path | None) -> Path:
+    """Make an empty directory in `place`, where nothing is touched; None: in the bench's own.
+
+    In its own, what a run that was killed has left is taken away first.
+    """
+    if place is None:
+        place = OUT / "work"
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix="mregfs-bench-", dir=place))
+    made.chmod(0o755)
+    return made
+
+
+def _rounds(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise argparse.ArgumentTypeError("there is at least one round")
+    return int(text)
 
 
 def _size(text: str) -> int:

@@ -54,6 +54,12 @@ BAD = [
     ("import /dev/null mnist", 5, "neither a file nor a directory"),
     ("mv staging/run-1 artifacts/mnist/next", 13, "in its mount"),
     ("show /etc/passwd", 5, "not below a mount"),
+    ("export mnist missing/out", 3, "make it: mkdir -p "),
+    # the store itself
+    ("commit STORE mnist", 5, "is the store: name the directory of the model alone"),
+    ("commit . mnist", 5, "holds the store"),
+    ("commit / mnist", 5, "'/' holds the store"),
+    ("import / mnist", 5, "'/' holds the store"),
     # a duplicate
     ("mkdir collections/mnist", 4, "choose another name"),
     ("mv collections/classifier collections/mnist", 4, "choose another name"),
@@ -64,6 +70,34 @@ BAD = [
     ("rm mnist:v0", 8, "--force"),
     ("rm mnist", 12, "--force"),
     ("ln mnist:v0 classifier:production --expect v0", 8, "look again"),
+    # a variable that is not set
+    ("init EMPTY", 5, "PATH is empty: name a path"),
+    ("ls --store EMPTY", 5, "--store is empty"),
+    ("--store EMPTY init", 5, "--store is empty"),
+    ("ls --mount EMPTY", 5, "--mount is empty"),
+    ("mount EMPTY out", 5, "PATH is empty"),
+    ("mount STORE EMPTY", 5, "PATH is empty"),
+    ("mount STORE out --log-file EMPTY", 5, "--log-file is empty"),
+    ("umount EMPTY", 5, "MOUNTPOINT is empty"),
+    ("export mnist EMPTY", 5, "DESTINATION is empty"),
+    ("commit EMPTY mnist", 5, "SOURCE is empty"),
+    ("import EMPTY mnist", 5, "SOURCE is empty"),
+    # an address
+    ("init s3://bucket/models", 13, "object storage are not supported by this version: name a dir"),
+    ("ls --store gs://bucket/models", 13, "object storage"),
+    ("mount s3://bucket/models out", 13, "object storage"),
+    # numbers without an end, or beyond it
+    ("ls mnist -n 99999999999999999999", 2, "not in the range"),
+    ("history mnist --limit 99999999999999999999", 2, "not in the range"),
+    ("wait mnist --timeout nan", 2, "is not a finite number"),
+    ("wait mnist:gone --timeout inf", 2, "is not a finite number"),
+    ("fsck --data --rate nan", 2, "is not a finite number"),
+    ("fsck --data --rate inf", 2, "not in the range"),
+    ("fsck --data --rate 1e308", 2, "not in the range"),
+    ("fsck --rate 5", 2, "--rate says how fast --data reads"),
+    ("watch --since 99", 5, "before 99: name an entry it has"),
+    ("commit DIR mnist --metadata @/dev/zero", 5, "takes more than 1048576 characters"),
+    ("mount STORE out -o cache_size=\u0663", 5, "is not a size"),
     # not a store
     ("ls --store DIR", 5, "mregfs init"),
     ("ls --store missing", 5, "mregfs init"),
@@ -83,7 +117,7 @@ def test_user_errors(
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "new").write_text("not committed yet")
     before = promoted("status", "--json"), promoted("ls", "--json", "--all")
-    places = {"DIR": str(tmp_path / "c"), "FILE": "file", "STORE": str(promoted.store)}
+    places = {"EMPTY": "", "DIR": str(tmp_path / "c"), "FILE": "file", "STORE": str(promoted.store)}
 
     failed = promoted.fail(*(places.get(word, word) for word in words.split()))
 
@@ -91,6 +125,28 @@ def test_user_errors(
     assert says in failed[1]
     assert json.loads(before[0])["store"]["entries"] == promoted.json("status")["store"]["entries"]
     assert before[1] == promoted("ls", "--json", "--all")
+    assert {"store", "file", "c"} == set(os.listdir(tmp_path))
+
+
+def test_an_address_in_the_environment_is_refused(
+    promoted: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MREGFS_STORE", "s3://bucket/models")
+
+    for words in (["init"], ["ls"], ["mount", tmp_path], ["status"]):
+        code, said = promoted.fail(*words)
+        assert (13, True) == (code, "object storage" in said)
+    assert ["store"] == os.listdir(tmp_path)
+
+
+def test_a_description_without_an_end_is_refused(
+    promoted: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/zero") as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        code, said = promoted.fail("describe", "mnist", "-")
+
+    assert (5, True) == (code, "the description takes more than" in said)
 
 
 def test_what_cannot_be_in_a_version_is_named(cli: CommandLine, tmp_path: Path) -> None:

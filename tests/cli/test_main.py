@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mregfs import errors
 from mregfs.cli import main as main_module
 from mregfs.cli.main import group, run
 from mregfs.cli.verbs import VERBS
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import CommandLine, run_module
 
 
 def mregfs(
@@ -180,16 +181,45 @@ class TestStreams:
 
         assert (141, b"") == (done.returncode, done.stderr)
 
-    def test_a_full_disk_is_said(self) -> None:
+    @pytest.mark.parametrize(
+        ("words", "outcome"),
+        [
+            ("completion bash", "write it elsewhere"),
+            ("ls", "write it elsewhere"),
+            ("tag --help", "write it elsewhere"),
+            ("tag mnist +tagged", "what was asked is done"),
+            ("commit DIR new", "what was asked is done"),
+            ("commit DIR new --json", "what was asked is done"),
+            ("export mnist out", "what was asked is done"),
+            ("init other", "what was asked is done"),
+        ],
+    )
+    def test_a_full_disk_is_said(
+        self, promoted: CommandLine, model: Callable[..., Path], words: str, outcome: str
+    ) -> None:
+        """Standard output on a full disk: the line tells whether anything was changed."""
+        directory = str(model("made"))
         with open("/dev/full", "w") as full:
             done = subprocess.run(
-                [sys.executable, "-m", "mregfs", "completion", "bash"],
+                run_module(*(directory if word == "DIR" else word for word in words.split())),
                 stdout=full,
                 stderr=subprocess.PIPE,
+                text=True,
                 check=False,
             )
 
-        assert (14, b"mregfs: No space left on device\n") == (done.returncode, done.stderr)
+        line = f"standard output could not be written (No space left on device): {outcome}"
+        assert (14, f"mregfs: {line}\n") == (done.returncode, done.stderr)
+
+    def test_a_full_disk_is_said_of_much_output(self, promoted: CommandLine) -> None:
+        """More than what is kept back fails at the write, and leaves nothing to flush."""
+        promoted("describe", "mnist", "x" * 60_000)
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                run_module("show", "mnist"), stdout=full, stderr=subprocess.PIPE, check=False
+            )
+
+        assert (14, True) == (done.returncode, b"standard output" in done.stderr)
 
     @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
     def test_closed_streams_are_as_dev_null(self, cli: CommandLine, closed: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -192,7 +193,10 @@ def test_status_tells_of_the_mount(mounted: Mounted) -> None:
         mount["state"],
         mount["read_only"],
     )
-    assert f"mount:       {mounted.path}" in mounted("status")
+    shown = mounted("status")
+    assert f"mount:       {mounted.path}" in shown
+    assert re.search(r"limit: \d+(\.\d)? [MGT]iB\n", shown)
+    assert "used: 0 B\n" in shown
 
 
 def test_a_mount_point_that_is_taken_is_refused(mounted: Mounted) -> None:

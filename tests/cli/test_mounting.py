@@ -9,6 +9,7 @@ from mregfs import errors
 from mregfs.cli import mounting
 from mregfs.cli.mounting import parse_options
 from mregfs.errors import InvalidError
+from tests.cli.conftest import CommandLine
 
 
 class TestOptions:
@@ -33,6 +34,43 @@ class TestOptions:
     def test_anything_else_is_named(self, option: str) -> None:
         with pytest.raises(InvalidError, match=option):
             parse_options((f"ro,{option}",))
+
+
+class TestEnvironment:
+    """What the daemon would stumble over is refused before anything is begun."""
+
+    @pytest.mark.parametrize("said", ["foo", "10", "NOTSET"])
+    def test_a_level_that_logging_does_not_know(
+        self, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+    ) -> None:
+        monkeypatch.setenv("MREGFS_LOG", said)
+
+        code, line = cli.fail("mount", tmp_path)
+
+        assert (5, True) == (code, f"MREGFS_LOG={said!r} is not a level: write one of" in line)
+
+    def test_levels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MREGFS_LOG", "debug")
+        assert "DEBUG" == mounting._log_level()
+        monkeypatch.setenv("MREGFS_LOG", "")
+        assert "INFO" == mounting._log_level()
+
+    @pytest.mark.parametrize("said", ["77", "x", "-1", "9" * 30, "0"])
+    def test_a_descriptor_that_cannot_be_written(
+        self, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+    ) -> None:
+        monkeypatch.setenv("MREGFS_READY_FD", said)
+        standard = os.dup(0)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        try:
+            code, line = cli.fail("mount", "--foreground", tmp_path)
+        finally:
+            os.dup2(standard, 0)
+            os.close(standard)
+            os.close(null)
+
+        assert (5, True) == (code, "no descriptor that is open for writing" in line)
 
 
 class TestDaemonsEnd:
@@ -87,3 +125,33 @@ def test_each_mount_point_has_a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
     assert Path("/home/me/state/mregfs/models.log") == mounting._log_path("/models")
+
+
+def test_no_two_mount_points_share_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/` becomes `-`: a path that has a `-` itself, or is too long, is told apart."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    long = "/".join(["", *("x" * 100,) * 5])
+    places = ["/a/b/c", "/a/b-c", "/a-b/c", "/a-b-c", long, long + "x", "/\u00e9" * 200]
+
+    names = [mounting._log_path(place).name for place in places]
+
+    assert "a-b-c.log" == names[0]
+    assert len(places) == len(set(names))
+    assert all(len(os.fsencode(name)) <= 255 for name in names)
+    assert names == [mounting._log_path(place).name for place in places]
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (".", "Is a directory"),
+        ("x" * 300, "File name too long"),
+        ("/proc/none/log", "No such file or directory"),
+    ],
+)
+def test_a_log_that_cannot_be_made_is_named_as_what_it_is(log: str, why: str) -> None:
+    with pytest.raises(errors.HostError) as caught:
+        mounting._start([], Path(log).absolute())
+
+    assert str(caught.value).startswith(f"the daemon's log '{Path(log).absolute()}' cannot be")
+    assert str(caught.value).endswith(f"({why}): name another file with --log-file")

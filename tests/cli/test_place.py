@@ -213,6 +213,16 @@ def test_mount_table_is_read_as_the_kernel_writes_it(tmp_path: Path) -> None:
     ] == read_mounts(str(table))
 
 
+@pytest.mark.parametrize("name", ["a\u00a0b", "a\u3000b", "a\vb", "a\rb", "a\u2028b", "a#b"])
+def test_only_a_blank_and_a_newline_part_the_mount_table(tmp_path: Path, name: str) -> None:
+    """What else is blank to Unicode is part of a path."""
+    table = tmp_path / "mountinfo"
+    line = f"40 22 0:50 / /{name} rw - fuse.mregfs /srv/a\\043b rw\n"
+    table.write_bytes(line.encode() + b"41 22 0:51 / /\xff\\011 rw - fuse.mregfs  rw\n")
+
+    assert [Mount(f"/{name}", "/srv/a#b"), Mount("/\udcff\t", "")] == read_mounts(str(table))
+
+
 def test_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mregfs.errors import UnavailableError
 

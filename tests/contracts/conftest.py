@@ -47,6 +47,14 @@ def as_nobody() -> Callable[[Callable[[], None]], None]:
     return run
 
 
+@pytest.fixture
+def umask_077() -> Iterator[None]:
+    """What the test makes is nobody else's, as far as the process has a say."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(name="start")
 def start_fixture() -> Iterator[Callable[[Callable[[], None]], int]]:
     """Start a function in a child process, and return its process id."""

@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import pathlib
+import stat
 import threading
 import time
 
@@ -243,6 +244,27 @@ def test_objects_are_read_only_files_and_nothing_else_stays(directory, tmp_path)
     found = (tmp_path / "log/1").stat()
     assert 0 == found.st_mode & 0o222
     assert 1 == found.st_nlink
+
+
+@pytest.mark.usefixtures("umask_077")
+def test_a_umask_keeps_nobody_from_reading_objects(directory, tmp_path, monkeypatch):
+    """Nor for a moment: an object has its mode before its name."""
+    tmp_path.chmod(0o755)
+    keep_and_make_spares(directory, 6)
+    modes = []
+    link = os.link
+
+    def record(source, target, **options) -> None:
+        modes.append(stat.S_IMODE(os.stat(source).st_mode))
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", record)
+    directory.create("log/1", b"of six")
+    directory.create("log/2", b"longer than six")
+    directory.close()
+
+    assert {0o444} == set(modes)
+    assert {0o755} == {stat.S_IMODE((tmp_path / each).stat().st_mode) for each in ("log", "tmp")}
 
 
 def test_a_create_costs_two_syncs_the_object_before_its_name(directory, tmp_path, monkeypatch):
@@ -487,6 +509,124 @@ def test_a_repeated_link_of_a_spare_file_is_a_success(spared, tmp_path, monkeypa
     spared.create("log/1", b"of six")
 
     assert b"of six" == spared.get("log/1")
+
+
+def test_of_a_spare_file_the_bytes_are_durable_before_the_name(spared, tmp_path, monkeypatch):
+    """Its bytes, its name, then the directory: an entry that was acknowledged is there."""
+    (tmp_path / "log").mkdir()
+    spares = spares_of(tmp_path)
+    found = record_syncs(monkeypatch, lambda: (tmp_path / "log/1").exists())
+
+    spared.create("log/1", b"of six")
+
+    (file, data, named), (folder, _, linked) = found
+    assert file in spares
+    assert (b"of six", False) == (data, named)
+    assert ((tmp_path / "log").stat().st_ino, True) == (folder, linked)
+
+
+def record_syncs(monkeypatch, look) -> list[tuple[int, bytes, bool]]:
+    """Note of each sync: the inode, what is in it if it is a file, and what `look` says."""
+    found = []
+
+    def record(fd: int) -> None:
+        status = os.fstat(fd)
+        data = b""
+        if stat.S_ISREG(status.st_mode):
+            with open(f"/proc/self/fd/{fd}", "rb") as file:
+                data = file.read()
+        found.append((status.st_ino, data, look()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(os, "fdatasync", record)
+    return found
+
+
+def test_spare_files_are_durable_before_their_use(tmp_path, monkeypatch):
+    """So that writing to one changes no size and allocates nothing: fdatasync is enough then."""
+    objects = ObjectsDirectory(tmp_path)
+    objects.keep_spares(6)
+    spares = objects._spares
+    found = record_syncs(monkeypatch, lambda: bool(spares._ready))
+
+    spares.fill()
+
+    inodes = {os.fstat(fd).st_ino for fd in spares._ready}
+    assert inodes
+    assert [(inode, bytes(6), False) for inode, _, _ in found] == found
+    assert inodes == {inode for inode, _, _ in found}
+    objects.close()
+
+
+def test_closing_while_spare_files_are_made_gives_them_up(tmp_path):
+    """Those that the closing one does not know of yet, too."""
+    objects = ObjectsDirectory(tmp_path)
+    objects.keep_spares(6)
+    spares = objects._spares
+    make = spares._make
+    made = []
+
+    def make_and_close() -> int:
+        made.append(make())
+        objects.close()
+        return made[-1]
+
+    spares._make = make_and_close
+    spares.fill()
+
+    assert made
+    assert [] == spares._ready
+    for fd in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_without_threads_there_are_no_spare_files_and_no_error(tmp_path, monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    objects = ObjectsDirectory(tmp_path)
+    objects.keep_spares(6)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        objects.create("log/1", b"of six")
+        objects.close()
+    assert b"of six" == objects.get("log/1")
+
+    objects.keep_spares(6)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        objects.create("log/2", b"of six")
+    objects.create("log/3", b"of six")
+    assert objects._spares._thread is not None or objects._spares._ready
+    objects.close()
+
+
+def test_a_fork_leaves_the_spare_files_to_the_parent(spared, start, wait_for, monkeypatch):
+    """Or both would write to one file, and call it two objects."""
+    spares = spared._spares
+    before = [os.fstat(fd).st_ino for fd in spares._ready]
+    assert before
+
+    def create() -> None:
+        assert [] == spares._ready
+        for number in range(3):
+            spared.create(f"child/{number}", b"child%d" % number)
+        spares.fill()
+        assert spares._ready
+        spared.create("child/3", b"child3")
+        spared.close()
+
+    with spares._lock:  # as another thread may hold it
+        child = start(create)
+    wait_for(child)
+    for number in range(4):
+        spared.create(f"parent/{number}", b"paren%d" % number)
+
+    assert set(before) >= {os.stat(f"{spared.path}/{key}").st_ino for key in spared.list("parent/")}
+    for number in range(4):
+        assert b"child%d" % number == spared.get(f"child/{number}")
+        assert b"paren%d" % number == spared.get(f"parent/{number}")
 
 
 def test_closing_gives_up_the_spare_files(spared, tmp_path):

@@ -116,6 +116,15 @@ def test_packs_are_read_only_files_and_nothing_else_stays(packs, path):
     assert 1 == found.st_nlink
 
 
+@pytest.mark.usefixtures("umask_077")
+def test_a_umask_keeps_nobody_from_reading_packs(packs, path):
+    path.parent.chmod(0o755)
+    packs.create(A, [b"x"])
+
+    modes = [0o777 & place.stat().st_mode for place in (path, path / "aa", path / "aa" / A)]
+    assert [0o755, 0o755, 0o444] == modes
+
+
 def test_an_id_is_never_taken_twice(packs, path):
     packs.create(A, [b"first"])
 

@@ -56,21 +56,28 @@ def test_blocks_can_be_digested_apart(size: int, span: int) -> None:
     assert 32 * block_count(size) == len(block_digests(data))
 
 
+def sketch_of(data: bytes | bytearray, start: int = 0, size: int | None = None) -> bytes:
+    return sketch(
+        lambda offset, length: bytes(data[offset : offset + length]),
+        start,
+        len(data) if size is None else size,
+    )
+
+
 @given(st.binary(max_size=100))
 def test_equal_chunks_have_equal_sketches(data: bytes) -> None:
     """Wherever they stand."""
-    around = memoryview(b"x" + data + b"y")
-    assert sketch(memoryview(data)) == sketch(around[1:-1])
-    assert 16 == len(sketch(memoryview(data)))
+    assert sketch_of(data) == sketch_of(b"x" + data + b"y", 1, len(data))
+    assert 16 == len(sketch_of(data))
 
 
 @pytest.mark.parametrize("size", [1, 16384, 16385, 100_000, 4 << 20])
 def test_sketches_look_at_both_ends_and_the_length(size: int) -> None:
     """A change there always shows."""
     data = bytearray(size)
-    before = sketch(memoryview(data))
+    before = sketch_of(data)
     for position in (0, size - 1):
         data[position] = 1
-        assert before != sketch(memoryview(data))
+        assert before != sketch_of(data)
         data[position] = 0
-    assert before != sketch(memoryview(bytes(size + 1)))
+    assert before != sketch_of(bytes(size + 1))

@@ -238,9 +238,9 @@ class Mount:
 
 def mount_points() -> set[str]:
     """Return every mount point on this host, as the kernel names it."""
-    with open("/proc/self/mountinfo") as table:
+    with open("/proc/self/mountinfo", errors="surrogateescape", newline="\n") as table:
         return {
-            re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), line.split()[4]) for line in table
+            re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), line.split(" ")[4]) for line in table
         }
 
 

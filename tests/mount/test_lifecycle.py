@@ -154,6 +154,42 @@ def test_a_mount_in_the_background_answers_at_once(make_mount) -> None:
     assert not mount.mounted()
 
 
+@pytest.mark.parametrize("name", ["a\u00a0b", "a\u3000b", "a\vb", "a\rb", "a b\t\\#"])
+def test_any_name_can_be_mounted_on(make_mount, name) -> None:
+    """What Unicode calls a blank or the end of a line is part of a mount point's name."""
+    mount = make_mount()
+    mount.init()
+    mount.path = mount.path.with_name(name)
+    mount.path.mkdir()
+    mount.environment["MREGFS_MOUNT"] = str(mount.path)
+    mount.start()
+    mount.commit("mnist", {"a": b"1"})
+    mount.sh('ln -sfn "$PWD/artifacts/mnist/v0" artifacts/mnist/best')
+    assert "v0" == os.readlink(mount.path / "artifacts/mnist/best")
+    assert "created" in mount.cli("mkdir", "collections/c").stdout
+    mount.cli("umount", mount.path)
+    assert 0 == mount.daemon.wait(20)
+    mount.daemon = None
+
+
+def test_any_name_may_be_mounted_on_by_others(mount) -> None:
+    """Whether a store is on a network file system is asked of the whole table of mounts."""
+    odd, later = mount.path.with_name("a\rb"), mount.path.with_name("later")
+    for place in (odd, later):
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        store = later / "store"
+        assert 0 == mount.run("mregfs", "init", store).returncode
+        draft = later / "draft"
+        draft.mkdir()
+        (draft / "weights").write_bytes(b"w" * 300_000)
+        mount.run("mregfs", "--store", store, "commit", draft, "mnist")
+    finally:
+        for place in (later, odd):
+            subprocess.run(["umount", place], check=True)
+
+
 # ---- what a mount can be asked to be
 
 

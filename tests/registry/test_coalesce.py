@@ -1,15 +1,25 @@
 """Copies in one piece: what is copied, what is verified, what is evicted, what a pin keeps."""
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mregfs.api import Registry, Store, init_store
-from mregfs.errors import CorruptError, InvalidError, NoSpaceError, NotFoundError
+from mregfs.errors import (
+    CorruptError,
+    HostError,
+    InvalidError,
+    NoSpaceError,
+    NotFoundError,
+    UnavailableError,
+)
 from mregfs.registry.aliased import Aliased
 from mregfs.registry.coalesce import Stopped
 from mregfs.stores.whole_files_dir import WholeFilesDirectory, default_limit
@@ -173,6 +183,22 @@ def test_pins_and_copies_go_with_their_version(registry, models):
         registry.unpin("mnist:v1")
 
 
+def test_a_copy_stays_while_the_index_does_not_know_of_whom_it_is(registry, models):
+    """As after a rebuild: content is indexed when it is first asked for."""
+    registry.pin("mnist:v1")
+    registry.unpin("mnist:v1")
+    store = registry.store
+    store.log.rebuild()
+    with store.index.read() as view:
+        (digest,) = store.whole_files.files()
+        assert view.get("file", bytes.fromhex(digest)) is None
+
+    store.coalescer.sweep()
+
+    assert 1 == len(copies(registry))
+    assert "coalesced" == path_of(registry, "v1")
+
+
 def test_with_copies_turned_off_none_is_used(registry, models, tmp_path):
     from mregfs.api import open_store
 
@@ -261,6 +287,76 @@ def test_a_damaged_version_does_not_stop_others(
     assert ["extents", "coalesced"] == [path_of(registry, each) for each in ("v1", "v3")]
 
 
+def make_two(registry, tmp_path) -> Path:
+    """Let aliases point at v3 and then at v1, both in pieces; return the largest pack of v1."""
+    packs = registry.store.packs
+    (tmp_path / "first").mkdir()
+    two_versions(registry, tmp_path / "first")
+    largest = packs.path_of(max(packs.list(), key=packs.size))
+    (tmp_path / "second").mkdir()
+    two_versions(registry, tmp_path / "second")
+    registry.link("mnist:v3", "mnist:best")
+    registry.link("mnist:v1", "mnist:first")
+    return Path(largest)
+
+
+def test_a_pack_that_cannot_be_read_does_not_stop_others(
+    registry, aliased, expected_warnings, tmp_path, monkeypatch
+):
+    bad = make_two(registry, tmp_path)
+    failing_reads(monkeypatch, bad)
+    expected_warnings.expect(f"v1 .* is not made whole: cannot read '{bad}'")
+    aliased.follow()
+
+    assert ["extents", "coalesced"] == [path_of(registry, each) for each in ("v1", "v3")]
+    monkeypatch.undo()
+    aliased.follow()
+    assert "extents" == path_of(registry, "v1")  # an error of the disk is not asked for twice
+
+
+def failing_reads(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let a disk fail that holds one file."""
+    inode = path.stat().st_ino
+    for name in ("pread", "copy_file_range"):
+        call = getattr(os, name)
+
+        def fail(fd: int, *rest: Any, call: Callable[..., Any] = call) -> Any:
+            if os.fstat(fd).st_ino == inode:
+                raise OSError(errno.EIO, "Input/output error")
+            return call(fd, *rest)
+
+        monkeypatch.setattr(os, name, fail)
+
+    def fail_to_clone(*arguments: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "ioctl", fail_to_clone)
+
+
+@pytest.mark.parametrize("error", [NoSpaceError("full"), UnavailableError("no answer")])
+@pytest.mark.parametrize("method", ["files", "coalesce"])
+def test_what_may_succeed_later_is_tried_again(
+    registry, aliased, tmp_path, monkeypatch, method, error
+):
+    make_two(registry, tmp_path)
+    coalescer = registry.store.coalescer
+    call = getattr(coalescer, method)
+
+    def fail(version, *rest):
+        if version.number == 1:
+            raise error
+        return call(version, *rest)
+
+    monkeypatch.setattr(coalescer, method, fail)
+    aliased.follow()
+    reached = "coalesced" if method == "coalesce" else "extents"
+    assert ["extents", reached] == [path_of(registry, each) for each in ("v1", "v3")]
+
+    monkeypatch.undo()
+    aliased.follow()
+    assert ["coalesced", "coalesced"] == [path_of(registry, each) for each in ("v1", "v3")]
+
+
 # ---- the cache itself
 
 
@@ -325,6 +421,28 @@ def test_nothing_is_seen_before_it_is_finished(whole, tmp_path):
     assert 4 == with_bytes.size
     with_bytes.close()
     pack.close()
+
+
+@pytest.mark.parametrize("offset", [0, 1])  # as for reflinks, and not so
+def test_an_error_says_whether_reading_or_writing_failed(whole, tmp_path, monkeypatch, offset):
+    pack = Bytes(tmp_path / "pack", bytes(3 * 4096))
+    draft = whole.create(A, 2 * 4096)
+    failing_reads(monkeypatch, tmp_path / "pack")
+    with pytest.raises(HostError, match=r"cannot read '.*/pack': Input/output error") as caught:
+        draft.append(pack, offset, 4096)
+    assert errno.EIO == caught.value.errno
+
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "copy_file_range", _refuse)
+    monkeypatch.setattr(os, "pwrite", _refuse)
+    with pytest.raises(NoSpaceError, match=rf"cannot write '.*/{A}\..*': No space left"):
+        draft.append(pack, offset, 4096)
+    draft.close()
+    pack.close()
+
+
+def _refuse(*arguments: Any) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_was_unused_longest_is_evicted_first(whole, add):

@@ -1,6 +1,7 @@
 """Commits over a real directory: what the version is, where its bytes are, what is left."""
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -19,6 +20,7 @@ from mregfs.api import Store
 from mregfs.errors import (
     ConflictError,
     CorruptError,
+    HostError,
     InvalidError,
     MregfsError,
     NoSpaceError,
@@ -176,7 +178,7 @@ def test_sharing_is_decided_by_digests(
     """Chunks that only look alike are stored apart."""
     from mregfs.registry import sharing
 
-    monkeypatch.setattr(sharing, "sketch", lambda chunk: len(chunk).to_bytes(16, "big"))
+    monkeypatch.setattr(sharing, "sketch", lambda read, start, size: size.to_bytes(16, "big"))
     files = [random.Random(n).randbytes(2 << 20) for n in range(2)]
     for data in files:
         commit(store, draft({"m": safetensors(data)}))
@@ -222,6 +224,89 @@ def test_missing_packs_are_not_shared(store: Store, draft: Draft) -> None:
         store.packs.delete(pack)
     commit(store, draft({"m": LARGE}), artifact="other")
     assert {"m": LARGE} == bytes_of(store, "other", 0)
+
+
+def spoil(store: Store, pack: str, offset: int) -> None:
+    """Change one byte of a pack on the disk."""
+    path = store.packs.path_of(pack)
+    os.chmod(path, 0o644)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        before = file.read(1)
+        file.seek(offset)
+        file.write(bytes([before[0] ^ 1]))
+
+
+@pytest.mark.parametrize("name", ["model.bin", "sub/tokens.bin"])
+def test_damaged_files_are_not_shared(
+    store: Store, draft: Draft, expected_warnings: Any, name: str
+) -> None:
+    """Good bytes are never given up for damaged ones, and the next commit shares the good ones."""
+    commit(store, draft({name: FILES[name]}))
+    (pack,) = packs_of(store)
+    spoil(store, pack, len(FILES[name]) - 7)
+    expected_warnings.expect("is damaged: block")
+    commit(store, draft({name: FILES[name]}), artifact="other")
+    assert {name: FILES[name]} == bytes_of(store, "other", 0)
+    after = packs_of(store)
+    assert 2 == len(after)
+    commit(store, draft({name: FILES[name], "more": b"m"}), artifact="other")
+    assert after == packs_of(store)
+    assert FILES[name] == bytes_of(store, "other", 1)[name]
+
+
+@pytest.mark.parametrize("size", [0, 10_000, (3 << 20) - 1])
+@pytest.mark.parametrize("name", ["model.bin", "sub/tokens.bin"])
+def test_packs_that_were_cut_short_are_not_shared(
+    store: Store, draft: Draft, name: str, size: int
+) -> None:
+    """A commit repairs what it brings, also in a file that is only similar."""
+    commit(store, draft({name: FILES[name]}))
+    (pack,) = packs_of(store)
+    os.chmod(store.packs.path_of(pack), 0o644)
+    os.truncate(store.packs.path_of(pack), min(size, len(FILES[name]) - 1))
+    for number, more in enumerate((b"", b"more")):
+        commit(store, draft({name: FILES[name] + more}), artifact="other")
+        assert {name: FILES[name] + more} == bytes_of(store, "other", number)
+
+
+def test_a_draft_is_not_given_up_for_a_damaged_version(
+    store: Store, draft: Draft, expected_warnings: Any
+) -> None:
+    """The same content is a version already, but no longer: the draft stays."""
+    commit(store, draft({"m": LARGE, "config.json": b"{}"}))
+    (pack,) = packs_of(store)
+    spoil(store, pack, 5)
+    path = draft({"m": LARGE, "config.json": b"{}"})
+    before = snapshot(path)
+    expected_warnings.expect("is damaged: block 0")
+    with pytest.raises(CorruptError, match="v0 has this content already, but 'm' is damaged"):
+        commit(store, path)
+    assert before == snapshot(path)
+
+
+def test_stored_bytes_that_cannot_be_read_are_not_shared(
+    store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails under an old version does not fail a new one."""
+    from mregfs.stores.packs_dir import PackDescriptor
+
+    tensors = [random.Random(n).randbytes(1 << 20) for n in range(4)]
+    commit(store, draft({"m": safetensors(*tensors), "n": LARGE}))
+    commit(store, draft({"opaque": random.Random(7).randbytes(9 << 20)}))
+
+    def fail(self: PackDescriptor, offset: int, length: int) -> bytes:
+        raise HostError(errno.EIO, "cannot read the pack")
+
+    files = {
+        "m": safetensors(*tensors[1:]),
+        "n": LARGE,
+        "opaque": random.Random(7).randbytes(9 << 20) + b"more",
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(PackDescriptor, "read", fail)
+        commit(store, draft(files), artifact="other")
+    assert files == bytes_of(store, "other", 0)
 
 
 def test_more_commands_in_the_same_transaction(store: Store, draft: Draft) -> None:
@@ -309,10 +394,18 @@ def test_readers_do_not_matter(store: Store, draft: Draft) -> None:
         assert LARGE == file.read()
 
 
+@pytest.mark.parametrize("known", [False, True])
 def test_a_write_during_the_commit_is_noticed(
-    store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
+    store: Store, draft: Draft, tmp_path: Path, *, known: bool
 ) -> None:
-    """Whoever opens a sealed file for writing makes the commit fail, and then gets to write."""
+    """Whoever opens a sealed file for writing makes the commit fail, and then gets to write.
+
+    Also when the content that was digested is a version already: the draft is another one now.
+    """
+    if known:
+        write_files(tmp_path / "before", FILES)
+        commit(store, tmp_path / "before", consume=False)
+    packs = packs_of(store)
     path = draft(FILES)
     writer: list[threading.Thread] = []
 
@@ -334,7 +427,7 @@ def test_a_write_during_the_commit_is_noticed(
             store.open_intake(path, consume=True), request, ASKER, progress=disturb
         )
     writer[0].join()
-    assert {} == packs_of(store)
+    assert packs == packs_of(store)
     assert LARGE + b"more" == (path / "model.bin").read_bytes()
     assert {name: row for name, row in before.items() if name != "model.bin"} == {
         name: row for name, row in snapshot(path).items() if name != "model.bin"
@@ -427,9 +520,30 @@ def test_any_failure_leaves_the_draft_whole(
     assert before == snapshot(path)
     if not (part == "_packs" and method == "create" and after):  # the pack is the fake's secret
         assert {} == packs_of(store)
+    assert [] == list(store.objects.list("layouts/"))
     assert 0 == store.log.catch_up()
     assert commit(store, path)["created"]
     assert FILES == bytes_of(store, "mnist", 0)
+
+
+@pytest.mark.parametrize("error", [NoSpaceError("full"), KeyboardInterrupt()])
+def test_an_entry_that_is_refused_leaves_only_the_draft(
+    store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Packs and layout are stored by then; nothing refers to them, so they go."""
+    path = draft(FILES)
+    before = snapshot(path)
+
+    def refuse(*args: Any) -> Any:
+        assert 1 == len(list(store.objects.list("layouts/")))
+        raise error
+
+    monkeypatch.setattr(store.log, "submit", refuse)
+    with pytest.raises(type(error)):
+        commit(store, path)
+    assert before == snapshot(path)
+    assert {} == packs_of(store)
+    assert [] == list(store.objects.list("layouts/"))
 
 
 @pytest.mark.parametrize("error", [UnavailableError("?"), KeyboardInterrupt()])
@@ -500,11 +614,7 @@ def test_damage_is_an_error_never_wrong_bytes(
     commit(store, draft(FILES))
     expected_warnings.expect("is damaged: block 2")
     (pack,) = (pack for pack, size in packs_of(store).items() if size == len(LARGE))
-    path = store.packs.path_of(pack)
-    os.chmod(path, 0o644)
-    with open(path, "r+b") as file:
-        file.seek((2 << 20) + 7)
-        file.write(bytes([LARGE[(2 << 20) + 7] ^ 1]))
+    spoil(store, pack, (2 << 20) + 7)
     with pytest.raises(CorruptError, match=r"model\.bin"):
         bytes_of(store, "mnist", 0)
 

@@ -47,7 +47,7 @@ def test_the_life_of_a_draft(place: Path) -> None:
     intake = open_intake(place)
     assert {"big", "d", "d/small"} == {entry.path for entry in intake.scan()}
     intake.seal(["big"])
-    assert BIG == os.pread(intake.fileno("big"), 1 << 20, 0)
+    assert BIG == intake.read_at("big", 0, 1 << 20)
     assert b"small" == intake.read("d/small")
     intake.announce("layout", 0, {"big": PACK})
     assert intake.adopt("big", PACK)
@@ -91,7 +91,7 @@ def test_who_waits_for_the_end_of_a_commit_does_not_get_the_pack(
     """He opened the draft's file, past the mount, when nothing could fail the commit any more."""
     expected_warnings.expect("'big' was opened for writing or linked elsewhere")
     intake = verified(place)
-    fd = intake.fileno("big")
+    fd = intake._sealed["big"].fd
     opened: list[int] = []
     writer = threading.Thread(target=lambda: opened.append(os.open(place / "big", os.O_RDWR)))
     writer.start()
@@ -145,7 +145,7 @@ def test_write_bits_that_another_mount_gave_back_are_taken_again(place: Path) ->
 def test_a_pack_that_is_not_needed_stays_away(place: Path, wait_until: Callable[..., None]) -> None:
     """The same content was committed by somebody else meanwhile."""
     intake = verified(place)
-    fd = intake.fileno("big")
+    fd = intake._sealed["big"].fd
     writer = threading.Thread(target=lambda: os.close(os.open(place / "big", os.O_RDWR)))
     writer.start()
     wait_until(lambda: not module.lease.held(fd), "the writer waits for the lease")

@@ -119,6 +119,27 @@ class TestRoots:
         """Nobody bypasses the mount."""
         assert 0o700 == stat.S_IMODE((tmp_path / "staging").stat().st_mode)
 
+    @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+    def test_what_is_not_ours_to_make_is_not_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        """A store on a read-only disk, or of somebody else, can still be mounted."""
+
+        def refuse(*arguments: object, **options: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "mkdir", refuse)
+        for there in (False, True):
+            tree = DraftDirectory(tmp_path / "none")
+            with pytest.raises(NotFoundError, match="there are no drafts"):
+                tree.root(PROJECT)
+            assert {} == tree.drafts(PROJECT)
+            assert tree.figures().blocks > 0
+            if not there:
+                monkeypatch.undo()
+                (tmp_path / "none").mkdir()
+                monkeypatch.setattr(os, "mkdir", refuse)
+
     def test_what_is_there_is_kept(self, tmp_path: Path, tree: DraftDirectory, draft: int) -> None:
         """Drafts survive a restart of the daemon."""
         write(tree, draft, b"file")

@@ -38,6 +38,9 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_TRUNC
 again with the caller's own flags; elsewhere each WRITE comes with its offset, which O_APPEND
 would override, and from unaligned memory, which O_DIRECT would refuse."""
 
+_NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the host says of a directory that this process may not make or enter."""
+
 _RENAME_FLAGS = host.RENAME_NOREPLACE | host.RENAME_EXCHANGE
 _PERMISSIONS = 0o7777
 _ACL = b"system.posix_acl_"
@@ -48,7 +51,8 @@ class DraftDirectory:
     """The staging area below `path`; what is there already is kept.
 
     Args:
-        path: directory on the host; made if need be, for this process's user only.
+        path: directory on the host; made if need be, for this process's user only. If it is not
+            ours to make, there are no drafts.
         max_descriptors: how many descriptors to keep open only for speed; by default a quarter
             of what the process may open, at most 4096.
     """
@@ -65,7 +69,8 @@ class DraftDirectory:
         try:
             os.makedirs(self._path, 0o700, exist_ok=True)
         except OSError as error:
-            raise _translated(error, f"make the staging area {self._path!r}") from error
+            if error.errno not in _NOT_OURS:
+                raise _translated(error, f"make the staging area {self._path!r}") from error
 
     @property
     def known_count(self) -> int:
@@ -85,12 +90,17 @@ class DraftDirectory:
         origin = self._origin(project)
         with self._locked("open the staging directory of", None, os.fsencode(project)) as table:
             try:
-                node = table.admit_root(origin)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(origin), 0o700, exist_ok=True)
-                os.mkdir(origin)
-                os.chmod(origin, _STAGING_MODE)
-                node = table.admit_root(origin)
+                try:
+                    node = table.admit_root(origin)
+                except FileNotFoundError:
+                    os.makedirs(os.path.dirname(origin), 0o700, exist_ok=True)
+                    os.mkdir(origin)
+                    os.chmod(origin, _STAGING_MODE)
+                    node = table.admit_root(origin)
+            except OSError as error:
+                if error.errno in _NOT_OURS:
+                    raise NotFoundError(f"there are no drafts: {error}") from error
+                raise
             return _attributes(node, table.stat(node))
 
     def project_of(self, inode: int) -> str | None:
@@ -268,7 +278,10 @@ class DraftDirectory:
     def figures(self) -> FileSystemFigures:
         """Say what statvfs(3) says of the host's file system."""
         try:
-            return host.figures(self._path)
+            try:
+                return host.figures(self._path)
+            except FileNotFoundError:  # not ours to make
+                return host.figures(os.path.dirname(self._path))
         except OSError as error:
             raise _translated(error, f"stat the file system of {self._path!r}") from error
 

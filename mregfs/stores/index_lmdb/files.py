@@ -11,12 +11,12 @@ import contextlib
 import fcntl
 import logging
 import os
-import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from mregfs.errors import NotFoundError
+from mregfs.stores.ownership import make_directory, share_out
 
 __all__ = ["IndexFiles"]
 
@@ -108,23 +108,11 @@ class IndexFiles:
             return
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self.path)
-            self._give(self.path, stat.S_IMODE)
+            make_directory(self.path, os.path.dirname(self.path))
 
     def share_out(self, place: str | int) -> None:
         """Let whoever may write in the directory above write in a file of ours, too."""
-        self._give(place, lambda mode: mode & 0o666)
-
-    def _give(self, place: str | int, mode_of: Callable[[int], int]) -> None:
-        """Let a file have the group, the mode and, of root's, the owner of the directory above."""
-        with contextlib.suppress(OSError):  # it is not ours, a group that we are not in, or NFS
-            like, found = os.stat(os.path.dirname(self.path)), os.stat(place)
-            owner = like.st_uid if os.geteuid() == 0 else found.st_uid
-            if (found.st_uid, found.st_gid) != (owner, like.st_gid):
-                with contextlib.suppress(OSError):
-                    os.chown(place, owner, like.st_gid)
-            if stat.S_IMODE(found.st_mode) != mode_of(like.st_mode):
-                os.chmod(place, mode_of(like.st_mode))
+        share_out(place, os.path.dirname(self.path))
 
     # ---- the guard: who uses the index, and was it left clean?
 

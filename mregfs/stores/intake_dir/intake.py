@@ -22,12 +22,11 @@ from mregfs.stores.intake_dir.work import (
     Adoption,
     Intent,
     WorkDirectory,
-    give,
-    make_directory,
     pack_path,
     put_back,
     recover,
 )
+from mregfs.stores.ownership import READ_ONLY, give, make_directory
 
 __all__ = ["IntakeDirectory"]
 
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 _NAMED = 20  # busy paths that a message lists
 _THREADS = 4  # copies and flushes at a time; more only make a disk seek
 _SPARE_DESCRIPTORS = 256
-_PACK_MODE = 0o444
 
 
 class _Sealed:
@@ -186,9 +184,8 @@ class IntakeDirectory:
     def _write_private(self, source: int, private: str) -> None:
         target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            give(target, os.path.dirname(self._packs_path))
             copy(source, target)
-            os.fchmod(target, _PACK_MODE)
+            give(target, os.path.dirname(self._packs_path), READ_ONLY)
         finally:
             os.close(target)
 
@@ -198,9 +195,20 @@ class IntakeDirectory:
         except OSError as exc:
             raise _translated(exc, "cannot make a directory in", self._work_parent) from exc
 
-    def fileno(self, path: str) -> int:
-        """Return a read-only descriptor of a sealed file, owned by the intake."""
-        return self._sealed[path].fd
+    def read_at(self, path: str, offset: int, length: int) -> bytes:
+        """Return bytes of a sealed file; fewer only where it ends. Safe from several threads.
+
+        Raises:
+            HostError: the disk failed.
+        """
+        fd = self._sealed[path].fd
+        data = b""
+        try:
+            while piece := os.pread(fd, length - len(data), offset + len(data)):
+                data = data + piece if data else piece
+        except OSError as exc:
+            raise _translated(exc, "cannot read", f"{self.path}/{path}") from exc
+        return data
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         """Fill a buffer with bytes of a sealed file. Safe to call from several threads.
@@ -430,8 +438,8 @@ def _protect(fd: int) -> None:
     found = os.fstat(fd)
     if os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, 0):
         os.fchown(fd, 0, 0)
-    if stat.S_IMODE(found.st_mode) != _PACK_MODE:
-        os.fchmod(fd, _PACK_MODE)
+    if stat.S_IMODE(found.st_mode) != READ_ONLY:
+        os.fchmod(fd, READ_ONLY)
 
 
 def _sync(path: str) -> None:

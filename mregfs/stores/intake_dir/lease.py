@@ -51,7 +51,7 @@ def held(fd: int) -> bool:
 def _is_remote(fd: int) -> bool:
     device = os.fstat(fd).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace", newline="\n") as mounts:
         for line in mounts:
             fields, _, tail = line.partition(" - ")
             if fields.split(" ", 3)[2] == wanted:

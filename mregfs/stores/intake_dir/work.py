@@ -13,20 +13,18 @@ import fcntl
 import logging
 import os
 import secrets
-import stat
 from collections.abc import Callable
 
 import msgspec
 
 from mregfs.errors import MregfsError
 from mregfs.stores.intake_dir.tree import Directories, translated
+from mregfs.stores.ownership import make_directory
 
 __all__ = [
     "Adoption",
     "Intent",
     "WorkDirectory",
-    "give",
-    "make_directory",
     "pack_path",
     "put_back",
     "recover",
@@ -64,20 +62,6 @@ class Intent(msgspec.Struct, frozen=True):
 def pack_path(packs_path: str, pack: str) -> str:
     """Return where a pack stands (`format.md` §7)."""
     return f"{packs_path}/{pack[:2]}/{pack}"
-
-
-def make_directory(path: str, top: str) -> None:
-    """Make a directory that whoever may write in the store may write in, whatever our umask."""
-    os.mkdir(path)
-    give(path, top)
-    os.chmod(path, stat.S_IMODE(os.stat(top).st_mode))
-
-
-def give(place: str | int, top: str) -> None:
-    """Give what is new to the group and, as root, to the owner of the store's top directory."""
-    like = os.stat(top)
-    with contextlib.suppress(OSError):  # a group that we are not in, or NFS
-        os.chown(place, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
 
 
 class WorkDirectory:

@@ -26,6 +26,7 @@ from mregfs.errors import (
     UnsupportedError,
 )
 from mregfs.stores.objects_dir.spares import Spares
+from mregfs.stores.ownership import READ_ONLY, give, make_directory
 
 __all__ = ["ObjectsDirectory"]
 
@@ -161,7 +162,7 @@ class ObjectsDirectory:
         temporary = os.path.join(self._temporary, secrets.token_hex(16))
         fd = self._open_temporary(temporary)
         try:
-            _give(fd, os.stat(self.path))
+            give(fd, self.path, READ_ONLY)
             _write_all(fd, data)
             if durable:
                 os.fsync(fd)
@@ -185,9 +186,9 @@ class ObjectsDirectory:
             os.close(fd)
 
     def _make_nameless(self) -> int:
-        fd = os.open(self.path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o444)
+        fd = os.open(self.path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, READ_ONLY)
         try:
-            _give(fd, os.stat(self.path))
+            give(fd, self.path, READ_ONLY)
             os.stat(f"/proc/self/fd/{fd}")  # by which it gets a name
         except OSError:
             os.close(fd)
@@ -197,13 +198,13 @@ class ObjectsDirectory:
     def _open_temporary(self, temporary: str) -> int:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         try:
-            return os.open(temporary, flags, 0o444)
+            return os.open(temporary, flags, READ_ONLY)
         except FileNotFoundError:
             # The store's own directory is never made here: an unmounted disk must not look like
             # an empty store.
             with contextlib.suppress(FileExistsError):
-                _make_directory(self._temporary, self.path)
-            return os.open(temporary, flags, 0o444)
+                make_directory(self._temporary, self.path)
+            return os.open(temporary, flags, READ_ONLY)
 
     def _link(self, file: str | int, path: str, *, durable: bool) -> None:
         """Give a file, named or not, the name `path`; its directory is made when there is none."""
@@ -226,7 +227,7 @@ class ObjectsDirectory:
         if folder != self.path:
             self._make_parents(parent, durable=durable)
         with contextlib.suppress(FileExistsError):
-            _make_directory(folder, self.path)
+            make_directory(folder, self.path)
         # Also when another writer made it: our object is only as durable as the way to it.
         if durable:
             _sync_directory(parent)
@@ -278,20 +279,6 @@ class ObjectsDirectory:
         if _KEY.fullmatch(key) is None:
             raise InvalidError(f"{key!r} is not a key of an object")
         return f"{self.path}/{key}"
-
-
-def _make_directory(path: str, top: str) -> None:
-    """Make a directory that whoever may write in the store may write in, whatever our umask."""
-    os.mkdir(path)
-    like = os.stat(top)
-    _give(path, like)
-    os.chmod(path, stat.S_IMODE(like.st_mode))
-
-
-def _give(place: str | int, like: os.stat_result) -> None:
-    """Give what is new to the group and, as root, to the owner of the store's top directory."""
-    with contextlib.suppress(OSError):  # a group that we are not in, or NFS
-        os.chown(place, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
 
 
 def _read_all(fd: int) -> bytes:

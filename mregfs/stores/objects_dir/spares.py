@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 
 __all__ = ["Spares"]
@@ -24,7 +25,8 @@ FEWEST = 8
 class Spares:
     """Descriptors of files of `size` zero bytes. Safe to use from several threads.
 
-    Nothing depends on them: without one, an object takes longer to create.
+    Nothing depends on them: without one, an object takes longer to create. A child of os.fork has
+    none to begin with: it would write to the files of its parent.
 
     Args:
         size: of each, in bytes.
@@ -38,13 +40,18 @@ class Spares:
         self._ready: list[int] = []
         self._thread: threading.Thread | None = None
         self._ended = False
+        _everyone.add(self)
 
     def take(self) -> int | None:
         """Return the descriptor of one, at its beginning and the caller's now; None: none left."""
         with self._lock:
             if len(self._ready) <= FEWEST and self._thread is None and not self._ended:
                 self._thread = threading.Thread(target=self._refill, name="spares", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as exc:  # too many of them, or the process is ending
+                    self._thread = None
+                    log.debug("no spare files: %s", exc)
             return self._ready.pop() if self._ready else None
 
     def fill(self) -> None:
@@ -79,11 +86,29 @@ class Spares:
             thread.join()
         _close(ready)
 
+    def start_anew_in_child(self) -> None:
+        """Leave them to the process that this one was forked from."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._thread = None
+        ready, self._ready = self._ready, []
+        _close(ready)
+
     def _refill(self) -> None:
         try:
             self.fill()
         finally:
             self._thread = None
+
+
+_everyone: weakref.WeakSet[Spares] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for spares in _everyone:
+        spares.start_anew_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _close(descriptors: list[int]) -> None:

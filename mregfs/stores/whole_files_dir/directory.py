@@ -18,6 +18,7 @@ import msgspec
 
 from mregfs.errors import InvalidError
 from mregfs.ports import WholeFilesFigures
+from mregfs.stores.ownership import READ_ONLY, give, make_directory, share_out
 from mregfs.stores.whole_files_dir.draft import Draft, WholeFile, translated
 
 __all__ = ["WholeFilesDirectory", "default_limit"]
@@ -53,6 +54,7 @@ class WholeFilesDirectory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
         self._temporary = os.path.join(self.path, "tmp")
+        self._top = os.path.dirname(os.path.dirname(self.path))
 
     # ---- reading
 
@@ -144,18 +146,19 @@ class WholeFilesDirectory:
                 return None
             try:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(self._temporary)
-                fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                    make_directory(self._temporary, self._top)
+                fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, READ_ONLY)
             except OSError as exc:
                 raise translated(exc, "cannot make", path) from exc
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                give(fd, self._top, READ_ONLY)
                 os.ftruncate(fd, size)
             except OSError as exc:
                 os.close(fd)
                 os.unlink(path)
                 raise translated(exc, "cannot make", path) from exc
-        return Draft(fd, path, target, size)
+        return Draft(fd, path, target, size, self._top)
 
     # ---- room
 
@@ -233,21 +236,20 @@ class WholeFilesDirectory:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[_Shared]:
+        lock = os.path.join(self.path, "lock")
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(self.path))  # and nothing above: see packs_dir
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.path)
-            fd = os.open(
-                os.path.join(self.path, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644
-            )
+            for folder in (os.path.dirname(self.path), self.path):  # none above: see packs_dir
+                with contextlib.suppress(FileExistsError):
+                    make_directory(folder, self._top)
+            fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            try:
+                share_out(fd, self._top)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                yield self._read_shared()
+            finally:
+                os.close(fd)
         except OSError as exc:
-            raise translated(exc, "cannot use the cache", self.path) from exc
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield self._read_shared()
-        finally:
-            os.close(fd)
+            raise translated(exc, "cannot use the cache", exc.filename or self.path) from exc
 
     def _read_shared(self) -> _Shared:
         path = os.path.join(self.path, "pins.json")
@@ -263,7 +265,10 @@ class WholeFilesDirectory:
     def _write_shared(self, shared: _Shared) -> None:
         path = os.path.join(self.path, "pins.json")
         try:
-            with open(f"{path}.new", "wb") as file:
+            with contextlib.suppress(FileNotFoundError):  # what a crash left may be somebody else's
+                os.unlink(f"{path}.new")
+            with open(f"{path}.new", "xb") as file:
+                share_out(file.fileno(), self._top)
                 file.write(msgspec.json.encode(shared))
                 file.flush()
                 os.fsync(file.fileno())

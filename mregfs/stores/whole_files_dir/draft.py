@@ -20,6 +20,7 @@ from mregfs.errors import (
     NoSpaceError,
 )
 from mregfs.ports import PackFile
+from mregfs.stores.ownership import make_directory
 
 __all__ = ["Draft", "WholeFile", "translated"]
 
@@ -27,11 +28,7 @@ _FICLONERANGE = 0x4020940D
 _ALIGNED = 4096  # of ext4, xfs and btrfs by default; where it is more, the clone fails and we copy
 _PIECE = 8 << 20
 
-_NO_CLONE = (
-    *(errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM),
-    *(errno.EACCES, errno.ETXTBSY),
-)
-_NO_COPY_RANGE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WholeFile:
@@ -73,11 +70,12 @@ class Draft:
     it, and locked, so that what a crash left is told from what is under way.
     """
 
-    def __init__(self, fd: int, path: str, target: str, size: int) -> None:
+    def __init__(self, fd: int, path: str, target: str, size: int, top: str) -> None:
         self._fd = fd
         self._path = path
         self._target = target
         self._size = size
+        self._top = top
         self._end = 0
         self._clones = True
 
@@ -92,6 +90,7 @@ class Draft:
 
         Raises:
             NoSpaceError: the disk is full.
+            HostError: the disk of the pack, or of the file, failed; it says which.
             CorruptError: the pack is too short.
         """
         if self._end + length > self._size:
@@ -99,19 +98,16 @@ class Draft:
         if offset + length > pack.size:
             raise CorruptError("a pack is too short", "see which: mregfs fsck")
         source = pack.fileno()
-        try:
-            end = offset + length
-            if self._clones and offset % _ALIGNED == self._end % _ALIGNED:
-                start = min(end, -(-offset // _ALIGNED) * _ALIGNED)
-                stop = max(start, end // _ALIGNED * _ALIGNED)
-                self._copy(source, offset, start - offset)
-                if start < stop and not self._clone(source, start, stop - start):
-                    self._copy(source, start, stop - start)
-                self._copy(source, stop, end - stop)
-            else:
-                self._copy(source, offset, length)
-        except OSError as exc:
-            raise translated(exc, "cannot write", self._path) from exc
+        end = offset + length
+        if self._clones and offset % _ALIGNED == self._end % _ALIGNED:
+            start = min(end, -(-offset // _ALIGNED) * _ALIGNED)
+            stop = max(start, end // _ALIGNED * _ALIGNED)
+            self._copy(source, offset, start - offset)
+            if start < stop and not self._clone(source, start, stop - start):
+                self._copy(source, start, stop - start)
+            self._copy(source, stop, end - stop)
+        else:
+            self._copy(source, offset, length)
 
     def _clone(self, source: int, offset: int, length: int) -> bool:
         argument = (
@@ -123,8 +119,8 @@ class Draft:
         try:
             fcntl.ioctl(self._fd, _FICLONERANGE, argument)
         except OSError as exc:
-            if exc.errno not in _NO_CLONE:
-                raise
+            if exc.errno in _NO_SPACE:
+                raise translated(exc, "cannot write", self._path) from exc
             self._clones = False
             return False
         self._end += length
@@ -133,19 +129,25 @@ class Draft:
     def _copy(self, source: int, offset: int, length: int) -> None:
         end = offset + length
         while offset < end:
+            piece = min(_PIECE, end - offset)
             try:
-                count = os.copy_file_range(
-                    source, self._fd, min(_PIECE, end - offset), offset, self._end
-                )
-            except OSError as exc:
-                if exc.errno not in _NO_COPY_RANGE:
-                    raise
-                data = os.pread(source, min(_PIECE, end - offset), offset)
-                count = os.pwrite(self._fd, data, self._end)
+                count = os.copy_file_range(source, self._fd, piece, offset, self._end)
+            except OSError:  # it is not for these two, or one of them failed: then we see which
+                count = self._copy_by_hand(source, offset, piece)
             if not count:
                 raise CorruptError("a pack is too short", "see which: mregfs fsck")
             offset += count
             self._end += count
+
+    def _copy_by_hand(self, source: int, offset: int, length: int) -> int:
+        try:
+            data = os.pread(source, length, offset)
+        except OSError as exc:
+            raise translated(exc, "cannot read", _name_of(source)) from exc
+        try:
+            return os.pwrite(self._fd, data, self._end)
+        except OSError as exc:
+            raise translated(exc, "cannot write", self._path) from exc
 
     def read(self, offset: int, length: int) -> bytes:
         """Return what `append` put there, to be verified."""
@@ -163,10 +165,9 @@ class Draft:
         if self._end != self._size:
             raise InvalidError(f"{self._end} of {self._size} bytes for {self._target!r}")
         try:
-            os.fchmod(self._fd, 0o444)
             os.fsync(self._fd)  # or a power cut could leave a name with holes behind it
             with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(self._target))
+                make_directory(os.path.dirname(self._target), self._top)
             os.rename(self._path, self._target)
         except OSError as exc:
             raise translated(exc, "cannot write", self._target) from exc
@@ -178,6 +179,13 @@ class Draft:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
             os.close(fd)
+
+
+def _name_of(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return "a pack"
 
 
 def _read(fd: int, offset: int, length: int) -> bytes:
@@ -193,7 +201,7 @@ def _read(fd: int, offset: int, length: int) -> bytes:
 def translated(exc: OSError, doing: str, path: str) -> MregfsError:
     """Return what an error of the host is for the registry."""
     message = f"{doing} {path!r}: {exc.strerror or exc}"
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if exc.errno in _NO_SPACE:
         return NoSpaceError(message, "free some space, or lower cache_size")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ForbiddenError(message, "use the cache as a user who may write in the store")

@@ -241,6 +241,14 @@ def test_read_ahead_of_what_is_not_mounted_is_a_reason(tmp_path):
     assert f"nothing is mounted on {tmp_path}" == mountpoint.set_read_ahead(tmp_path)
 
 
+def test_read_ahead_is_set_without_a_look_at_the_mount(loopbacks, monkeypatch):
+    """The event loop that serves the mount does this: a look would wait for itself."""
+    loopback = loopbacks().start()
+    monkeypatch.setattr(mountpoint, "resolve", None)
+
+    assert "" == mountpoint.set_read_ahead(str(loopback.path))
+
+
 def test_every_error_says_what_to_do():
     for code in (16, 22, 1, 5):
         error = mountpoint._unmount_failed("/m", code)
