@@ -31,6 +31,8 @@ class Outcome(NamedTuple):
     results: list[dict[str, Any]]
     keeps_names: bool = False
     """True when no name came or went: aliases moved, and nothing else happened."""
+    consumed: tuple[int, ...] = ()
+    """The inodes of drafts that became versions: they answer ESTALE once the kernel asks."""
 
 
 class Session(msgspec.Struct):

@@ -453,7 +453,9 @@ class RegistryFileSystem:
             return outcome
         stale_names = self._follower.stale_names
         trio.from_thread.run_sync(self._follow_quietly, trio_token=loop)
-        if self._follower.stale_names != stale_names:
+        for inode in outcome.consumed:  # not the name: its directory may be locked for a commit
+            self._parts.notices.forget_attributes(inode)
+        if outcome.consumed or self._follower.stale_names != stale_names:
             # A gesture changes the kernel's own entry; after a command it must forget the name
             # before its writer looks. That takes no lock which the writer of `control` holds.
             self._parts.notices.drain(_DRAIN_LIMIT)

@@ -66,8 +66,9 @@ class Transactions:
             commands: list[Command] = []
             origins: list[Statement] = []
             finish: list[Callable[[], None]] = []
+            consumed: list[int] = []
             for statement in statements:
-                made = self._commands(statement, asker, undo, finish)
+                made = self._commands(statement, asker, undo, finish, consumed)
                 commands += made
                 origins += [statement] * len(made)
             try:
@@ -80,7 +81,12 @@ class Transactions:
         for step in finish:
             step()
         keeps_names = receipt.entry is None or not changes_names(receipt.entry)
-        return Outcome(receipt.sequence, list(receipt.results), keeps_names)
+        return Outcome(
+            receipt.sequence,
+            list(receipt.results),
+            keeps_names and not consumed,
+            tuple(consumed),
+        )
 
     def _commands(
         self,
@@ -88,6 +94,7 @@ class Transactions:
         asker: Asker,
         undo: ExitStack,
         finish: list[Callable[[], None]],
+        consumed: list[int],
     ) -> Sequence[Command]:
         """Return what a statement asks of the rules; the content of a draft is stored before."""
         request = statement.command
@@ -96,7 +103,7 @@ class Transactions:
                 self._check_group(request.group)
             if not isinstance(request, CommitRequest):
                 return [request]
-            return self._prepare(request, asker, undo, finish)
+            return self._prepare(request, asker, undo, finish, consumed)
         except MregfsError as exc:
             raise at_statement(exc, statement) from None
 
@@ -106,13 +113,21 @@ class Transactions:
         asker: Asker,
         undo: ExitStack,
         finish: list[Callable[[], None]],
+        consumed: list[int],
     ) -> Sequence[Command]:
         project, draft = str(request.project), request.draft
         path = self._drafts.freeze(project, draft)
         undo.callback(self._drafts.thaw, project, draft)
+        consumed.append(self._inode(project, draft))
         log.info("committing draft %s of %s", draft, project)
         prepared = self._committer.prepare(self._open_intake(path), request, asker=asker)
         undo.callback(prepared.abort)
         finish.append(prepared.done)
         finish.append(lambda: self._drafts.consumed(project, draft))
         return prepared.commands
+
+    def _inode(self, project: str, draft: str) -> int:
+        staging = self._drafts.root(project).inode
+        inode = self._drafts.lookup(staging, draft.encode()).inode
+        self._drafts.forget(inode, 1)
+        return inode

@@ -313,6 +313,24 @@ def test_ctrl_c_is_one_line_and_130() -> None:
     assert (130, "mregfs: interrupted\n") == (process.returncode, said)
 
 
+@pytest.mark.parametrize("module", ["mregfs.cli.main", "mregfs.cli.verbs", "click"])
+@pytest.mark.parametrize("how", ["runpy.run_module('mregfs', run_name='__main__')", "script()"])
+def test_ctrl_c_while_importing_is_one_line_and_130(module: str, how: str) -> None:
+    """The first tenth of a second is no exception; also for the console script."""
+    code = (
+        "import importlib.metadata, runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *more):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "def script():\n"
+        "    scripts = importlib.metadata.entry_points(group='console_scripts')\n"
+        "    scripts['mregfs'].load()()\n" + how
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (130, "", "mregfs: interrupted\n") == (done.returncode, done.stdout, done.stderr)
+
+
 def test_the_page_lists_every_exit_code() -> None:
     """`cli.md` names each class of errors at its exit code."""
     page = Path(main_module.__file__).with_name("cli.md").read_text()

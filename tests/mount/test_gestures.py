@@ -114,6 +114,73 @@ def test_an_open_draft_is_not_committed(registry_mount) -> None:
     assert b"23" == (registry_mount.path / "artifacts/mnist/v0/sub/open").read_bytes()
 
 
+def test_a_committed_draft_is_gone_when_control_answers(registry_mount) -> None:
+    """Whatever the kernel remembers of it; also when its content is a version already."""
+    for content in (b"one", b"one", b"two"):
+        top = registry_mount.draft("run", {"file": content, "sub/file": b"below"})
+        for path in (top / "sub", top):
+            path.stat()
+        assert registry_mount.control("commit run mnist")["ok"]
+        for path in (top, top / "sub"):
+            with pytest.raises(FileNotFoundError):
+                path.stat()
+    assert ["v0", "v1"] == sorted(registry_mount.versions("mnist"))
+
+
+def test_another_mount_does_not_change_what_was_committed(make_mount) -> None:
+    """Whatever it still has of the draft: a name, a descriptor, the number of a removed file."""
+    mount, other = make_mount("one"), make_mount("other")
+    mount.init()
+    mount.start()
+    other.path.mkdir()
+    other.store = mount.store
+    other.start()
+    content = b"model" * 100_000
+    for number in range(3):
+        mount.draft(f"run{number}", {"model.bin": content + bytes([number]), "kept": b"small"})
+    seen, held, removed = (other.path / f"staging/run{n}/model.bin" for n in range(3))
+    seen.stat()
+    reader, last = os.open(held, os.O_RDONLY), os.open(removed, os.O_RDONLY)
+    (other.path / "staging/elsewhere").mkdir()
+
+    for number in range(2):
+        assert mount.control(f"commit run{number} mnist")["ok"]
+    removed.unlink()
+    changes = [
+        lambda: os.open(seen, os.O_WRONLY),
+        lambda: os.truncate(seen, 0),
+        lambda: os.chmod(seen, 0o644),
+        lambda: os.link(seen, other.path / "staging/elsewhere/stolen"),
+        lambda: os.open(held, os.O_WRONLY),
+        lambda: os.open(f"/proc/self/fd/{reader}", os.O_WRONLY),
+        lambda: os.open(f"/proc/self/fd/{reader}", os.O_RDONLY | os.O_TRUNC),
+        lambda: os.truncate(f"/proc/self/fd/{reader}", 0),
+        lambda: os.fchmod(reader, 0o644),
+        lambda: os.fchown(reader, 1, 1),
+        lambda: os.utime(reader, (1, 1)),
+        lambda: os.setxattr(reader, "user.key", b"value"),
+    ]
+    for change in changes:
+        with pytest.raises(OSError, match=r"Stale|No such file") as caught:
+            change()
+        assert caught.value.errno in (errno.ESTALE, errno.ENOENT)
+
+    assert content + b"\1" == os.pread(reader, 1 << 20, 0)
+    os.close(reader)
+    for number in range(2):
+        model = mount.path / f"artifacts/mnist/v{number}/model.bin"
+        assert content + bytes([number]) == model.read_bytes()
+    assert {0o100444} == {
+        path.stat().st_mode for path in mount.store.glob("packs/??/*") if path.stat().st_size > 5000
+    }
+    assert 0 == mount.cli("fsck", "--data").returncode
+
+    os.truncate(f"/proc/self/fd/{last}", 0)  # nobody's but its owner's
+    os.fchmod(last, 0o400)
+    assert 0 == os.fstat(last).st_size
+    os.close(last)
+
+
 def test_a_mapping_that_outlives_its_descriptor_is_noticed(registry_mount) -> None:
     """A shared writable mapping goes on writing after close(2): no commit before it is gone."""
     draft = registry_mount.draft("mapped", {"weights": bytes(1 << 20), "config.json": b"{}"})

@@ -1,15 +1,20 @@
 """Directories on their way in: what sealing guarantees, for whom, and that nothing leads out."""
 
+import errno
+import inspect
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mregfs.api import init_store
-from mregfs.errors import ConflictError, HostError, InvalidError
+from mregfs.errors import ConflictError, HostError, InvalidError, NoSpaceError
 from mregfs.stores.intake_dir import IntakeDirectory
 from mregfs.stores.intake_dir import intake as module
 from tests.registry.rig import in_child, write_files
@@ -54,6 +59,17 @@ def test_the_life_of_a_draft(place: Path) -> None:
     assert [] == os.listdir(place.parent.parent / "intake")
 
 
+def verified(place: Path) -> IntakeDirectory:
+    """Return an intake of `place` as it is when its version is put into the log."""
+    intake = open_intake(place)
+    intake.scan()
+    intake.seal(["big"])
+    intake.announce("layout", 0, {"big": PACK})
+    intake.adopt("big", PACK)
+    intake.verify()
+    return intake
+
+
 def test_a_buffer_is_filled_or_the_file_has_changed(place: Path) -> None:
     """A read beyond the end would be digested as zeros."""
     (place / "big").write_bytes(bytes(range(256)) * 2000)
@@ -66,6 +82,118 @@ def test_a_buffer_is_filled_or_the_file_has_changed(place: Path) -> None:
     with pytest.raises(ConflictError, match=r"changed while being committed: 'big'"):
         intake.read_into("big", 512_000 - 299, memoryview(buffer))
     intake.restore()
+
+
+@pytest.mark.parametrize("other_name", [False, True])
+def test_who_waits_for_the_end_of_a_commit_does_not_get_the_pack(
+    place: Path, wait_until: Callable[..., None], expected_warnings, *, other_name: bool
+) -> None:
+    """He opened the draft's file, past the mount, when nothing could fail the commit any more."""
+    expected_warnings.expect("'big' was opened for writing or linked elsewhere")
+    intake = verified(place)
+    fd = intake._sealed["big"].fd
+    opened: list[int] = []
+    writer = threading.Thread(target=lambda: opened.append(os.open(place / "big", os.O_RDWR)))
+    writer.start()
+    wait_until(lambda: not module.lease.held(fd), "the writer waits for the lease")
+    if other_name:
+        os.link(place / "big", place.parent / "kept")
+
+    intake.release()
+
+    writer.join(20)
+    (descriptor,) = opened
+    assert b"XXX" + BIG[3:] == os.pread(descriptor, os.pwrite(descriptor, b"XXX", 0) * 200_000, 0)
+    os.close(descriptor)
+    found = pack_of(place).stat()
+    assert BIG == pack_of(place).read_bytes()
+    assert (0o100444, 1) == (found.st_mode, found.st_nlink)
+    assert not place.exists()
+    assert [] == os.listdir(place.parent.parent / "intake")
+
+
+@pytest.mark.parametrize("take", [os.link, os.rename])
+def test_a_file_taken_out_of_the_draft_late_is_not_the_pack(
+    place: Path, expected_warnings, take: Callable[[Path, Path], None]
+) -> None:
+    """Another mount, which knows of no commit, gave it another name."""
+    expected_warnings.expect("'big' was opened for writing or linked elsewhere")
+    intake = verified(place)
+    take(place / "big", place.parent / "taken")
+
+    intake.release()
+
+    assert 0o100644 == (place.parent / "taken").stat().st_mode
+    (place.parent / "taken").write_bytes(b"changed")
+    assert BIG == pack_of(place).read_bytes()
+
+
+def test_write_bits_that_another_mount_gave_back_are_taken_again(place: Path) -> None:
+    """A pack that its former owner could open would be his to change."""
+    intake = verified(place)
+    inode = (place / "big").stat().st_ino
+    (place / "big").chmod(0o666)
+    if os.geteuid() == 0:
+        os.chown(place / "big", NOBODY, NOBODY)
+
+    intake.release()
+
+    found = pack_of(place).stat()
+    assert (0o100444, inode, os.geteuid()) == (found.st_mode, found.st_ino, found.st_uid)
+
+
+def test_a_pack_that_is_not_needed_stays_away(place: Path, wait_until: Callable[..., None]) -> None:
+    """The same content was committed by somebody else meanwhile."""
+    intake = verified(place)
+    fd = intake._sealed["big"].fd
+    writer = threading.Thread(target=lambda: os.close(os.open(place / "big", os.O_RDWR)))
+    writer.start()
+    wait_until(lambda: not module.lease.held(fd), "the writer waits for the lease")
+    pack_of(place).unlink()
+
+    intake.release()
+
+    writer.join(20)
+    assert not pack_of(place).exists()
+
+
+def test_no_room_to_part_a_pack_from_its_writer(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expected_warnings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The version is in the log: it is said what may happen to it, and nothing is left."""
+    expected_warnings.expect("linked elsewhere|others can still change 'big'.*No space")
+    intake = verified(place)
+    os.link(place / "big", place.parent / "kept")
+
+    def full(source: int, target: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "copy", full)
+    intake.release()
+    assert "others can still change 'big'" in caplog.text
+    assert BIG == pack_of(place).read_bytes()
+    assert [] == os.listdir(place.parent.parent / "intake")
+
+
+@pytest.mark.parametrize("consume", [True, False])
+def test_no_room_for_the_work_directory(
+    place: Path, monkeypatch: pytest.MonkeyPatch, *, consume: bool
+) -> None:
+    """Linking needs it, to be tried, and copying."""
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    intake = open_intake(place, consume=consume)
+    intake.scan()
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(NoSpaceError, match="intake"):
+        intake.seal(["big"])
+    intake.restore()
+    assert BIG == (place / "big").read_bytes()
 
 
 @pytest.mark.parametrize("now", [BIG + b"longer", BIG[:-1]])
@@ -174,6 +302,76 @@ def test_a_file_exchanged_after_the_scan_is_noticed(place: Path) -> None:
     os.mkfifo(place / "big")
     with pytest.raises(ConflictError, match="'big' changed"):
         intake.seal(["big"])
+    intake.restore()
+
+
+LONG = "d" * 50
+
+
+@pytest.fixture
+def deepen(place: Path) -> Iterator[Callable[[Path, int], str]]:
+    """Make directories in one another, and a file in the last; return its path.
+
+    There are more of them than Python recurses, for that is allowed less than usual.
+    """
+    limit = sys.getrecursionlimit()
+
+    def make(directory: Path, levels: int) -> str:
+        fd = os.open(directory, os.O_RDONLY)
+        for _ in range(levels):
+            os.mkdir(LONG, dir_fd=fd)
+            below = os.open(LONG, os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        file = os.open("deep", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fd)
+        os.write(file, BIG)
+        os.close(file)
+        os.close(fd)
+        sys.setrecursionlimit(len(inspect.stack(0)) + 70)
+        return f"{LONG}/" * levels + "deep"
+
+    yield make
+    sys.setrecursionlimit(limit)
+    subprocess.run(["rm", "-rf", str(place.parent)], check=True)  # pytest could not
+
+
+@pytest.mark.parametrize("end", ["release", "undo", "finish"])
+def test_a_tree_deeper_than_python_recurses(
+    place: Path, deepen: Callable[[Path, int], str], expected_warnings, end: str
+) -> None:
+    """And deeper than a path below the store can say: only names below it count."""
+    expected_warnings.expect("which a crash interrupted")
+    draft = place.parent / "deep"
+    draft.mkdir()
+    deep = deepen(draft, 80)
+    intake = open_intake(draft)
+    assert {"file": 1, "directory": 80} == Counter(entry.kind for entry in intake.scan())
+    intake.seal([deep])
+    intake.announce("layout", 0, {deep: PACK})
+    assert intake.adopt(deep, PACK)
+    intake.verify()
+    if end == "release":
+        intake.release()
+    else:
+        intake.abandon()
+        open_intake(draft).recover(lambda layout, since: end == "finish")
+    assert (end == "undo") == draft.exists()
+    assert (end != "undo") == pack_of(place).exists()
+    assert [] == os.listdir(place.parent.parent / "intake")
+    if end == "undo":
+        again = open_intake(draft)
+        again.scan()
+        found = again._tree.found[deep]
+        assert (1, 0o100600) == (found.st_nlink, found.st_mode)
+        again.release()
+
+
+def test_a_tree_too_deep_for_a_path(place: Path, deepen: Callable[[Path, int], str]) -> None:
+    """Says which limit that is."""
+    deepen(place / "d", 81)
+    intake = open_intake(place)
+    with pytest.raises(InvalidError, match="is longer than 4095 bytes: remove or replace"):
+        intake.scan()
     intake.restore()
 
 

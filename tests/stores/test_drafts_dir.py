@@ -4,13 +4,17 @@ What it does in the long run, compared with a plain directory, is `machines/test
 """
 
 import errno
+import fcntl
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -930,6 +934,179 @@ class TestFreezing:
         write(tree, root, b"file")
 
         assert [{}, {}] == [tree.drafts(PROJECT), tree.drafts("other/project")]
+
+
+class TestCommitsOfOthers:
+    """Another mount of the store, or a command, makes a draft a version: its files are packs."""
+
+    @pytest.fixture
+    def file(self, tree: DraftDirectory, draft: int) -> int:
+        return write(tree, draft, b"file")
+
+    @pytest.fixture
+    def commit(self, host: Path, tmp_path: Path) -> Callable[[], Path]:
+        """Do to the draft what a commit does; return the pack."""
+
+        def run() -> Path:
+            pack = tmp_path / "pack"
+            (host / "draft" / "file").chmod(0o444)
+            os.link(host / "draft" / "file", pack)
+            shutil.rmtree(host / "draft")
+            return pack
+
+        return run
+
+    @pytest.mark.parametrize("known_by", ["name", "descriptor", "handle"])
+    def test_what_became_a_pack_is_left_alone(
+        self,
+        tree: DraftDirectory,
+        root: int,
+        draft: int,
+        file: int,
+        commit: Callable[[], Path],
+        known_by: str,
+    ) -> None:
+        """However this mount reaches the file, until it has noticed."""
+        other = tree.mkdir(root, b"other", 0o755, ME).inode
+        if known_by == "handle":
+            tree.open(file, os.O_RDONLY)
+        elif known_by == "descriptor":
+            tree.mkdir(draft, b"dir", 0o755, ME)
+            with refused(errno.ENOTDIR):  # it was pinned for that
+                tree.rename(draft, b"dir", draft, b"file", 0)
+        pack = commit()
+        before = pack.stat()
+
+        for change in (
+            lambda: tree.open(file, os.O_WRONLY),
+            lambda: tree.open(file, os.O_RDWR | os.O_TRUNC),
+            lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC),
+            lambda: tree.setattr(file, ChangedAttributes(size=0), None, ME),
+            lambda: tree.setattr(file, ChangedAttributes(mode=0o644), None, ME),
+            lambda: tree.setattr(file, ChangedAttributes(uid=1001), None, ME),
+            lambda: tree.setattr(file, ChangedAttributes(mtime_ns=5), None, ME),
+            lambda: tree.setxattr(file, b"user.key", b"value"),
+            lambda: tree.link(file, other, b"stolen"),
+        ):
+            with refused(errno.ESTALE):
+                change()
+        assert b"content" == pack.read_bytes()
+        after = pack.stat()
+        assert before[:7] == after[:7]
+        assert before.st_mtime_ns == after.st_mtime_ns
+
+    @pytest.mark.parametrize(
+        "flags", [os.O_WRONLY, os.O_RDWR | os.O_TRUNC, os.O_RDONLY | os.O_TRUNC, None]
+    )
+    def test_a_commit_that_ends_while_a_file_is_opened(
+        self,
+        tree: DraftDirectory,
+        file: int,
+        commit: Callable[[], Path],
+        monkeypatch: pytest.MonkeyPatch,
+        flags: int | None,
+    ) -> None:
+        """Whoever has found the file already, and opens it, finds out before anything changes."""
+        packs = self.commit_after(monkeypatch, "open", commit)
+        before = descriptors()
+
+        with refused(errno.ESTALE):
+            if flags is None:
+                tree.setattr(file, ChangedAttributes(size=0), None, ME)
+            else:
+                tree.open(file, flags)
+
+        assert [b"content"] == [pack.read_bytes() for pack in packs]
+        assert before >= descriptors() - 1  # the directory's own may be new
+
+    def commit_after(
+        self, monkeypatch: pytest.MonkeyPatch, call: str, commit: Callable[[], Path]
+    ) -> list[Path]:
+        """Commit right after the next system call of that name; fill in the pack then."""
+        real = getattr(os, call)
+        packs: list[Path] = []
+
+        def call_then_commit(*args: Any, **more: Any) -> Any:
+            done = real(*args, **more)
+            monkeypatch.undo()
+            packs.append(commit())
+            return done
+
+        monkeypatch.setattr(os, call, call_then_commit)
+        return packs
+
+    def test_a_commit_that_ends_while_a_file_is_linked(
+        self,
+        tree: DraftDirectory,
+        root: int,
+        file: int,
+        commit: Callable[[], Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The other name would be one to change the pack by."""
+        other = tree.mkdir(root, b"other", 0o755, ME).inode
+        packs = self.commit_after(monkeypatch, "link", commit)
+
+        with refused(errno.ESTALE):
+            tree.link(file, other, b"stolen")
+
+        assert [1] == [pack.stat().st_nlink for pack in packs]
+        assert [] == listed(tree, other)
+
+    def test_write_bits_are_not_given_by_a_descriptor(
+        self, tree: DraftDirectory, draft: int, file: int, host: Path, tmp_path: Path
+    ) -> None:
+        """A commit that just ends may be taking them; what else has them may be written."""
+        os.link(host / "draft" / "file", tmp_path / "other")
+        handle = tree.open(file, os.O_RDONLY).handle
+        tree.unlink(draft, b"file")
+
+        for changed in (ChangedAttributes(mode=0o666), ChangedAttributes(uid=1001)):
+            with refused(errno.ESTALE):
+                tree.setattr(file, changed, handle, ME)
+        assert 5 == tree.setattr(file, ChangedAttributes(size=5), handle, ME).size
+        assert 0o100644 == (tmp_path / "other").stat().st_mode
+
+    @pytest.mark.parametrize("handle", [False, True])
+    def test_a_lease_makes_nobody_wait(
+        self, tree: DraftDirectory, file: int, host: Path, *, handle: bool
+    ) -> None:
+        """All requests would wait for the lock that the one who waits has."""
+        lease = os.open(host / "draft" / "file", os.O_RDONLY)
+        own = tree.open(file, os.O_RDONLY).handle if handle else None
+        fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        try:
+            for change in (
+                lambda: tree.setattr(file, ChangedAttributes(size=0), own, ME),
+                lambda: tree.open(file, os.O_WRONLY),
+                lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC),
+            ):
+                with refused(errno.EBUSY):
+                    change()
+            assert fcntl.F_RDLCK != fcntl.fcntl(lease, fcntl.F_GETLEASE)  # the commit notices
+        finally:
+            os.close(lease)
+        assert b"content" == (host / "draft" / "file").read_bytes()
+        assert 0 == tree.setattr(file, ChangedAttributes(size=0), own, ME).size
+
+    def test_a_read_only_file_without_a_name(self, tree: DraftDirectory, draft: int) -> None:
+        """It has no write bits, as a pack, but no name either: it is its owner's."""
+        opened, attributes = tree.create(draft, b"file", 0o444, os.O_RDWR, ME)
+        tree.unlink(draft, b"file")
+        tree.release(tree.open(attributes.inode, os.O_WRONLY).handle)
+        tree.release(opened.handle)
+
+        assert 5 == tree.setattr(attributes.inode, ChangedAttributes(size=5), None, ME).size
+
+
+def test_truncating_by_opening_is_not_writing(tree: DraftDirectory, draft: int) -> None:
+    """Nothing can be written by such a descriptor, so it keeps no draft from being committed."""
+    inode = write(tree, draft, b"file")
+    handle = tree.open(inode, os.O_RDONLY | os.O_TRUNC).handle
+
+    assert (0, {"draft": 0}) == (tree.getattr(inode).size, tree.drafts(PROJECT))
+    assert 5 == tree.setattr(inode, ChangedAttributes(size=5), handle, ME).size
 
 
 def test_attributes_are_the_hosts(tree: DraftDirectory, draft: int, host: Path) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from mregfs.errors import ConflictError, HostError, NotFoundError
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
-from mregfs.stores.drafts_dir import host
+from mregfs.stores.drafts_dir import host, own
 from mregfs.stores.drafts_dir.nodes import Handle, Node, NodeTable
 
 __all__ = ["DraftDirectory"]
@@ -166,9 +166,14 @@ class DraftDirectory:
         with self._locked("link", parent, name) as table:
             node, directory = table.alive(inode), table.alive(parent)
             self._refuse_frozen(node, directory)
-            source, follow = table.place(node)
+            source, follow = table.own_place(node)
             descriptor = table.descriptor(directory)
             os.link(source, name, dst_dir_fd=descriptor, follow_symlinks=follow)
+            try:
+                table.own_place(node)  # a commit by another process may have ended: see `own`
+            except OSError:
+                os.unlink(name, dir_fd=descriptor)
+                raise
             found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             node = table.admit(directory, name, found)
             node.lookups += 1
@@ -217,7 +222,8 @@ class DraftDirectory:
         with self._locked("change", inode) as table:
             node = table.alive(inode)
             self._refuse_frozen(node)
-            path, follow = table.place(node)
+            to_chmod = (changed.mode, changed.uid, changed.gid) != (None, None, None)
+            path, follow = table.own_place(node, to_chmod=to_chmod)
             if node.kind == stat.S_IFLNK and (changed.mode, changed.size) != (None, None):
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             if changed.size is not None:
@@ -225,7 +231,7 @@ class DraftDirectory:
                 if opened is not None and opened.writable:
                     os.ftruncate(opened.descriptor, changed.size)
                 else:
-                    os.truncate(path, changed.size)
+                    own.truncate(table, node, changed.size)
             if changed.uid is not None or changed.gid is not None or changed == _NOTHING:
                 # Nothing given is chown(-1, -1), which renews the ctime.
                 uid = -1 if changed.uid is None else changed.uid
@@ -317,10 +323,12 @@ class DraftDirectory:
             node = table.alive(inode)
             if _writes(flags):
                 self._refuse_frozen(node)
-            path, follow = table.place(node)
-            # O_NONBLOCK: do not wait until the lease of a commit ends.
-            how = flags & _OPEN_FLAGS | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-            return self._opened(node, os.open(path, how), flags)
+                descriptor = own.open_file(table, node, flags & _OPEN_FLAGS)
+            else:
+                path, follow = table.place(node)
+                how = flags & _OPEN_FLAGS | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+                descriptor = os.open(path, how)
+            return self._opened(node, descriptor, flags)
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`; fewer only at the end of the file."""
@@ -544,11 +552,12 @@ class DraftDirectory:
         node = table.alive(inode)
         if change:
             self._refuse_frozen(node)
+            return table.own_place(node)
         return table.place(node)
 
     def _opened(self, node: Node, descriptor: int, flags: int) -> OpenFile:
         number = next(self._handle_numbers)
-        self._handles[number] = handle = Handle(node, descriptor, _writes(flags))
+        self._handles[number] = handle = Handle(node, descriptor, own.can_write(flags))
         node.handles.append(handle)
         return OpenFile(handle=number, backing=descriptor)
 

@@ -9,6 +9,7 @@ kernel still knows it is *pinned* first: an O_PATH descriptor keeps the inode (a
 alive on the host. All other descriptors are a cache, closed when there are too many of them.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from mregfs.ports import DRAFT_BIT
 
 __all__ = ["Handle", "Node", "NodeTable"]
+
+_WRITE_BITS = 0o222
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +56,7 @@ class Handle:
     node: Node
     descriptor: int
     writable: bool = False
+    """The descriptor can write, so that no commit gets a lease on the file."""
     listing: list[bytes] = field(default_factory=list)
     """The names in the directory when it was last read from the start."""
 
@@ -135,6 +139,32 @@ class NodeTable:
             return b"/proc/self/fd/%d" % descriptor, True
         directory, name, _ = self._find(node)
         return b"/proc/self/fd/%d/%b" % (directory, name), False
+
+    def own_place(self, node: Node, *, to_chmod: bool = False) -> tuple[bytes, bool]:
+        """Return what `place` does, for changes: never the place of what became a pack meanwhile.
+
+        A commit by another process gives a draft's file a second name, takes its write bits, and
+        removes the first one (`../../registry/commit.md` §3). A descriptor leads to the file all
+        the same, so it serves only for what no commit can have taken: what is being written, has
+        no name at all, or has write bits, which are not trusted `to_chmod` or chown: they could be
+        taken between this look and a change that gives them back.
+        """
+        if node.kind != stat.S_IFREG:
+            return self.place(node)
+        for handle in node.handles:
+            if handle.writable:
+                return b"/proc/self/fd/%d" % handle.descriptor, True
+        if node.names:
+            with contextlib.suppress(OSError):
+                directory, name, _ = self._find(node)
+                return b"/proc/self/fd/%d/%b" % (directory, name), False
+        descriptor = self._any_descriptor(node)
+        if descriptor < 0:
+            raise _stale()
+        found = os.fstat(descriptor)
+        if found.st_nlink and (to_chmod or not found.st_mode & _WRITE_BITS):
+            raise _stale()
+        return b"/proc/self/fd/%d" % descriptor, True
 
     def stat(self, node: Node) -> os.stat_result:
         """Return what the host says about the node now."""

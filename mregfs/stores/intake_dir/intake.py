@@ -129,7 +129,7 @@ class IntakeDirectory:
             raise _changed(touched)
         self._flusher = ThreadPoolExecutor(_THREADS, "intake")
         if to_copy:
-            self._work.make()
+            self._make_work()
         for _ in self._flusher.map(self._make_private, to_copy):
             pass
         for sealed in self._sealed.values():
@@ -155,7 +155,7 @@ class IntakeDirectory:
     def _can_link(self, path: str, fd: int) -> bool:
         """Tell whether packs are on the same file system and mount: tried once."""
         if self._linkable is None:
-            trial = os.path.join(self._work.make(), "trial")
+            trial = os.path.join(self._make_work(), "trial")
             try:
                 _link_open(fd, trial)
                 os.unlink(trial)
@@ -169,14 +169,9 @@ class IntakeDirectory:
         """Replace the source's descriptor by one of a copy that is ours alone."""
         sealed = self._sealed[path]
         source = sealed.fd
-        private = os.path.join(self._work.make(), f"{len(path)}-{source}")
+        private = os.path.join(self._make_work(), f"{len(path)}-{source}")
         try:
-            target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            try:
-                copy(source, target)
-                give(target, os.path.dirname(self._packs_path), READ_ONLY)
-            finally:
-                os.close(target)
+            self._write_private(source, private)
             same = unchanged(self._tree.found[path], os.fstat(source))
             reader = os.open(private, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
@@ -185,6 +180,20 @@ class IntakeDirectory:
         os.close(source)
         if not same:
             raise _changed([path])
+
+    def _write_private(self, source: int, private: str) -> None:
+        target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            copy(source, target)
+            give(target, os.path.dirname(self._packs_path), READ_ONLY)
+        finally:
+            os.close(target)
+
+    def _make_work(self) -> str:
+        try:
+            return self._work.make()
+        except OSError as exc:
+            raise _translated(exc, "cannot make a directory in", self._work_parent) from exc
 
     def read_at(self, path: str, offset: int, length: int) -> bytes:
         """Return bytes of a sealed file; fewer only where it ends. Safe from several threads.
@@ -267,11 +276,7 @@ class IntakeDirectory:
         try:
             self._work.write_intent(intent)
             for path in self._adoptions:
-                fd = self._sealed[path].fd
-                # Its former owner could give himself the right to write again.
-                if os.geteuid() == 0:
-                    os.fchown(fd, 0, 0)
-                os.fchmod(fd, READ_ONLY)
+                _protect(self._sealed[path].fd)
         except OSError as exc:
             raise _translated(exc, "cannot prepare", self.path) from exc
 
@@ -332,8 +337,44 @@ class IntakeDirectory:
                 remove_tree(self.path)
             except OSError as exc:
                 log.warning("the draft %s is a version now, but remains: %s", self.path, exc)
+        for path, sealed in self._sealed.items():
+            if sealed.adopted and not sealed.private:
+                try:
+                    self._make_sole(path, sealed)
+                except (OSError, MregfsError) as exc:
+                    log.error("others can still change %r, a version's: %s", path, exc)
         self._close()
         self._work.remove()
+
+    def _make_sole(self, path: str, sealed: _Sealed) -> None:
+        """Make sure that nobody gets to an adopted file but by its name as a pack.
+
+        By the draft's name somebody may have opened it since `verify`, and waits for the lease to
+        end; or another mount has renamed or linked it, or given its write bits back.
+        """
+        _protect(sealed.fd)
+        found = os.fstat(sealed.fd)
+        if lease.held(sealed.fd) and found.st_nlink == 1:
+            return
+        try:
+            if not os.path.samestat(os.lstat(sealed.adopted), found):
+                return
+        except FileNotFoundError:
+            return  # the version existed already
+        log.warning(
+            "%r was opened for writing or linked elsewhere while %s became a version: copying it",
+            path,
+            self.path,
+        )
+        private = os.path.join(self._make_work(), f"sole-{sealed.fd}")
+        self._write_private(sealed.fd, private)
+        if not unchanged(self._tree.found[path], os.fstat(sealed.fd)):
+            # The kernel lets who waits in after 45 s (/proc/sys/fs/lease-break-time).
+            log.error("%r was changed before it was copied: run mregfs fsck --data", path)
+        _sync(private)
+        os.rename(private, sealed.adopted)
+        _sync(os.path.dirname(sealed.adopted))
+        put_back(sealed.fd, self._adoptions[path])  # now it is whose name it has
 
     def restore(self) -> None:
         """The commit failed: packs lose their names here, drafts get their modes back."""
@@ -390,6 +431,23 @@ def _link_open(fd: int, target: str) -> None:
     # Only with a directory (which an absolute path does not need) does Python call linkat(2) with
     # AT_SYMLINK_FOLLOW; link(2) would link the symlink in /proc.
     os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=0, follow_symlinks=True)
+
+
+def _protect(fd: int) -> None:
+    """Take write bits away, and as root a foreign owner, who could give them to himself again."""
+    found = os.fstat(fd)
+    if os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, 0):
+        os.fchown(fd, 0, 0)
+    if stat.S_IMODE(found.st_mode) != READ_ONLY:
+        os.fchmod(fd, READ_ONLY)
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _unlink_same(path: str, fd: int) -> None:

@@ -11,12 +11,13 @@ import os
 import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, NotFoundError
 from mregfs.model.manifest import path_problem, symlink_problem
 from mregfs.ports import IntakeEntry
 
-__all__ = ["SourceTree", "translated"]
+__all__ = ["Directories", "SourceTree", "remove_tree", "translated", "unchanged"]
 
 _OPEN_DIRECTORIES = 32
 _NAMED = 20  # offending paths that a message lists
@@ -32,6 +33,73 @@ _STRANGE = {
 }
 
 
+class Directories:
+    """A directory and all below it, however deep: reached without symlinks and without recursion.
+
+    Keeps some of them open. Not thread-safe.
+
+    Args:
+        path: the directory at the top.
+        unlock: give ourselves every right to each before opening it.
+
+    Raises:
+        OSError: the host refused, here and in every method.
+    """
+
+    def __init__(self, path: str, *, unlock: bool = False) -> None:
+        self._unlock = unlock
+        if unlock:
+            with contextlib.suppress(OSError):
+                os.chmod(path, 0o700)
+        self._top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def descriptor(self, path: str) -> int:
+        """Return a descriptor of the directory at a path; it is valid until the next call."""
+        names = []
+        while path and path not in self._open:
+            path, _, name = path.rpartition("/")
+            names.append(name)
+        if path:
+            self._open.move_to_end(path)
+        fd = self._open[path] if path else self._top
+        for name in reversed(names):
+            if self._unlock:
+                with contextlib.suppress(OSError):
+                    os.chmod(name, 0o700, dir_fd=fd, follow_symlinks=False)
+            fd = os.open(name, _DIRECTORY, dir_fd=fd)
+            path = f"{path}/{name}" if path else name
+            self._open[path] = fd
+            if len(self._open) > _OPEN_DIRECTORIES:
+                os.close(self._open.popitem(last=False)[1])
+        return fd
+
+    def walk(self) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
+        """Yield each directory's path, descriptor and entries, before those that are in it."""
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            fd = self.descriptor(path)
+            with os.scandir(fd) as found:
+                entries = list(found)
+            below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            pending += [f"{path}/{name}" if path else name for name in below]
+            yield path, fd, entries
+
+    def look_again(self) -> None:
+        """Keep only the top open: from now on a path means what stands there then."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        self.look_again()
+        if self._top >= 0:
+            os.close(self._top)
+            self._top = -1
+
+
 class SourceTree:
     """One directory tree, as it was when it was scanned. Safe to use from several threads."""
 
@@ -39,8 +107,7 @@ class SourceTree:
         self.path = path
         self.found: dict[str, os.stat_result] = {}
         """What `scan` saw of each file."""
-        self._root = -1
-        self._directories: OrderedDict[str, int] = OrderedDict()
+        self._directories: Directories | None = None
         self._lock = threading.Lock()
 
     def scan(self) -> list[IntakeEntry]:
@@ -53,8 +120,9 @@ class SourceTree:
         entries: list[IntakeEntry] = []
         problems: list[str] = []
         try:
-            self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._scan(os.open(".", _DIRECTORY, dir_fd=self._root), "", entries, problems)
+            self._directories = Directories(self.path)
+            self._scan(self._directories, entries, problems)
+            self._directories.look_again()
         except OSError as exc:
             raise translated(exc, "cannot read", self.path) from exc
         if problems:
@@ -66,11 +134,15 @@ class SourceTree:
             )
         return entries
 
-    def _scan(self, fd: int, prefix: str, entries: list[IntakeEntry], problems: list[str]) -> None:
-        directories = []
-        try:
+    def _scan(
+        self, directories: Directories, entries: list[IntakeEntry], problems: list[str]
+    ) -> None:
+        pending = [""]
+        while pending:
+            directory = pending.pop()
+            fd = directories.descriptor(directory)
             for name in os.listdir(fd):
-                path = prefix + name
+                path = f"{directory}/{name}" if directory else name
                 problem = path_problem(path)
                 if problem:
                     problems.append(f"{os.fsencode(path)!r} {problem}")
@@ -85,7 +157,7 @@ class SourceTree:
                     )
                 elif kind == stat.S_IFDIR:
                     entries.append(IntakeEntry(path, "directory"))
-                    directories.append(name)
+                    pending.append(path)
                 elif kind == stat.S_IFLNK:
                     target = os.readlink(name, dir_fd=fd)
                     problem = symlink_problem(path, target)
@@ -94,11 +166,6 @@ class SourceTree:
                     entries.append(IntakeEntry(path, "symlink", target=target))
                 else:
                     problems.append(f"{path!r} {_STRANGE.get(kind, 'is no file')}")
-            for name in directories:
-                below = os.open(name, _DIRECTORY, dir_fd=fd)
-                self._scan(below, f"{prefix}{name}/", entries, problems)
-        finally:
-            os.close(fd)
 
     def open(self, path: str) -> int:
         """Open a scanned file for reading; the caller closes it.
@@ -107,9 +174,10 @@ class SourceTree:
             ConflictError: something else stands there by now.
         """
         directory, _, name = path.rpartition("/")
+        assert self._directories is not None, "scanned first"
         try:
             with self._lock:
-                fd = os.open(name, _FILE, dir_fd=self._directory(directory))
+                fd = os.open(name, _FILE, dir_fd=self._directories.descriptor(directory))
         except OSError as exc:
             if exc.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
                 raise _changed(path) from exc
@@ -119,28 +187,11 @@ class SourceTree:
         os.close(fd)
         raise _changed(path)
 
-    def _directory(self, path: str) -> int:
-        """Under the lock: return a descriptor of a directory, reached without symlinks."""
-        if not path:
-            return self._root
-        fd = self._directories.get(path)
-        if fd is None:
-            parent, _, name = path.rpartition("/")
-            fd = os.open(name, _DIRECTORY, dir_fd=self._directory(parent))
-            self._directories[path] = fd
-            if len(self._directories) > _OPEN_DIRECTORIES:
-                os.close(self._directories.popitem(last=False)[1])
-        return fd
-
     def close(self) -> None:
         """Let go of the directory."""
         with self._lock:
-            for fd in self._directories.values():
-                os.close(fd)
-            self._directories.clear()
-            if self._root >= 0:
-                os.close(self._root)
-                self._root = -1
+            if self._directories is not None:
+                self._directories.close()
 
 
 def unchanged(before: os.stat_result, after: os.stat_result) -> bool:
@@ -159,18 +210,29 @@ def remove_tree(path: str) -> None:
     Raises:
         OSError: something is left.
     """
-    import shutil
-
     try:
-        shutil.rmtree(path)
+        _remove(path, unlock=False)
+    except PermissionError:
+        _remove(path, unlock=True)
+
+
+def _remove(path: str, *, unlock: bool) -> None:
+    try:
+        tree = Directories(path, unlock=unlock)
     except FileNotFoundError:
         return
-    except PermissionError:
-        for directory, names, _ in os.walk(path):
-            for name in (".", *names):
-                with contextlib.suppress(OSError):
-                    os.chmod(os.path.join(directory, name), 0o700, follow_symlinks=False)
-        shutil.rmtree(path)
+    with contextlib.closing(tree):
+        found = []
+        for directory, fd, entries in tree.walk():
+            found.append(directory)
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(entry.name, dir_fd=fd)
+        while len(found) > 1:  # the last ones are deepest
+            parent, _, name = found.pop().rpartition("/")
+            os.rmdir(name, dir_fd=tree.descriptor(parent))
+    os.rmdir(path)
 
 
 def _changed(path: str) -> ConflictError:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from mregfs.errors import MregfsError
-from mregfs.stores.intake_dir.tree import translated
+from mregfs.stores.intake_dir.tree import Directories, translated
 from mregfs.stores.ownership import make_directory
 
 __all__ = [
@@ -188,27 +188,40 @@ def _recover_one(path: str, packs_path: str, committed: Callable[[str, int], boo
 
 def _finish(intent: Intent) -> None:
     """Remove the files that became a version; what was written since stays."""
-    for path, (inode, mtime_ns) in intent.entries.items():
-        full = os.path.join(intent.draft, path)
-        with contextlib.suppress(OSError):
-            found = os.lstat(full)
-            if found.st_ino == inode and found.st_mtime_ns == mtime_ns:
-                os.unlink(full)
-    for directory, _, _ in os.walk(intent.draft, topdown=False):
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)
+    try:
+        tree = Directories(intent.draft)
+    except FileNotFoundError:
+        return
+    with contextlib.closing(tree):
+        for path, (inode, mtime_ns) in intent.entries.items():
+            directory, _, name = path.rpartition("/")
+            with contextlib.suppress(OSError):
+                fd = tree.descriptor(directory)
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if found.st_ino == inode and found.st_mtime_ns == mtime_ns:
+                    os.unlink(name, dir_fd=fd)
+        directories = [directory for directory, _, _ in tree.walk()]
+        for directory in reversed(directories[1:]):
+            parent, _, name = directory.rpartition("/")
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=tree.descriptor(parent))
+    with contextlib.suppress(OSError):
+        os.rmdir(intent.draft)
 
 
 def _undo(intent: Intent, packs_path: str) -> None:
+    with contextlib.suppress(OSError), contextlib.closing(Directories(intent.draft)) as tree:
+        for adoption in intent.adoptions:
+            directory, _, name = adoption.path.rpartition("/")
+            with contextlib.suppress(OSError):
+                how = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                fd = os.open(name, how, dir_fd=tree.descriptor(directory))
+                try:
+                    if os.fstat(fd).st_ino == adoption.inode:
+                        put_back(fd, adoption)
+                finally:
+                    os.close(fd)
     for adoption in intent.adoptions:
-        full = os.path.join(intent.draft, adoption.path)
-        with contextlib.suppress(OSError):
-            fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                if os.fstat(fd).st_ino == adoption.inode:
-                    put_back(fd, adoption)
-            finally:
-                os.close(fd)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(pack_path(packs_path, adoption.pack))
 
