@@ -163,10 +163,8 @@ def list_entries(
     listed = 0
     try:
         for name, attributes, following in fs.readdir(handle, start):
-            fits = add(name, attributes, following)
-            if not fits or name in (b".", b".."):  # the kernel does not count these
+            if not add(name, attributes, following):
                 fs.forget(attributes.inode, 1)
-            if not fits:
                 return
             listed += 1
     except MregfsError:

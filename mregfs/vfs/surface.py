@@ -104,6 +104,7 @@ class FileSystem(Protocol):
     def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
         """Yield (name, attributes, position of the next) from position `start`; 0 is the first.
 
+        `.` and `..` are left out: the kernel would not take back the lookups that they count as.
         An entry that was taken counts as one lookup; the adapter calls `forget(inode, 1)` for the
         one that did not fit. Lazy: a directory of 100 000 entries is never loaded at once.
         """

@@ -13,6 +13,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -24,7 +25,7 @@ if __name__ == "__main__" and '"extension":false' in sys.argv[1]:
 import msgspec
 import trio
 
-from mregfs.errors import HostError, MregfsError, UnsupportedError
+from mregfs.errors import HostError, MregfsError, UnavailableError, UnsupportedError
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state, pyfuse3
 from mregfs.fuse.serve import serve
@@ -46,6 +47,10 @@ class Settings(msgspec.Struct):
     """Whether every third open offers none: as when a file is being fetched."""
     owned: bool = False
     """Whether files opened for reading come with a descriptor for the adapter to close."""
+    keep_cache: bool = False
+    """Whether what the kernel knows of a file stays valid from one open to the next."""
+    hollow: bool = False
+    """Whether a change of nothing leaves set-id bits alone, which chown(2) does not."""
     allow_other: bool = False
     read_only: bool = False
     grace: float = 5.0
@@ -65,6 +70,8 @@ BOOM = 3
 STATE = 4
 STALE = 5
 LATER = 6
+ABSENT = 7
+PATIENT = 8
 SLOW = 100
 """The first of a thousand: what is being read cannot be opened by the next test."""
 _LAST_SPECIAL = SLOW + 1000
@@ -74,6 +81,8 @@ _SPECIAL = {
     b".state": STATE,
     b".stale": STALE,
     b".later": LATER,
+    b".absent": ABSENT,
+    b".patient": PATIENT,
 }
 _SLOW_SIZE = 1 << 20
 
@@ -84,6 +93,9 @@ class LoopbackFileSystem:
     * `.news`: a read waits until somebody writes; poll tells of it
     * `.slow0`, `.slow1`, …: ordinary files that are never read to the end of a request
     * `.later`: a thread answers reads, once somebody writes; then it raises if that was `fail`
+    * `.absent`: what holds it does not answer: nothing but open and stat succeeds
+    * `.patient`: a thread takes a write, for as many seconds as it says; `half` is written by half,
+      `fail` raises
     * `.boom`: a read raises what no file system should
     * `.state`: figures as JSON
     * `.stale`: attributes that the kernel keeps for an hour; a write makes the size 1 larger
@@ -103,6 +115,8 @@ class LoopbackFileSystem:
         self._stale_size = 1
         self._later = threading.Event()
         self._later_text = b""
+        self.references: Counter[int] = Counter()
+        """What the kernel has to take back, by inode; the files above are not counted."""
         self.calls: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
@@ -114,8 +128,14 @@ class LoopbackFileSystem:
             attributes.inode = 1
         return attributes
 
+    def _known(self, attributes: Attributes) -> Attributes:
+        """Count what the kernel is told of for the first time, or once more."""
+        self.references[self._shown(attributes).inode] += 1
+        return attributes
+
     def _special(self, inode: int) -> Attributes:
-        size = _SLOW_SIZE if inode >= SLOW else self._stale_size if inode == STALE else 0
+        long = inode >= SLOW or inode == ABSENT
+        size = _SLOW_SIZE if long else self._stale_size if inode == STALE else 0
         timeout = 3600.0 if inode == STALE else 0.0
         return Attributes(
             inode, stat.S_IFREG | 0o666, size, entry_timeout=timeout, attr_timeout=timeout
@@ -135,10 +155,11 @@ class LoopbackFileSystem:
             return self._special(SLOW + int(name[5:]))
         if name == b".nothing":
             return Attributes(0, 0, entry_timeout=3600.0)
-        return self._shown(self._tree.lookup(self._real(parent), name))
+        return self._known(self._tree.lookup(self._real(parent), name))
 
     def forget(self, inode: int, count: int) -> None:
         if inode > _LAST_SPECIAL:
+            self.references[inode] -= count
             self._tree.forget(inode, count)
 
     def getattr(self, inode: int) -> Attributes:
@@ -153,6 +174,8 @@ class LoopbackFileSystem:
         self.calls["setattr"] += 1
         if 1 < inode <= _LAST_SPECIAL:
             return self._special(inode)
+        if self._settings.hollow and changed == ChangedAttributes():
+            return self._shown(self._tree.getattr(self._real(inode)))
         own = None if handle is None else handle >> 1
         return self._shown(self._tree.setattr(self._real(inode), changed, own, caller))
 
@@ -162,16 +185,16 @@ class LoopbackFileSystem:
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
     ) -> Attributes:
-        return self._tree.mknod(self._real(parent), name, mode, rdev, caller)
+        return self._known(self._tree.mknod(self._real(parent), name, mode, rdev, caller))
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
-        return self._tree.mkdir(self._real(parent), name, mode, caller)
+        return self._known(self._tree.mkdir(self._real(parent), name, mode, caller))
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
-        return self._tree.symlink(self._real(parent), name, target, caller)
+        return self._known(self._tree.symlink(self._real(parent), name, target, caller))
 
     async def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
-        return self._tree.link(inode, self._real(parent), name)
+        return self._known(self._tree.link(inode, self._real(parent), name))
 
     async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         self._tree.unlink(self._real(parent), name)
@@ -188,7 +211,7 @@ class LoopbackFileSystem:
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[OpenFile, Attributes]:
         opened, attributes = self._tree.create(self._real(parent), name, mode, flags, caller)
-        return self._offered(opened, flags), attributes
+        return self._offered(opened, flags), self._known(attributes)
 
     async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
         return self._open(inode, flags)
@@ -202,11 +225,12 @@ class LoopbackFileSystem:
             handle = next(self._numbers)
             self._handles[handle] = inode
             self._texts[handle] = self._state() if inode == STATE else b""
-            return OpenFile(handle, direct_io=inode < SLOW)
+            return OpenFile(handle, direct_io=inode < SLOW and inode != ABSENT)
         return self._offered(self._tree.open(inode, flags), flags)
 
     def _offered(self, opened: OpenFile, flags: int) -> OpenFile:
         opened.handle = opened.handle << 1 | 1
+        opened.keep_cache = self._settings.keep_cache
         self.calls["offered"] += 1
         wavers = self._settings.wavering and self.calls["offered"] % 3 == 0
         if wavers or not self._settings.backed:
@@ -228,6 +252,8 @@ class LoopbackFileSystem:
             await trio.sleep_forever()
         if inode == BOOM:
             raise ValueError("boom")
+        if inode == ABSENT:
+            raise UnavailableError("it does not answer")
         if inode == STATE:
             return self._texts[handle][offset : offset + size]
         if inode == LATER:
@@ -243,6 +269,8 @@ class LoopbackFileSystem:
         inode = self._handles[handle]
         if inode == BOOM:
             raise ValueError("boom")
+        if inode == ABSENT:
+            raise UnavailableError("it does not answer")
         if inode == LATER:
             return partial(self._read_later, offset, size)
         return self._texts[handle][offset : offset + size] if inode == STATE else None
@@ -259,22 +287,28 @@ class LoopbackFileSystem:
             "passthrough": msgspec.to_builtins(passthrough_state(), str_keys=True),
             "calls": self.calls,
             "refused": self.refused,
+            "references": sum(n for inode, n in self.references.items() if inode > _LAST_SPECIAL),
             "descriptors": len(os.listdir("/proc/self/fd")),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
         }
         return json.dumps(state).encode()
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
-        return self._write(handle, offset, data)
+        written = self._write(handle, offset, data)
+        return await trio.to_thread.run_sync(written) if callable(written) else written
 
-    def write_nowait(self, handle: int, offset: int, data: bytes) -> int | None:
+    def write_nowait(self, handle: int, offset: int, data: bytes) -> int | Later[int] | None:
         return self._write(handle, offset, data) if self._settings.at_once else None
 
-    def _write(self, handle: int, offset: int, data: bytes) -> int:
+    def _write(self, handle: int, offset: int, data: bytes) -> int | Later[int]:
         if handle & 1:
             self.calls["write"] += 1
             return self._tree.write(handle >> 1, offset, data)
         inode = self._handles[handle]
+        if inode == ABSENT:
+            raise UnavailableError("it does not answer")
+        if inode == PATIENT:
+            return partial(self._write_later, data)
         if inode == STALE:
             self._stale_size += 1
             self._notices.forget_attributes(STALE)
@@ -291,11 +325,24 @@ class LoopbackFileSystem:
             self._wakes.clear()
         return len(data)
 
+    def _write_later(self, data: bytes) -> int:
+        self.calls["patient"] += 1
+        if data == b"fail":
+            raise HostError(errno.ENXIO, "it was to fail")
+        if data == b"half":
+            return len(data) // 2
+        time.sleep(float(data))
+        return len(data)
+
     def flush(self, handle: int) -> None:
         self.calls["flush"] += 1
+        if self._handles.get(handle) == ABSENT:
+            raise UnavailableError("it does not answer")
 
     async def fsync(self, handle: int, *, data_only: bool) -> None:
         self.calls["fsync"] += 1
+        if self._handles.get(handle) == ABSENT:
+            raise UnavailableError("it does not answer")
         if handle & 1:
             self._tree.fsync(handle >> 1, data_only=data_only)
 
@@ -322,7 +369,8 @@ class LoopbackFileSystem:
 
     def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
         self.calls["readdir"] += 1
-        return self._tree.readdir(handle >> 1, start)
+        for name, found, following in self._tree.readdir(handle >> 1, start):
+            yield name, self._known(found), following
 
     def releasedir(self, handle: int) -> None:
         self._tree.releasedir(handle >> 1)

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import logging
 import os
+import shutil
 import stat
 import subprocess
 
@@ -19,8 +20,9 @@ from mregfs.errors import (
     UnavailableError,
 )
 from mregfs.fuse.adapter import Adapter
+from mregfs.fuse.express import list_entries
 from mregfs.fuse.passthrough import ReadPath, choose_read_path, pyfuse3
-from mregfs.ports import OpenFile
+from mregfs.ports import Attributes, OpenFile
 
 CONTEXT = pyfuse3.RequestContext()
 
@@ -35,6 +37,21 @@ class Raises:
         raise self.error
 
     async def read(self, handle, offset, size):
+        raise self.error
+
+    async def write(self, handle, offset, data):
+        raise self.error
+
+    def flush(self, handle):
+        raise self.error
+
+    async def fsync(self, handle, *, data_only):
+        raise self.error
+
+    async def fsyncdir(self, handle):
+        raise self.error
+
+    async def open(self, inode, flags, caller):
         raise self.error
 
     async def statfs(self):
@@ -77,13 +94,26 @@ async def test_an_error_is_its_errno_and_one_log_line(
     assert "lookup(7, b'name')" in record.getMessage()
 
 
-async def test_a_reader_sees_an_io_error_when_the_store_does_not_answer(expected_warnings):
-    """EAGAIN from a blocking read is nothing that programs expect."""
-    expected_warnings.expect("read")
+@pytest.mark.parametrize(
+    ("name", "arguments", "code"),
+    [
+        ("read", (4, 0, 10), errno.EIO),
+        ("write", (4, 0, b"data"), errno.EIO),
+        ("flush", (4,), errno.EIO),
+        ("fsync", (4, False), errno.EIO),
+        ("fsyncdir", (4, False), errno.EIO),
+        ("open", (4, 0, CONTEXT), errno.EAGAIN),
+    ],
+)
+async def test_an_open_file_answers_eio_when_the_store_does_not(
+    name, arguments, code, expected_warnings
+):
+    """EAGAIN from a blocking read, write or close is nothing that programs expect."""
+    expected_warnings.expect(name)
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await adapter(UnavailableError("no answer")).read(4, 0, 10)
+        await getattr(adapter(UnavailableError("no answer")), name)(*arguments)
 
-    assert errno.EIO == caught.value.errno
+    assert code == caught.value.errno
 
 
 async def test_a_failing_forget_does_not_end_the_session(expected_warnings):
@@ -159,6 +189,118 @@ def test_renameat2_flags_arrive(place):
     assert errno.EEXIST == ctypes.get_errno()
     assert 0 == libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange)
     assert ("b", "a") == ((place / "a").read_text(), (place / "b").read_text())
+
+
+def test_programs_see_an_io_error_when_the_store_does_not_answer(loopback):
+    """Whatever they do with the open file, closing it included."""
+    file = os.open(loopback.path / ".absent", os.O_RDWR)
+    for use in (
+        lambda: os.read(file, 10),
+        lambda: os.write(file, b"x"),
+        lambda: os.fsync(file),
+        lambda: os.close(file),
+    ):
+        with pytest.raises(OSError) as caught:
+            use()
+        assert errno.EIO == caught.value.errno
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_was_listed_is_forgotten_with_its_names(loopbacks, wait_until, at_once):
+    """Each reference that the kernel was given comes back: neither lost nor counted twice."""
+    loopback = loopbacks(at_once=at_once).start()
+    top = loopback.path / "top"
+    (top / "below").mkdir(parents=True)
+    for number in range(500):
+        (top / f"below/a-rather-long-name-of-an-entry-{number:05}").touch()
+    (top / "link").symlink_to("below")
+    os.mkfifo(top / "fifo")
+    os.link(top / "fifo", top / "second")
+    for _ in range(3):
+        subprocess.run(["ls", "-lRa", top], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["find", top, "-name", "*"], check=True, stdout=subprocess.DEVNULL)
+    assert loopback.state()["references"] > 500
+
+    shutil.rmtree(top)
+    wait_until(lambda: 0 == loopback.state()["references"], "every reference was taken back")
+
+
+class Entries:
+    """A directory of three whose reading fails after some; counts what is taken back."""
+
+    def __init__(self, whole):
+        self.whole = whole
+        self.forgotten = []
+
+    def readdir(self, handle, start):
+        for number in range(start, 3):
+            if number == self.whole:
+                raise UnavailableError("no answer")
+            yield b"name-%d" % number, Attributes(number + 10, stat.S_IFREG), number + 1
+
+    def forget(self, inode, count):
+        self.forgotten.append((inode, count))
+
+
+def listed(fs, start, room):
+    """Return the names that `list_entries` hands over when `room` of them fit."""
+    names = []
+
+    def add(name, attributes, following):
+        names.append(name)
+        return len(names) <= room
+
+    list_entries(fs, 4, start, add)
+    return names[:room]
+
+
+def test_what_does_not_fit_is_given_back():
+    entries = Entries(whole=3)
+    assert [b"name-0", b"name-1"] == listed(entries, 0, 2)
+    assert [(12, 1)] == entries.forgotten
+    assert [b"name-2"] == listed(entries, 2, 2)
+    assert [(12, 1)] == entries.forgotten
+
+
+def test_a_listing_that_breaks_off_hands_over_what_it_has():
+    """The error is the answer to the next call, not lost; and no entry is lost either."""
+    entries = Entries(whole=2)
+    assert [b"name-0", b"name-1"] == listed(entries, 0, 5)
+    with pytest.raises(UnavailableError):
+        listed(entries, 2, 5)
+
+
+def test_a_listing_is_resumed_where_it_was_left(place):
+    """A position that telldir(3) gave is good for seekdir(3), also far from the beginning."""
+    for number in range(600):
+        (place / f"a-rather-long-name-of-an-entry-{number:05}").touch()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+    libc.telldir.restype = ctypes.c_long
+    for function in (libc.readdir, libc.telldir, libc.closedir):
+        function.argtypes = [ctypes.c_void_p]
+    libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
+    directory = libc.opendir(os.fsencode(place))
+    name_at = 19  # of struct dirent
+
+    def rest():
+        names = []
+        while entry := libc.readdir(directory):
+            names.append(ctypes.string_at(entry + name_at))
+        return names
+
+    try:
+        for _ in range(300):
+            assert libc.readdir(directory)
+        position = libc.telldir(directory)
+        second_half = rest()
+        libc.seekdir(directory, position)
+        again = rest()
+    finally:
+        libc.closedir(directory)
+
+    assert 300 == len(set(second_half))
+    assert second_half == again
 
 
 def test_a_large_directory_is_listed_whole(place):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 FLUSH = 25
+NOBODY = 65534
 MiB = 1 << 20
 
 
@@ -257,6 +258,7 @@ try() {
 }
 try sh -c 'echo x >> s'
 try sh -c 'echo x > s'
+try sh -c ': > s'
 try truncate -s 1 s
 try fallocate -l 100 s
 try fallocate -p -l 4096 s
@@ -271,8 +273,11 @@ rm -f s; echo x > s; chmod 6755 s; echo x >> s; stat -c '%a after root wrote' s
 """
 
 
-@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="needs mkfs.xfs")
-def test_cp_shares_the_blocks_where_the_host_can(loopbacks, tmp_path):
+@pytest.fixture
+def sharing_disk(tmp_path):
+    """A host file system whose files can share blocks."""
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("needs mkfs.xfs")
     image, disk = tmp_path / "image", tmp_path / "disk"
     disk.mkdir()
     with image.open("wb") as file:
@@ -280,25 +285,61 @@ def test_cp_shares_the_blocks_where_the_host_can(loopbacks, tmp_path):
     subprocess.run(["mkfs.xfs", "-q", image], check=True)
     subprocess.run(["mount", "-o", "loop", image, disk], check=True)
     try:
-        loopback = loopbacks(host=str(disk / "host"), owned=True).start()
-        data = os.urandom(64 * MiB + 12345)
-        (loopback.path / "one").write_bytes(data)
-        os.sync()
-        free = os.statvfs(disk).f_bavail
-        subprocess.run(["cp", loopback.path / "one", loopback.path / "two"], check=True)
-        os.sync()
-        used = (free - os.statvfs(disk).f_bavail) * os.statvfs(disk).f_bsize
-        assert data == (loopback.path / "two").read_bytes()
-        assert used < MiB
-        assert 0 == loopback.stop()
+        yield disk
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+def test_cp_shares_the_blocks_where_the_host_can(loopbacks, sharing_disk):
+    loopback = loopbacks(host=str(sharing_disk / "host"), owned=True).start()
+    data = os.urandom(64 * MiB + 12345)
+    (loopback.path / "one").write_bytes(data)
+    os.sync()
+    free = os.statvfs(sharing_disk).f_bavail
+    subprocess.run(["cp", loopback.path / "one", loopback.path / "two"], check=True)
+    os.sync()
+    used = (free - os.statvfs(sharing_disk).f_bavail) * os.statvfs(sharing_disk).f_bsize
+
+    assert data == (loopback.path / "two").read_bytes()
+    assert used < MiB
+    assert 0 == loopback.stop()
+
+
+@pytest.mark.parametrize("hollow", [False, True])
+def test_sharing_blocks_takes_setuid_bits_away(loopbacks, sharing_disk, tmp_path, hollow):
+    """As copy_file_range(2) does on any file system for who is not root, and only then."""
+    host = str(sharing_disk / "host")
+    loopback = loopbacks(host=host, hollow=hollow, allow_other=True).start()
+    for directory in (tmp_path, *tmp_path.parents):
+        directory.chmod(directory.stat().st_mode | 0o011)
+    (loopback.path / "one").write_bytes(b"x" * MiB)
+    os.sync()
+    modes = []
+    for user in (NOBODY, 0):
+        target = loopback.path / f"two-{user}"
+        target.touch()
+        os.chown(target, NOBODY, NOBODY)
+        target.chmod(0o6755)
+        copy = ["xfs_io", "-c", f"copy_range -l {MiB} {loopback.path}/one", target]
+        subprocess.run(copy, check=True, user=user, group=user, extra_groups=[])
+        modes.append(target.stat().st_mode & 0o7777)
+        assert b"x" * MiB == target.read_bytes()
+
+    assert [0o755, 0o6755] == modes
+    assert 0 == loopback.stop()
+
+
+@pytest.mark.parametrize("hollow", [False, True])
+@pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("backed", [True, False])
-def test_setuid_bits_go_as_they_do_natively(loopbacks, tmp_path, backed):
-    """The kernel leaves it to us, or every small write would ask for capabilities first."""
-    loopback = loopbacks(backed=backed, allow_other=True).start()
+def test_setuid_bits_go_as_they_do_natively(loopbacks, tmp_path, backed, at_once, hollow):
+    """The kernel leaves it to us, or every small write would ask for capabilities first.
+
+    Some kernels announce it by a change of nothing, for which chown(2) takes the bits away: they
+    must go without that, too.
+    """
+    loopback = loopbacks(backed=backed, at_once=at_once, hollow=hollow, allow_other=True).start()
+    script = SETUID if backed else SETUID.replace("try fallocate", ": not supported")
     said = []
     for place in (loopback.path / "here", tmp_path / "native"):
         place.mkdir()
@@ -307,12 +348,39 @@ def test_setuid_bits_go_as_they_do_natively(loopbacks, tmp_path, backed):
                 directory.chmod(0o711)
         place.chmod(0o777)
         done = subprocess.run(
-            ["sh", "-c", SETUID], cwd=place, capture_output=True, text=True, check=True
+            ["sh", "-c", script], cwd=place, capture_output=True, text=True, check=True
         )
         said.append(done.stdout.splitlines())
 
     assert said[1] == said[0]
     assert "755 after sh -c echo x >> s" == said[0][0]
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o2644], ids=oct)
+def test_a_set_id_file_is_read_by_the_daemon_and_the_mount_says_why(loopback, place, mode):
+    """Nobody would see a write by passthrough, which has to take such bits away."""
+    (place / "file").write_bytes(b"x" * 100)
+    (place / "file").chmod(mode)
+    before = loopback.state()
+    with (place / "file").open("r+b") as file:
+        assert b"x" * 100 == os.pread(file.fileno(), 200, 0)
+        os.pwrite(file.fileno(), b"y", 0)
+        after = loopback.state()
+
+    reason = "it is setuid or setgid, and writes must take that away"
+    assert before["calls"].get("read", 0) < after["calls"]["read"]
+    assert before["calls"].get("write", 0) < after["calls"]["write"]
+    assert (0, 0) == (after["passthrough"]["handles"], after["passthrough"]["backings"])
+    for counts in (lambda state: state["refused"], lambda state: state["passthrough"]["refused"]):
+        assert 1 == counts(after)[reason] - counts(before).get(reason, 0)
+
+    (place / "file").chmod(0o644)
+    with (place / "file").open("r+b") as file:
+        assert b"y" == os.pread(file.fileno(), 1, 0)
+        assert (1, 1) == (
+            loopback.state()["passthrough"]["handles"],
+            loopback.state()["passthrough"]["backings"],
+        )
 
 
 def test_without_backing_files_everything_works_the_same(loopbacks):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,33 @@ def test_a_request_that_takes_too_long_is_given_up_after_the_grace(loopbacks):
     assert 0 == loopback.stop()
     thread.join(SOON)
     assert 1 == len(errors)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_transaction_that_has_begun_is_waited_for_beyond_the_grace(loopbacks, at_once):
+    """However long it takes: its writer is told the outcome, not that the mount is gone."""
+    loopback = loopbacks(grace=0.2, at_once=at_once).start()
+    file = os.open(loopback.path / ".patient", os.O_WRONLY)
+    with ThreadPoolExecutor(1) as threads:
+        writer = threads.submit(os.write, file, b"2.5")
+        while not loopback.state()["calls"].get("patient"):
+            pass
+        assert 0 == loopback.stop()
+        assert 3 == writer.result(SOON)
+    os.close(file)
+    assert [] == loopback.problems()
+
+
+def test_a_read_whose_disk_hangs_is_left_behind_after_the_grace(loopbacks):
+    """A mount ends although a thread does not, and the log says so."""
+    loopback = loopbacks(grace=0.3).start()
+    reader = subprocess.Popen(["cat", loopback.path / ".later"], stderr=subprocess.DEVNULL)
+    while not loopback.state()["calls"].get("later"):
+        pass
+    assert 0 == loopback.stop()
+    assert 1 == reader.wait(SOON)
+    (said,) = loopback.problems()
+    assert "A read did not end in time" in said
 
 
 def test_an_unmount_from_outside_ends_it(loopbacks):
