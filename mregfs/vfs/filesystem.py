@@ -447,11 +447,12 @@ class RegistryFileSystem:
         statements = parse_script(
             text, self._parts.project, lambda path: self._gestures.strip(path, caller)
         )
+        # Before the transaction: another task may follow its entry before this one does.
+        stale_names = self._follower.stale_names
         outcome = self._parts.transactions.run(statements, caller)
         if outcome.keeps_names:
             loop.run_sync_soon(self._follow_quietly)
             return outcome
-        stale_names = self._follower.stale_names
         trio.from_thread.run_sync(self._follow_quietly, trio_token=loop)
         if self._follower.stale_names != stale_names:
             # A gesture changes the kernel's own entry; after a command it must forget the name
