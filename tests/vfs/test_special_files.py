@@ -180,7 +180,7 @@ async def test_events_since(rig: Rig) -> None:
 
 
 async def test_events_are_not_ahead_of_the_index(rig: Rig) -> None:
-    """What a line tells of is there when the line is: the log may have more than the mount shows."""
+    """The log may have more than the mount shows: what a line tells of is there with the line."""
     for number in range(2):
         await rig.commit("mnist", {"a": b"%d" % number})
     shown = rig.store.index.applied() - 1
