@@ -99,6 +99,20 @@ def test_a_busy_mount_is_not_unmounted(mount) -> None:
     mount.daemon = None
 
 
+def test_a_lazy_unmount_frees_who_waits_for_a_mount_that_hangs(mount) -> None:
+    """Nobody waits any more once it is taken away; the daemon ends when it can."""
+    mount.daemon.send_signal(signal.SIGSTOP)
+    waiting = subprocess.Popen(["ls", mount.path / "artifacts/mnist/v0/nothing"])
+    try:
+        mount.cli("umount", "--lazy", mount.path)
+        assert 2 == waiting.wait(20)
+    finally:
+        mount.daemon.send_signal(signal.SIGCONT)
+    assert not mount.mounted()
+    mount.daemon.wait(20)
+    mount.daemon = None
+
+
 def test_a_killed_daemon_leaves_what_was_acknowledged(mount) -> None:
     """After SIGKILL the mount is dead; the next one cleans up, and has every commit and draft."""
     mount.draft("run-1", {"half": b"written"})
