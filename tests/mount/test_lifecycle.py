@@ -240,6 +240,31 @@ def test_the_index_can_be_thrown_away(mount) -> None:
     )
 
 
+def test_the_index_can_be_rebuilt_under_the_mount(mount) -> None:
+    """Nobody who reads meanwhile is told that something is not there; nor is anybody afterwards."""
+    ours = mount.path / "artifacts/mnist"
+    for number in range(1, 4):
+        mount.draft(f"run-{number}", {f"below/{name}": b"%d" % number for name in range(50)})
+        mount.control(f"commit run-{number} mnist")
+    for number in range(1, 4):
+        rebuilding = subprocess.Popen(
+            [sys.executable, "-m", "mregfs", "reindex"],
+            env=mount.environment,
+            stdout=subprocess.DEVNULL,
+        )
+        version, round_ = ours / f"v{number}", 0
+        while rebuilding.poll() is None:
+            assert is_whole(mount)
+            assert 50 == len(os.listdir(version / "below"))
+            assert b"%d" % number == (version / "below" / str(round_ % 50)).read_bytes()
+            round_ += 1
+        assert 0 == rebuilding.returncode
+        mount.cli("tag", f"mnist:v{number}", f"+seen-{number}")  # nothing is remembered of it now
+        time.sleep(0.2)
+        assert b"%d" % number == (version / "below/7").read_bytes()
+        assert is_whole(mount)
+
+
 # ---- at boot
 
 
