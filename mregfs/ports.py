@@ -80,12 +80,18 @@ class Index(Protocol):
         ...
 
     def write(
-        self, puts: Iterable[Put], *, expected: int | None = None, applied: int | None = None
+        self,
+        puts: Iterable[Put],
+        *,
+        expected: int | None = None,
+        applied: int | None = None,
+        anew: bool = False,
     ) -> bool:
         """Apply all `puts` in one transaction, and set the applied sequence number to `applied`.
 
         With `expected`, first compare: when the applied sequence number is not `expected` (another
-        process was faster), change nothing and return False.
+        process was faster), change nothing and return False. With `anew`, empty all tables before,
+        in the same transaction: no view ever sees less than what was there, or what is put.
 
         Raises:
             NoSpaceError: the disk is full; nothing changed.

@@ -46,8 +46,13 @@ class Upkeep(ABC):
         return self.store.coalescer.pinned()
 
     def reindex(self, progress: Callable[[int, int], None] | None = None) -> int:
-        """Build the index of this host anew from the log; return the number of log entries."""
-        return self.store.log.rebuild(progress)
+        """Build the index of this host anew from the log; return the number of log entries.
+
+        Mounts and other processes may go on using it meanwhile.
+        """
+        from mregfs.stores.index_memory import IndexMemory
+
+        return self.store.log.rebuild(IndexMemory(), progress)
 
     def fsck(
         self,

@@ -380,7 +380,8 @@ def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
         raise NotFoundError(f"no store is mounted on {mountpoint!r}", "see: findmnt -t fuse.mregfs")
     if not mountpoints.clean_dead(place):
         daemon = None if lazy else _daemon_of(place)
-        mountpoints.unmount(place, lazy=lazy)
+        hung = lazy and mountpoints.health(place) is mountpoints.Health.HUNG
+        mountpoints.unmount(place, lazy=lazy, force=hung)
         if daemon is not None:
             _wait_for_end(daemon)
     session.done = True

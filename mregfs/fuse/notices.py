@@ -5,7 +5,8 @@ stale (the vfs). The daemon makes one `Notices` and hands it to the vfs; `serve`
 together with the session.
 
 The kernel may let a notice wait for a lock that a request holds which this very daemon has yet to
-answer. So notices have a thread of their own, and `stop` ends while requests are still answered.
+answer. So notices have a thread of their own, and `stop` ends while requests are still answered. A
+daemon that is killed answers none of them any more: `guard`.
 """
 
 import errno

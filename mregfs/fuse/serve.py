@@ -6,17 +6,21 @@ here: what is served (`vfs/`) and which process serves it (the daemon, which alo
 The order of the end: readers of news get the end of their file; while requests are still answered,
 threads end what they have begun and notices are sent; the session loop ends when what is under way
 has been answered, or the grace is over and the rest gets ENODEV; the file system is unmounted. Only
-a transaction that has begun is waited for beyond the grace.
+a transaction that has begun is waited for beyond the grace. A daemon that is killed has no such
+end; its guard then sees to it that nobody waits for ever (`guard`).
 """
 
 import errno
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 
 import trio
 
 from mregfs.errors import HostError, MregfsError, UnavailableError
+from mregfs.fuse import guard
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.adapter import Adapter
 from mregfs.fuse.notices import Notices
@@ -118,6 +122,7 @@ async def serve(
             _abort(place)
         adapter.closed()
         pyfuse3.close(unmount=True)
+        session.guard.end()
     if session.failure is not None:
         raise UnavailableError(
             f"the session on {place} broke off: {_single(session.failure)!r}", "mount it again"
@@ -138,6 +143,37 @@ def _abort(place: str) -> None:
         log.error("%s", exc)
 
 
+class _Guard:
+    """The process that watches over this one: `guard` says for what."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, place: str) -> None:
+        """Start it; from the thread with whose end the process ends."""
+        here = mountpoints.find(path=place)
+        if not here:
+            return
+        what = (str(os.getpid()), here[-1].device, place)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__, *what],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as exc:
+            log.warning("There is no guard of %s: %s", place, exc)
+
+    def end(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 class _Session:
     """The session loop and its end."""
 
@@ -145,6 +181,7 @@ class _Session:
         self._adapter = adapter
         self._notices = notices
         self._place = place
+        self.guard = _Guard()
         self._ended = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self.failure: ExceptionGroup[Exception] | None = None
@@ -193,6 +230,7 @@ class _Session:
         if reason:
             log.info("Reads go in small requests: %s", reason)
         on_ready()
+        self.guard.start(self._place)  # not before: who waits for the mount comes first
 
     async def _wind_down(self, grace: float) -> None:
         if self._ended.is_set():

@@ -29,6 +29,8 @@ Files that the kernel reads by itself (passthrough) are verified by `fsck --data
 
 _BATCH = 256  # entries of a directory read under one view
 
+_LONGEST_KEY = 8 + 255  # of a name, after its directory; LMDB refuses keys not much longer
+
 _REMEMBERED = 4096  # files whose verified blocks are remembered; 100 GB of a file take 100 KB
 
 
@@ -108,11 +110,21 @@ class Content:
     def find(self, version: VersionRecord, parent: int, name: str) -> FileEntry | None:
         """Return what is called `name` in the directory at position `parent`, or None."""
         key = rows.name_key(version.inode, parent, name.encode())
-        if len(key) > 263:  # longer than any name; LMDB would refuse the key
+        if len(key) > _LONGEST_KEY:
             return None
         with self._index.read() as view:
             row = view.get("entry_name", key)
         return None if row is None else rows.parse_entry(parent, name, row)
+
+    def lacks(self, version: VersionRecord, parent: int, name: str) -> bool:
+        """Tell whether there is no `name` in that directory: False also when nothing is loaded.
+
+        One view tells both: the rows may go between two.
+        """
+        key = rows.name_key(version.inode, parent, name.encode())
+        with self._index.read() as view:
+            known = len(key) <= _LONGEST_KEY and view.get("entry_name", key) is not None
+            return not known and _is_ready(view, version)
 
     def find_path(self, version: VersionRecord, path: str) -> FileEntry | None:
         """Return what is at a path below the version, without following symlinks; or None."""
@@ -128,17 +140,22 @@ class Content:
     def children(self, version: VersionRecord, parent: int, start: str = "") -> Iterator[FileEntry]:
         """Yield what is in a directory, by name, from the first name >= `start`.
 
-        Lazy; no view is held while the consumer has an entry.
+        Lazy; no view is held while the consumer has an entry. When the index loses the content on
+        the way it is loaded again: a listing never ends early.
         """
         prefix = rows.name_key(version.inode, parent, b"")
         key = prefix + start.encode()
         while True:
+            found = []
             with self._index.read() as view:
-                found = []
+                ready = _is_ready(view, version)
                 for row_key, row in view.scan("entry_name", prefix, key):
                     found.append(rows.parse_entry(parent, row_key[8:].decode(), row))
                     if len(found) == _BATCH:
                         break
+            if not ready:
+                self.ensure(version)
+                continue
             yield from found
             if len(found) < _BATCH:
                 return

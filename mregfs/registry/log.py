@@ -187,9 +187,12 @@ class Log:
         """Store the state as a checkpoint; return its sequence number (0: the log is empty)."""
         return self._replay.checkpoint()
 
-    def rebuild(self, progress: Progress | None = None) -> int:
-        """Empty the index and fill it again from checkpoint and log; return the head."""
-        head = self._replay.rebuild(progress)
+    def rebuild(self, fresh: Index, progress: Progress | None = None) -> int:
+        """Fill the index again from checkpoint and log, by way of an empty one; return the head.
+
+        Others may go on reading and appending meanwhile.
+        """
+        head = self._replay.rebuild(fresh, progress)
         self._deliver(head)
         return head
 

@@ -138,14 +138,27 @@ class Replay:
         """
         self._index.write([*puts, head.put()], expected=expected, applied=head.sequence)
 
-    def rebuild(self, progress: Progress | None = None) -> int:
-        """Empty the index and fill it again from checkpoint and log."""
+    def rebuild(self, fresh: Index, progress: Progress | None = None) -> int:
+        """Fill the index again from checkpoint and log, and return the head's sequence number.
+
+        All is put together in `fresh`, an empty index, and exchanged in one transaction: whoever
+        reads meanwhile sees the state before or the state after, and never one of the past.
+
+        Cancelled: the index is as it was.
+        """
         if not self._attached:
             self._attach()  # which says so when the index is ahead of the log
         total = max(self._sequences(), default=0)
         self._require_entries()
-        self._index.clear()
-        return self.catch_up(progress, total)
+        replay = Replay(self._objects, fresh)
+        exchanged = False
+        while not exchanged:
+            applied = self._index.applied()
+            head = replay.catch_up(progress, total)
+            with fresh.read() as view:
+                puts = [Put(table, *row) for table in STATE_TABLES for row in view.scan(table)]
+            exchanged = self._index.write(puts, expected=applied, applied=head, anew=True)
+        return self.catch_up()
 
     def require_head(self, sequence: int) -> bool:
         """Check that no entry is missing after this one; False: the log has grown meanwhile.

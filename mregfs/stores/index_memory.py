@@ -108,9 +108,16 @@ class IndexMemory:
         return _View(self)
 
     def write(
-        self, puts: Iterable[Put], *, expected: int | None = None, applied: int | None = None
+        self,
+        puts: Iterable[Put],
+        *,
+        expected: int | None = None,
+        applied: int | None = None,
+        anew: bool = False,
     ) -> bool:
         """Apply all `puts` at once, unless the applied sequence number is not `expected`.
+
+        With `anew`, to empty tables.
 
         Raises:
             InvalidError: a key is empty or over 511 bytes; nothing changed.
@@ -125,6 +132,8 @@ class IndexMemory:
         with self._lock:
             if expected is not None and self._applied != expected:
                 return False
+            if anew:
+                self._tables, self._private = {}, set()
             if self._private is None:
                 self._tables = dict(self._tables)
                 self._private = set()

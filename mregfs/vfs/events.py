@@ -35,7 +35,12 @@ class Reader(msgspec.Struct):
 
 
 class EventReaders:
-    """All readers of one mount. `entries_since` reads the log, `head` is its newest number."""
+    """All readers of one mount.
+
+    Args:
+        head: returns the newest entry that the index has; nothing later is told.
+        entries_since: reads the log.
+    """
 
     def __init__(
         self, head: Callable[[], int], entries_since: Callable[[int], Iterator[Entry]]
@@ -90,8 +95,11 @@ class EventReaders:
     def _take(self, reader: Reader, size: int) -> bytes:
         pieces = [reader.rest]
         length = len(reader.rest)
-        if length < size and reader.position < self._head():
+        head = self._head()  # no further: the log may be ahead of what the mount shows
+        if length < size and reader.position < head:
             for entry in self._entries_since(reader.position):
+                if entry.sequence > head:
+                    break
                 line = event_line(entry)
                 pieces.append(line)
                 length += len(line)

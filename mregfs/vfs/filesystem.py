@@ -63,7 +63,7 @@ class RegistryFileSystem:
         self._content = parts.content
         self._drafts = parts.drafts
         self._gestures = parts.gestures
-        self._pending = PendingLinks()
+        self._pending = PendingLinks(parts.index, parts.tree)
         events = parts.make_events()
         self._files = OpenFiles(parts.content, events, parts.status)
         self._follower = parts.make_follower(events.wake)
@@ -114,18 +114,24 @@ class RegistryFileSystem:
         await self._run([Statement(command=command) for command in commands], caller)
 
     def _is_ready(self, node: Node) -> bool:
-        return node.version is None or self._content.ready(node.version)
+        return node.version is None or (node.is_known and self._content.ready(node.version))
 
     async def _ready(self, node: Node) -> None:
         if node.version is not None and not self._content.ready(node.version):
             await trio.to_thread.run_sync(self._content.ensure, node.version)
+
+    async def _loaded(self, inode: int) -> Node:
+        """Return what a number stands for, with the content of its version in the index."""
+        while not self._is_ready(node := self._in_registry(inode)):
+            await self._ready(node)
+        return node
 
     # ---- lookup and attributes
 
     async def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
         """See `FileSystem.lookup`."""
         while (found := self.lookup_nowait(parent, name, caller)) is None:
-            await self._ready(self._in_registry(parent))
+            await self._loaded(parent)
         return found
 
     def lookup_nowait(self, parent: int, name: bytes, caller: Caller) -> Attributes | None:
@@ -140,14 +146,16 @@ class RegistryFileSystem:
                 return None
             return self._lookup(state, node, name, text)
 
-    def _lookup(self, state: State, parent: Node, name: bytes, text: str) -> Attributes:
+    def _lookup(self, state: State, parent: Node, name: bytes, text: str) -> Attributes | None:
         found = self._tree.lookup(state, parent, text)
         if found is not None:
             if found.kind is NodeKind.CONTROL:
                 found = self._node(state, self._files.control_inode())
             return self._tree.attributes(state, found)
-        if parent.kind is NodeKind.VERSION:
-            return Attributes(0, 0, entry_timeout=FOR_EVER)
+        if parent.version is not None:
+            # The kernel believes it for ever: so only if the content is there, and lacks the name.
+            lacks = self._content.lacks(parent.version, parent.position, text)
+            return Attributes(0, 0, entry_timeout=FOR_EVER) if lacks else None
         if parent.kind is NodeKind.OWNER:
             pending = self._pending.find(parent.inode, name)
             if pending is not None:
@@ -173,29 +181,26 @@ class RegistryFileSystem:
         if inode & DRAFT_BIT:
             return self._drafts.getattr(inode)
         if inode & PENDING_BIT:
-            return self._pending_attributes(inode)
+            return self._pending.stat(inode)
         with self._index.read() as view:
             state = State(view)
-            return self._tree.attributes(state, self._node(state, inode))
+            return self._tree.attributes(state, self._known(state, inode))
 
-    def _pending_attributes(self, inode: int) -> Attributes:
-        pending = self._pending_link(inode)
-        if pending.alias is not None:
-            with self._index.read() as view:
-                state = State(view)
-                alias = state.alias(*pending.alias)
-                if alias is None:
-                    raise stale(inode)
-                attributes = self._tree.attributes(state, self._node(state, alias.inode))
-                attributes.inode = inode
-                return attributes
-        return self._pending.attributes(pending)
+    def _known(self, state: State, inode: int) -> Node:
+        """Return what a number stands for, or stood for and is open; from what is at hand.
 
-    def _pending_link(self, inode: int) -> PendingLink:
-        pending = self._pending.get(inode)
-        if pending is None:
+        Raises:
+            HostError: ESTALE, nothing, or its content is to be loaded: the next lookup does it.
+        """
+        try:
+            node = self._node(state, inode)
+        except HostError:
+            node = None
+        if node is None or not node.is_known:
+            node = self._files.node(inode)
+        if node is None:
             raise stale(inode)
-        return pending
+        return node
 
     async def setattr(
         self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
@@ -205,7 +210,7 @@ class RegistryFileSystem:
             own = None if handle is None else handle >> 1
             return self._drafts.setattr(inode, changed, own, caller)
         if inode & PENDING_BIT:
-            return self._pending_attributes(inode)  # `cp -a` sets times of the links it makes
+            return self._pending.stat(inode)  # `cp -a` sets times of the links it makes
         with self._index.read() as view:
             state = State(view)
             node = self._node(state, inode)
@@ -219,17 +224,10 @@ class RegistryFileSystem:
         if inode & DRAFT_BIT:
             return self._drafts.readlink(inode)
         if inode & PENDING_BIT:
-            pending = self._pending_link(inode)
-            if pending.alias is None:
-                return pending.target
-            with self._index.read() as view:
-                alias = State(view).alias(*pending.alias)
-            if alias is None:
-                raise stale(inode)
-            return f"v{alias.number}".encode()
+            return self._pending.readlink(inode)
         with self._index.read() as view:
             state = State(view)
-            return self._tree.readlink(state, self._node(state, inode)).encode()
+            return self._tree.readlink(state, self._known(state, inode)).encode()
 
     async def access(self, inode: int, mode: int, caller: Caller) -> bool:
         """See `FileSystem`; permissions are the kernel's own business (default_permissions)."""
@@ -318,8 +316,7 @@ class RegistryFileSystem:
 
     async def _child(self, parent: int, name: bytes) -> Node:
         text = decode_name(name)
-        node = self._in_registry(parent)
-        await self._ready(node)
+        node = await self._loaded(parent)
         with self._index.read() as view:
             found = self._tree.lookup(State(view), node, text)
         if found is None:
@@ -397,8 +394,7 @@ class RegistryFileSystem:
         opened = self.open_nowait(inode, flags, caller)
         if opened is not None:
             return opened
-        node = self._in_registry(inode)
-        await self._ready(node)
+        node = await self._loaded(inode)
         return await self._files.open(node, self._new_handle(), flags, caller)
 
     def open_nowait(self, inode: int, flags: int, caller: Caller) -> OpenFile | None:
@@ -447,11 +443,12 @@ class RegistryFileSystem:
         statements = parse_script(
             text, self._parts.project, lambda path: self._gestures.strip(path, caller)
         )
+        # Before the transaction: another task may follow its entry before this one does.
+        stale_names = self._follower.stale_names
         outcome = self._parts.transactions.run(statements, caller)
         if outcome.keeps_names:
             loop.run_sync_soon(self._follow_quietly)
             return outcome
-        stale_names = self._follower.stale_names
         trio.from_thread.run_sync(self._follow_quietly, trio_token=loop)
         for inode in outcome.consumed:  # not the name: its directory may be locked for a commit
             self._parts.notices.forget_attributes(inode)
@@ -500,7 +497,7 @@ class RegistryFileSystem:
     async def opendir(self, inode: int, caller: Caller) -> int:
         """See `FileSystem`."""
         while (handle := self.opendir_nowait(inode, caller)) is None:
-            await self._ready(self._in_registry(inode))
+            await self._loaded(inode)
         return handle
 
     def opendir_nowait(self, inode: int, caller: Caller) -> int | None:
@@ -540,8 +537,7 @@ class RegistryFileSystem:
         """See `FileSystem`."""
         value = self.getxattr_nowait(inode, name)
         if value is None:
-            node = self._in_registry(inode)
-            await self._ready(node)
+            node = await self._loaded(inode)
             value = await trio.to_thread.run_sync(self._xattr, node, name)
         return value
 
@@ -570,7 +566,7 @@ class RegistryFileSystem:
             return self._drafts.listxattr(inode)
         if inode & PENDING_BIT:
             return []
-        names = self._parts.xattrs.names(self._in_registry(inode))
+        names = self._parts.xattrs.names(await self._loaded(inode))
         return [f"{PREFIX}{name}".encode() for name in names]
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:

@@ -56,7 +56,7 @@ class Follower:
         head = self._index.applied()
         if head == self.seen:
             return False
-        if head < self.seen:  # the index was rebuilt, and is still on its way
+        if head < self.seen:  # the index was damaged, or is of another log, and is being filled
             return False
         for entry in self._log.entries(self.seen):
             if entry.sequence > head:

@@ -10,13 +10,19 @@ from select import POLLIN, POLLOUT
 
 import trio
 
-from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError
+from mregfs.errors import (
+    ForbiddenError,
+    HostError,
+    ImmutableError,
+    MregfsError,
+    NotFoundError,
+)
 from mregfs.ports import Caller, OpenFile
 from mregfs.registry.content import Content, OpenContent
 from mregfs.vfs.control import ControlSessions, Outcome
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.surface import Later
-from mregfs.vfs.tree import Node, NodeKind
+from mregfs.vfs.tree import Node, NodeKind, stale
 
 __all__ = ["OpenFiles"]
 
@@ -33,6 +39,7 @@ class OpenFiles:
         self._make_status = status
         self._control = ControlSessions()
         self._files: dict[int, OpenContent] = {}
+        self._nodes: dict[int, Node] = {}
         self._special: dict[int, NodeKind] = {}
         self._status: dict[int, bytes] = {}
 
@@ -56,8 +63,12 @@ class OpenFiles:
             MregfsError: it is no file, or not for writing.
         """
         if node.version is not None:
-            content = self._content.open(node.version, node.position)
+            try:
+                content = self._content.open(node.version, node.position)
+            except NotFoundError:  # the index has lost it since it was ready: look it up again
+                raise stale(node.inode) from None
             self._files[handle] = content
+            self._nodes[handle] = node
             return OpenFile(handle, content.backing(), keep_cache=not content.watched)
         if node.kind is NodeKind.CONTROL:
             self._control.open(handle, node.inode, flags, caller)
@@ -120,10 +131,15 @@ class OpenFiles:
         """Return the inode number of `control` for whoever looks it up now."""
         return self._control.inode()
 
+    def node(self, inode: int) -> Node | None:
+        """Return the published file that is open under this number, deleted or not; or None."""
+        return next((node for node in self._nodes.values() if node.inode == inode), None)
+
     def release(self, handle: int) -> None:
         """Give a handle up."""
         content = self._files.pop(handle, None)
         if content is not None:
+            del self._nodes[handle]
             content.close()
             return
         kind = self._special.pop(handle, None)

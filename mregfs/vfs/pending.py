@@ -2,7 +2,8 @@
 
 Decided here: which names are on their way (`ln -sfn` and `os.replace` make a symlink under a
 temporary name first), and that they live in memory only: they never reach the log. Not decided
-here: what the rename means (`gestures`). Called by `filesystem` and `gestures`.
+here: what the rename means (`gestures`), what an alias is (`tree`). Called by `filesystem` and
+`listing`.
 """
 
 import re
@@ -11,7 +12,9 @@ from stat import S_IFLNK
 import msgspec
 
 from mregfs.errors import ExistsError
-from mregfs.ports import Attributes, Caller
+from mregfs.model.state import State
+from mregfs.ports import Attributes, Caller, Index
+from mregfs.vfs.tree import Tree, stale
 
 __all__ = ["PENDING_BIT", "PendingLinks", "is_temporary"]
 
@@ -37,14 +40,16 @@ class PendingLink(msgspec.Struct):
     uid: int
     gid: int
     at_ns: int
-    alias: tuple[int, str] | None = None
-    """(owner's inode, alias) after the rename: the kernel may go on using this inode a while."""
+    alias: int | None = None
+    """After the rename the alias's inode: the kernel may go on using the link's own a while."""
 
 
 class PendingLinks:
     """All pending symlinks of a mount. A restart forgets them, as `/tmp` would."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: Index, tree: Tree) -> None:
+        self._index = index
+        self._tree = tree
         self._next = PENDING_BIT + 1
         self._by_inode: dict[int, PendingLink] = {}
         self._by_name: dict[tuple[int, bytes], PendingLink] = {}
@@ -69,9 +74,39 @@ class PendingLinks:
         """Return the symlink of that name, or None."""
         return self._by_name.get((directory, name))
 
-    def get(self, inode: int) -> PendingLink | None:
-        """Return the symlink with that inode number, or None."""
-        return self._by_inode.get(inode)
+    def stat(self, inode: int) -> Attributes:
+        """Return what stat tells of the symlink with that inode number, or of its alias.
+
+        Raises:
+            HostError: ESTALE, there is no such symlink, or its alias is gone.
+        """
+        link = self._known(inode)
+        if link.alias is None:
+            return self.attributes(link)
+        with self._index.read() as view:
+            state = State(view)
+            attributes = self._tree.attributes(state, self._tree.node(state, link.alias))
+        attributes.inode = inode
+        return attributes
+
+    def readlink(self, inode: int) -> bytes:
+        """Return where the symlink with that inode number points, or its alias.
+
+        Raises:
+            HostError: ESTALE, there is no such symlink, or its alias is gone.
+        """
+        link = self._known(inode)
+        if link.alias is None:
+            return link.target
+        with self._index.read() as view:
+            state = State(view)
+            return self._tree.readlink(state, self._tree.node(state, link.alias)).encode()
+
+    def _known(self, inode: int) -> PendingLink:
+        link = self._by_inode.get(inode)
+        if link is None:
+            raise stale(inode)
+        return link
 
     def names(self, directory: int) -> list[tuple[bytes, "PendingLink"]]:
         """Return what is pending in a directory, sorted by name."""
@@ -84,9 +119,14 @@ class PendingLinks:
         self._by_name.pop((link.directory, link.name), None)
 
     def becomes_alias(self, link: PendingLink, owner: int, alias: str) -> None:
-        """The symlink was renamed over an alias: what the kernel still asks is about the alias."""
+        """The symlink was renamed over an alias: what the kernel still asks is about the alias.
+
+        About that one, not about its name, which may be another's by then.
+        """
         self.remove(link)
-        link.alias = (owner, alias)
+        with self._index.read() as view:
+            found = State(view).alias(owner, alias)
+        link.alias = 0 if found is None else found.inode
 
     def move(self, link: PendingLink, directory: int, name: bytes) -> None:
         """Rename it to another temporary name."""

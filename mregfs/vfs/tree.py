@@ -100,23 +100,9 @@ class Node(msgspec.Struct, frozen=True):
     alias: AliasRecord | None = None
 
     @property
-    def is_directory(self) -> bool:
-        """True for what can be listed."""
-        if self.kind is NodeKind.VERSION:
-            return self.position == 0 or (self.entry is not None and self.entry.kind == "directory")
-        return self.kind not in _NOT_DIRECTORIES
-
-
-_NOT_DIRECTORIES = frozenset(
-    {
-        NodeKind.SELF,
-        NodeKind.CONTROL,
-        NodeKind.EVENTS,
-        NodeKind.STATUS,
-        NodeKind.LINK,
-        NodeKind.ALIAS,
-    }
-)
+    def is_known(self) -> bool:
+        """False when this is inside of a version whose content has to be loaded first."""
+        return self.entry is not None or not self.position
 
 
 class Ownership(NamedTuple):
@@ -166,7 +152,7 @@ class Tree:
     # ---- numbers to nodes
 
     def node(self, state: State, inode: int) -> Node:
-        """Return what an inode number stands for.
+        """Return what an inode number stands for; see `Node.is_known`.
 
         Raises:
             HostError: ESTALE, it stands for nothing (any more).
@@ -227,11 +213,17 @@ class Tree:
         return None
 
     def _version_node(self, version: VersionRecord, position: int) -> Node:
-        entry = None
-        if position:
-            entry = self._content.entry(version, position)
+        if not position:
+            return self._remember(version, 0, None)
+        entry = self._content.entry(version, position)
+        if entry is None and self._content.ready(version):
+            entry = self._content.entry(version, position)  # it was loaded between the two looks
             if entry is None:
-                raise NotFoundError(f"version v{version.number} has no entry {position}")
+                raise stale(version.inode + position)
+        if entry is None:
+            return Node(
+                NodeKind.VERSION, version.inode + position, version=version, position=position
+            )
         return self._remember(version, position, entry)
 
     def _remember(self, version: VersionRecord, position: int, entry: FileEntry | None) -> Node:
@@ -386,12 +378,18 @@ class Tree:
         ]
 
     def contents(self, node: Node, after: int) -> Iterator[Node]:
-        """Yield what is in a directory of a version, from the first position > `after`."""
+        """Yield what is in a directory of a version, from the first position > `after`.
+
+        Loads the content when the index has lost it since the directory was opened.
+        """
         assert node.version is not None
         start = ""
         if after:
+            self._content.ensure(node.version)
             last = self._content.entry(node.version, after)
-            start = last.name + "\0" if last is not None else ""
+            if last is None:
+                raise stale(node.inode)
+            start = last.name + "\0"
         for entry in self._content.children(node.version, node.position, start):
             yield self._remember(node.version, entry.position, entry)
 

@@ -171,6 +171,23 @@ def test_clear_empties_all_tables(index):
     assert [(b"b", b"1")] == rows(index)
 
 
+def test_a_write_anew_leaves_only_what_it_puts(index):
+    index.write([Put("alias", b"a", b"1"), Put("version", b"a", b"1")], applied=3)
+
+    assert not index.write([], expected=2, applied=5, anew=True)
+    assert [(b"a", b"1")] == rows(index) == rows(index, "version")
+    with index.read() as before:
+        assert index.write([Put("alias", b"b", b"2")], expected=3, applied=4, anew=True)
+        assert b"1" == before.get("alias", b"a")
+        assert before.get("alias", b"b") is None
+
+    assert 4 == index.applied()
+    assert [(b"b", b"2")] == rows(index)
+    assert [] == rows(index, "version")
+    assert index.write([Put("version", b"c", b"3")], expected=4, applied=5)
+    assert [(b"c", b"3")] == rows(index, "version")
+
+
 def test_keys_have_1_to_511_bytes(index):
     index.write([Put("alias", b"k" * 511, b"v")])
 

@@ -99,6 +99,20 @@ def test_a_busy_mount_is_not_unmounted(mount) -> None:
     mount.daemon = None
 
 
+def test_a_lazy_unmount_frees_who_waits_for_a_mount_that_hangs(mount) -> None:
+    """Nobody waits any more once it is taken away; the daemon ends when it can."""
+    mount.daemon.send_signal(signal.SIGSTOP)
+    waiting = subprocess.Popen(["ls", mount.path / "artifacts/mnist/v0/nothing"])
+    try:
+        mount.cli("umount", "--lazy", mount.path)
+        assert 2 == waiting.wait(20)
+    finally:
+        mount.daemon.send_signal(signal.SIGCONT)
+    assert not mount.mounted()
+    mount.daemon.wait(20)
+    mount.daemon = None
+
+
 def test_a_killed_daemon_leaves_what_was_acknowledged(mount) -> None:
     """After SIGKILL the mount is dead; the next one cleans up, and has every commit and draft."""
     mount.draft("run-1", {"half": b"written"})
@@ -260,6 +274,31 @@ def test_the_index_can_be_thrown_away(mount) -> None:
     assert (
         before == mount.sh("find . -path ./staging -prune -o -printf '%i %p %l\\n' | sort").stdout
     )
+
+
+def test_the_index_can_be_rebuilt_under_the_mount(mount) -> None:
+    """Nobody who reads meanwhile is told that something is not there; nor is anybody afterwards."""
+    ours = mount.path / "artifacts/mnist"
+    for number in range(1, 4):
+        mount.draft(f"run-{number}", {f"below/{name}": b"%d" % number for name in range(50)})
+        mount.control(f"commit run-{number} mnist")
+    for number in range(1, 4):
+        rebuilding = subprocess.Popen(
+            [sys.executable, "-m", "mregfs", "reindex"],
+            env=mount.environment,
+            stdout=subprocess.DEVNULL,
+        )
+        version, round_ = ours / f"v{number}", 0
+        while rebuilding.poll() is None:
+            assert is_whole(mount)
+            assert 50 == len(os.listdir(version / "below"))
+            assert b"%d" % number == (version / "below" / str(round_ % 50)).read_bytes()
+            round_ += 1
+        assert 0 == rebuilding.returncode
+        mount.cli("tag", f"mnist:v{number}", f"+seen-{number}")  # nothing is remembered of it now
+        time.sleep(0.2)
+        assert b"%d" % number == (version / "below/7").read_bytes()
+        assert is_whole(mount)
 
 
 # ---- at boot

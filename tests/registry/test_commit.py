@@ -35,6 +35,7 @@ from mregfs.ports import Put
 from mregfs.registry import usage as usage_module
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.usage import select, usage, usage_of_all
+from mregfs.stores.index_memory import IndexMemory
 from tests.registry.rig import ASKER, bytes_of, commit, in_threads, packs_of, write_files
 
 Draft = Callable[[dict[str, bytes]], Path]
@@ -687,7 +688,7 @@ def test_usage_of_all_loads_only_so_much(
         commit(store, draft({"m": LARGE, "c": b"tiny"}), name)
     before = usage_of_all(store.index, store.content)
     assert len(LARGE) + 3 * 4 == before.unique
-    store.log.rebuild()
+    store.log.rebuild(IndexMemory())
     assert before == usage_of_all(store.index, store.content)
     with store.index.read() as view:
         rows = list(view.scan("content"))

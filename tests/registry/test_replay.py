@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mregfs.errors import CorruptError
 from mregfs.model.changes import entry_key
 from mregfs.model.checkpoint import checkpoint_key
-from mregfs.ports import ObjectStore
+from mregfs.ports import ObjectStore, Put
 from mregfs.registry import log as log_module
 from mregfs.registry import replay as replay_module
 from mregfs.registry.log import Log
@@ -123,9 +124,35 @@ def test_rebuild_says_how_far_it_is(
     monkeypatch.setattr(replay_module, "BATCH", 5)
     before = tables(index)
     steps: list[tuple[int, int]] = []
-    assert 12 == filled.rebuild(lambda done, total: steps.append((done, total)))
+    assert 12 == filled.rebuild(IndexMemory(), lambda done, total: steps.append((done, total)))
     assert [(5, 12), (10, 12), (12, 12)] == steps
     assert before == tables(index)
+
+
+def test_a_rebuild_takes_nothing_away_meanwhile(
+    filled: Log, objects: ObjectsMemory, index: IndexMemory
+) -> None:
+    """Who reads at any step sees all of the state; what is appended meanwhile stays, too."""
+    filled.checkpoint()
+    with index.read() as view:
+        rows = list(view.scan("version"))
+    index.write([Put("version", b"damaged", b"?"), Put("content", b"x", b"y")])
+    seen: list[tuple[int, bool]] = []
+
+    class Watched(IndexMemory):
+        """The index that is filled; another process appends when that has been done once."""
+
+        def write(self, *args: Any, **more: Any) -> bool:
+            with index.read() as view:
+                seen.append((index.applied(), set(view.scan("version")) >= set(rows)))
+            done = super().write(*args, **more)
+            if len(seen) == 1:
+                make_log(objects, index).submit([version("mnist", 12)], ASKER)
+            return done
+
+    assert 13 == filled.rebuild(Watched())
+    assert [(12, True), (13, True)] == seen
+    assert tables(index) == replayed(objects)
 
 
 def test_an_emptied_index_fills_itself(filled: Log, index: IndexMemory) -> None:
@@ -218,4 +245,4 @@ def test_rebuilding_an_index_that_is_ahead_says_so(kept: ObjectStore, expected_w
     index = IndexMemory()
     make_log(kept, index).catch_up()
     kept.delete(entry_key(5))
-    assert 4 == make_log(kept, index).rebuild()
+    assert 4 == make_log(kept, index).rebuild(IndexMemory())

@@ -26,7 +26,7 @@ from mregfs.ports import (
     ChangedAttributes,
     DraftTree,
 )
-from mregfs.stores.drafts_dir import DraftDirectory
+from mregfs.stores.drafts_dir import DraftDirectory, nodes
 
 PROJECT = "default/default"
 ME = Caller(uid=os.geteuid(), gid=os.getegid())
@@ -929,6 +929,24 @@ class TestFreezing:
         write(tree, again.inode, b"file", b"new")
         assert b"content" == (tmp_path / "pack").read_bytes()
 
+    def test_consumed_when_its_number_is_in_use_again(
+        self,
+        tree: DraftDirectory,
+        root: int,
+        draft: int,
+        host: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The host may give the number to the next draft before the commit is over."""
+        tree.freeze(PROJECT, "draft")
+        (host / "draft").rmdir()
+        given = nodes._number
+        monkeypatch.setattr(nodes, "_number", lambda found: root if given(found) == root else draft)
+
+        assert draft == tree.mkdir(root, b"draft", 0o755, ME).inode
+        tree.consumed(PROJECT, "draft")
+        write(tree, draft, b"file")
+
     def test_no_drafts(self, tree: DraftDirectory, root: int) -> None:
         """Files directly in the staging directory are no drafts; a new project has none."""
         write(tree, root, b"file")
@@ -1128,3 +1146,16 @@ def test_attributes_are_the_hosts(tree: DraftDirectory, draft: int, host: Path) 
         ctime_ns=native.st_ctime_ns,
         entry_timeout=1.0,
     ) == tree.getattr(inode)
+
+
+def test_a_directory_that_was_removed_behind_our_back(
+    tree: DraftDirectory, root: int, draft: int, host: Path
+) -> None:
+    """Another mount may have made it anew: ESTALE lets Linux look the path up again."""
+    with refused(errno.ENOENT):
+        tree.lookup(draft, b"file")
+    write(tree, draft, b"known")
+    (host / "draft" / "known").unlink()
+    (host / "draft").rmdir()
+    with refused(errno.ESTALE):
+        tree.lookup(draft, b"file")

@@ -33,6 +33,7 @@ class RecordedNotices:
     def forget_all(self) -> None:
         self.names: list[tuple[int, bytes]] = []
         self.inodes: list[int] = []
+        self.drained = 0
         self.told = trio.Event()
 
     def forget_name(self, parent: int, name: bytes) -> None:
@@ -43,6 +44,7 @@ class RecordedNotices:
         self.forget_name(parent, name)
 
     def drain(self, timeout: float | None = None) -> bool:
+        self.drained += 1
         return True
 
     def forget_attributes(self, inode: int) -> None:

@@ -95,6 +95,21 @@ async def test_an_alias_keeps_its_inode_while_it_moves(rig: Rig) -> None:
     assert b"v1" == rig.fs.readlink(before.inode)
 
 
+async def test_a_symlink_that_became_an_alias_is_no_other_of_its_name(rig: Rig) -> None:
+    """Its number stands for that alias only: not for one that is made where it was renamed from."""
+    await two_versions(rig)
+    made = await rig.symlink("v0", "artifacts/mnist/.new")
+    await rig.rename("artifacts/mnist/.new", "artifacts/mnist/production")
+    assert b"v0" == rig.fs.readlink(made.inode)
+    await rig.rename("artifacts/mnist/production", "artifacts/mnist/old")
+    await rig.symlink("v1", "artifacts/mnist/production")
+
+    for ask in (rig.fs.readlink, rig.fs.getattr):  # the kernel may have it as `old` by now
+        with pytest.raises(MregfsError) as caught:
+            ask(made.inode)
+        assert errno.ESTALE == caught.value.errno
+
+
 @pytest.mark.parametrize("temporary", [".tmp-1", "CuAb3xYz"])
 async def test_a_temporary_symlink_stays_out_of_the_log(rig: Rig, temporary: str) -> None:
     """It is there for its maker, moves the alias when renamed, and goes on as that alias."""

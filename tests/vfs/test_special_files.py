@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Sequence
 from select import POLLIN
 
 import pytest
@@ -9,7 +10,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from mregfs.errors import MregfsError
+from mregfs.model.grammar import Statement
 from mregfs.ports import Caller
+from mregfs.vfs.control import Outcome
+from mregfs.vfs.events import EventReaders
 from tests.vfs.rig import WRITE_ONLY, Rig
 
 NONBLOCK = 0o4000
@@ -97,6 +101,28 @@ async def test_a_move_takes_no_name_away(rig: Rig) -> None:
     assert [b"staging"] == [name for _, name in rig.notices.names]
 
 
+async def test_a_command_waits_for_names_whoever_followed_its_entry(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task may tell the kernel of the entry before the command that made it gets there."""
+    await rig.commit("mnist", {"a": b"1"})
+    await rig.control("ln -sf mnist:v0 c:production")
+    transactions = rig.fs._parts.transactions
+
+    class FollowedAtOnce:
+        def run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
+            outcome = transactions.run(statements, caller)
+            trio.from_thread.run_sync(rig.fs._follower.follow)
+            return outcome
+
+    monkeypatch.setattr(rig.fs._parts, "transactions", FollowedAtOnce())
+    rig.notices.forget_all()
+    await rig.control("rm c:production")
+
+    assert [b"production"] == [name for _, name in rig.notices.names]
+    assert 1 == rig.notices.drained
+
+
 async def test_a_commit_of_an_open_draft_is_refused(rig: Rig) -> None:
     """EBUSY names the files that are still open; after their close the commit works."""
     await rig.write("staging/run/done", b"1")
@@ -151,6 +177,21 @@ async def test_events_since(rig: Rig) -> None:
     for nonsense in (b"since -1", b"since 99999", b"until 3", b"\xff"):
         with pytest.raises(MregfsError):
             await rig.fs.write(handle, 0, nonsense)
+
+
+async def test_events_are_not_ahead_of_the_index(rig: Rig) -> None:
+    """The log may have more than the mount shows: what a line tells of is there with the line."""
+    for number in range(2):
+        await rig.commit("mnist", {"a": b"%d" % number})
+    shown = rig.store.index.applied() - 1
+    readers = EventReaders(lambda: shown, rig.store.log.entries)
+    readers.open(2, NONBLOCK)
+    readers.write(2, b"since 0")
+    lines = (await readers.read(2, 1 << 20)).splitlines()
+
+    assert [*range(1, shown + 1)] == [json.loads(line)["sequence"] for line in lines]
+    with pytest.raises(MregfsError):
+        await readers.read(2, 1 << 20)
 
 
 async def test_poll_tells_when_a_read_would_not_block(rig: Rig) -> None:

@@ -121,7 +121,13 @@ class DraftDirectory:
                 found = table.stat(node)
             else:
                 descriptor = table.descriptor(directory)
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                try:
+                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                except FileNotFoundError:
+                    # Removed, not by us: another mount may have made it anew by now.
+                    if directory.names and os.fstat(descriptor).st_nlink == 0:
+                        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+                    raise
                 node = table.admit(directory, name, found)
             node.lookups += 1
             return _attributes(node, found)

@@ -336,6 +336,7 @@ class NodeTable:
         for name in list(node.children):
             self._detach(node, name)
         self._close(node)
+        self.frozen.pop(node, None)  # that was another draft
         node.kind = kind
         node.generation += 1
         node.gone = False

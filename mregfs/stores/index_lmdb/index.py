@@ -140,11 +140,17 @@ class IndexLmdb:
         return _View(self._open_environment())
 
     def write(
-        self, puts: Iterable[Put], *, expected: int | None = None, applied: int | None = None
+        self,
+        puts: Iterable[Put],
+        *,
+        expected: int | None = None,
+        applied: int | None = None,
+        anew: bool = False,
     ) -> bool:
         """Apply all `puts` in one transaction, and set the applied sequence number to `applied`.
 
         Returns False, and changes nothing, when the applied sequence number is not `expected`.
+        With `anew`, all tables are emptied before, in the same transaction.
         Best called without an open view: the index cannot grow under the caller's own feet.
 
         Raises:
@@ -159,6 +165,8 @@ class IndexLmdb:
             if expected is not None and _number(txn.get(b"applied", db=meta)) != expected:
                 return False
             tables = handle.tables
+            if anew:
+                _empty(txn, handle)
             put, delete = txn.put, txn.delete
             for table, key, value in changes:
                 if value is None:
@@ -194,8 +202,7 @@ class IndexLmdb:
         """Empty all tables in one transaction and set the applied sequence number to 0."""
 
         def change(txn: Any, handle: Handle) -> bool:
-            for table in self._open_environment().tables:
-                txn.drop(handle.tables[table], delete=False)
+            _empty(txn, handle)
             txn.delete(b"applied", db=handle.tables[META])
             return True
 
@@ -226,6 +233,12 @@ class IndexLmdb:
         if self._read_only:
             raise ForbiddenError(f"the index in {self.path!r} is open for reading only")
         return self._open_environment()
+
+
+def _empty(txn: Any, handle: Handle) -> None:
+    for name, table in handle.tables.items():
+        if name != META:
+            txn.drop(table, delete=False)
 
 
 def _number(data: bytes | None) -> int:

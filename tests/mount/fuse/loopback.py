@@ -98,6 +98,7 @@ class LoopbackFileSystem:
       `fail` raises
     * `.boom`: a read raises what no file system should
     * `.state`: figures as JSON
+    * `.stuck`: making a directory of this name is never answered
     * `.stale`: attributes that the kernel keeps for an hour; a write makes the size 1 larger
     """
 
@@ -188,6 +189,8 @@ class LoopbackFileSystem:
         return self._known(self._tree.mknod(self._real(parent), name, mode, rdev, caller))
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+        if name == b".stuck":
+            await trio.sleep_forever()
         return self._known(self._tree.mkdir(self._real(parent), name, mode, caller))
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:

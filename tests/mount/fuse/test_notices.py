@@ -1,8 +1,14 @@
 """Promises of the notices: what the vfs says has changed, the kernel forgets."""
 
+import errno
 import os
+import select
+import subprocess
 import threading
 import time
+from pathlib import Path
+
+import pytest
 
 from mregfs.fuse.notices import Notices
 
@@ -69,6 +75,69 @@ def test_notices_while_the_directory_is_busy_block_nobody(loopbacks):
 
     assert 501 == (loopback.path / ".stale").stat().st_size
     assert 0 == loopback.stop()
+
+
+def test_a_killed_daemon_leaves_nobody_waiting(loopbacks):
+    """Not even when a notice waits for a lock, whose holder waits for an answer of the daemon.
+
+    The kernel then never sees the end of a process that has /dev/fuse open.
+    """
+    loopback = loopbacks().start()
+    errors = []
+
+    def make():
+        try:
+            (loopback.path / ".stuck").mkdir()
+        except OSError as exc:
+            errors.append(exc.errno)
+
+    maker = threading.Thread(target=make, daemon=True)
+    file = os.open(loopback.path / ".stale", os.O_WRONLY)
+    try:
+        maker.start()
+        while not waits_for_a_lock(loopback.daemon.pid):
+            os.write(file, b"x")
+        loopback.daemon.kill()
+        maker.join(SOON)
+
+        assert [errno.ECONNABORTED] == errors
+        with pytest.raises(OSError, match="not connected"):
+            os.statvfs(loopback.path)
+        assert f" {loopback.path} " in Path("/proc/self/mountinfo").read_text()
+    finally:
+        subprocess.run(["umount", "-f", "-l", loopback.path], check=True)
+        os.close(file)
+
+
+def waits_for_a_lock(pid):
+    """Tell whether a thread is in uninterruptible sleep, and stays there."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for _ in range(10):
+            if (task / "stat").read_text().rpartition(")")[2].split()[0] != "D":
+                break
+            time.sleep(0.01)
+        else:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_the_guard_ends_with_the_daemon(loopbacks, end):
+    """However that ends."""
+    loopback = loopbacks().start()
+    (guard,) = wait_for_children(loopback.daemon.pid)
+    process = os.pidfd_open(guard)
+    getattr(loopback, end)()
+
+    assert [process] == select.select([process], [], [], SOON)[0]
+    os.close(process)
+
+
+def wait_for_children(pid):
+    deadline = time.monotonic() + SOON
+    while not (found := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        assert time.monotonic() < deadline
+    return [int(each) for each in found]
 
 
 def test_before_the_start_and_after_the_stop_they_are_dropped():
