@@ -146,14 +146,8 @@ class Content:
         prefix = rows.name_key(version.inode, parent, b"")
         key = prefix + start.encode()
         while True:
-            found = []
-            with self._index.read() as view:
-                ready = _is_ready(view, version)
-                for row_key, row in view.scan("entry_name", prefix, key):
-                    found.append(rows.parse_entry(parent, row_key[8:].decode(), row))
-                    if len(found) == _BATCH:
-                        break
-            if not ready:
+            found = self._some_children(version, parent, prefix, key)
+            if found is None:
                 self.ensure(version)
                 continue
             yield from found
@@ -161,13 +155,36 @@ class Content:
                 return
             key = prefix + found[-1].name.encode() + b"\0"
 
+    def _some_children(
+        self, version: VersionRecord, parent: int, prefix: bytes, key: bytes
+    ) -> list[FileEntry] | None:
+        """Return the next few entries from `key` on; None: the content is not loaded."""
+        found = []
+        with self._index.read() as view:
+            if not _is_ready(view, version):
+                return None
+            for row_key, row in view.scan("entry_name", prefix, key):
+                found.append(rows.parse_entry(parent, row_key[8:].decode(), row))
+                if len(found) == _BATCH:
+                    break
+        return found
+
     def walk(self, version: VersionRecord, position: int = 0) -> Iterator[tuple[str, FileEntry]]:
-        """Yield (path, entry) of all that is below a directory, in the manifest's order."""
-        for entry in self.children(version, position):
-            yield entry.name, entry
+        """Yield (path, entry) of all that is below a directory, in the manifest's order.
+
+        Without recursion: a path has up to two thousand directories.
+        """
+        pending = [("", self.children(version, position))]
+        while pending:
+            prefix, children = pending[-1]
+            entry = next(children, None)
+            if entry is None:
+                pending.pop()
+                continue
+            path = prefix + entry.name
+            yield path, entry
             if entry.kind == "directory":
-                for path, below in self.walk(version, entry.position):
-                    yield f"{entry.name}/{path}", below
+                pending.append((f"{path}/", self.children(version, entry.position)))
 
     def path(self, version: VersionRecord, position: int) -> str:
         """Return the path of a position below the version."""

@@ -124,6 +124,26 @@ def test_directories_symlinks_and_modes(store: Store, draft: Draft) -> None:
     assert first["digest"] != other["digest"]
 
 
+def test_a_tree_deeper_than_python_recurses(store: Store, draft: Draft) -> None:
+    """Also to whoever lists it: as deep as a path of the manifest may be."""
+    path = draft({"config.json": b"{}"})
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(2000):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    with open(os.open("deep", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=fd), "wb") as file:
+        file.write(b"deep")
+    os.close(fd)
+    commit(store, path)
+    found = Catalog(store.index).resolve(Location(DEFAULT_PROJECT, "mnist", number=0)).version
+    paths = [name for name, _ in store.content.walk(found)]
+    assert 2002 == len(paths)
+    assert "d/" * 2000 + "deep" in paths
+    assert not path.exists()
+
+
 def test_the_same_content_makes_no_version(store: Store, draft: Draft) -> None:
     """The reply names the old one; nothing is stored again; the draft has served its purpose."""
     commit(store, draft(FILES))
