@@ -32,6 +32,7 @@ from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
+from mregfs.fuse.waits import is_dying
 from mregfs.model.changes import entry_key
 from mregfs.model.commands import Asker
 from mregfs.model.names import ProjectName, parse_project
@@ -233,6 +234,7 @@ class Mounted:
             store.open_draft_intake,
             _identify,
             check_group,
+            is_dying,
             read_only=options.read_only,
         )
         self.file_system = RegistryFileSystem(

@@ -81,7 +81,7 @@ def transact(
     Raises:
         MountGoneError: the mount takes no commands (dead, read-only, not ours to write).
         MregfsError: what the registry answered; nothing changed.
-        KeyboardInterrupt: Ctrl-C; the daemon goes on with what it has got, and the message says so.
+        KeyboardInterrupt: Ctrl-C; the daemon has got the command, and the message says so.
     """
     data = script.encode()
     if len(data) > MAX_WRITE:
@@ -101,8 +101,8 @@ def transact(
                 waiting()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"the daemon of the mount {mount.point!r} goes on with it, to its end: "
-            "see what came of it with mregfs ls, or mregfs history NAME"
+            f"the daemon of the mount {mount.point!r} gives a commit up if it still can, "
+            "and has done anything shorter: see mregfs ls, or mregfs history NAME"
         ) from None
     if exchange.error is not None:
         raise errors.UnavailableError(

@@ -394,11 +394,12 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write, and return how many bytes."""
-        if self._passthrough.request()[2]:
+        _, requester, kills_set_id = self._passthrough.request()
+        if kills_set_id:
             inode = self._passthrough.inode_of(fh)
             if inode is not None:
                 await self._drop_privileges(inode, Caller())
-        return await self._fs.write(fh, off, buf)
+        return await self._fs.write(fh, off, buf, requester)
 
     @_answers
     async def flush(self, fh: int) -> None:

@@ -98,7 +98,7 @@ class Express:
         if self._passthrough.request()[2]:
             return None
         handle, offset, data = wire.write_of(body)
-        written = self._fs.write_nowait(handle, offset, data)
+        written = self._fs.write_nowait(handle, offset, data, caller.pid)
         if callable(written):
             later = written
             return lambda: wire.write_out(later())

@@ -14,7 +14,7 @@ import trio
 
 from mregfs.fuse.passthrough import pyfuse3
 
-__all__ = ["Waits"]
+__all__ = ["Waits", "is_dying"]
 
 _PATIENCE = 1.0
 """Seconds between two looks at a waiting read that nobody tells us about."""
@@ -104,7 +104,7 @@ class Waits:
         read = self._reads.get(unique)
         if read is None:
             return
-        if read.direct or _is_dying(read.pid):
+        if read.direct or is_dying(read.pid):
             read.scope.cancel()
         elif self.background is not None:
             self.background.start_soon(self._watch, unique)
@@ -112,14 +112,14 @@ class Waits:
     async def _watch(self, unique: int) -> None:
         """The kernel tells of the first signal only, and a deadly one may follow it."""
         while (read := self._reads.get(unique)) is not None:
-            if _is_dying(read.pid):
+            if is_dying(read.pid):
                 read.scope.cancel()
                 return
             await trio.sleep(_PATIENCE)
 
 
-def _is_dying(pid: int) -> bool:
-    """Tell whether a thread is being killed; False when it is not visible from here."""
+def is_dying(pid: int) -> bool:
+    """Tell whether a thread is being killed; False when it is unknown (0), or not visible here."""
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
             fields = dict(line.split(":", 1) for line in status)

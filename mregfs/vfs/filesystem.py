@@ -105,7 +105,11 @@ class RegistryFileSystem:
     async def _run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
         try:
             return await trio.to_thread.run_sync(
-                self._parts.transactions.run, statements, caller, limiter=self._writers
+                self._parts.transactions.run,
+                statements,
+                caller,
+                caller.pid,
+                limiter=self._writers,
             )
         finally:
             self._follower.follow()
@@ -422,30 +426,34 @@ class RegistryFileSystem:
             return self._drafts.read(handle >> 1, offset, size)
         return self._files.read_nowait(handle, offset, size)
 
-    async def write(self, handle: int, offset: int, data: bytes) -> int:
+    async def write(self, handle: int, offset: int, data: bytes, requester: int = 0) -> int:
         """See `FileSystem`. A write to `control` is a transaction."""
-        written = self.write_nowait(handle, offset, data)
+        written = self.write_nowait(handle, offset, data, requester)
         if callable(written):
             return await trio.to_thread.run_sync(written, limiter=self._writers)
         return written
 
-    def write_nowait(self, handle: int, offset: int, data: bytes) -> int | Later[int]:
+    def write_nowait(
+        self, handle: int, offset: int, data: bytes, requester: int = 0
+    ) -> int | Later[int]:
         """See `FileSystem`."""
         if handle & 1:
             return self._drafts.write(handle >> 1, offset, data)
         loop = trio.lowlevel.current_trio_token()
         return self._files.write(
-            handle, data, lambda text, caller: self._command(text, caller, loop)
+            handle, data, lambda text, caller: self._command(text, caller, requester, loop)
         )
 
-    def _command(self, text: str, caller: Caller, loop: trio.lowlevel.TrioToken) -> Outcome:
+    def _command(
+        self, text: str, caller: Caller, requester: int, loop: trio.lowlevel.TrioToken
+    ) -> Outcome:
         """Run a script; in a thread."""
         statements = parse_script(
             text, self._parts.project, lambda path: self._gestures.strip(path, caller)
         )
         # Before the transaction: another task may follow its entry before this one does.
         stale_names = self._follower.stale_names
-        outcome = self._parts.transactions.run(statements, caller)
+        outcome = self._parts.transactions.run(statements, caller, requester)
         if outcome.keeps_names:
             loop.run_sync_soon(self._follow_quietly)
             return outcome

@@ -6,15 +6,16 @@ means (`model.grammar`, `model.rules`) or how content is stored (`registry.commi
 `filesystem`, from worker threads: everything here may block.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from mregfs.errors import ImmutableError, InvalidError, MregfsError
+from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError
 from mregfs.model.commands import Asker, Command, Protect
 from mregfs.model.grammar import CommitRequest, Statement, at_statement
 from mregfs.ports import Caller, DraftTree, Intake
-from mregfs.registry.commit import Committer
+from mregfs.registry.commit import CommitProgress, Committer
 from mregfs.registry.log import Log
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.follower import changes_names
@@ -22,6 +23,9 @@ from mregfs.vfs.follower import changes_names
 __all__ = ["Transactions"]
 
 log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 128 << 20
+"""Bytes between two looks whether somebody still waits for a commit: 20 ms or more."""
 
 
 class Transactions:
@@ -35,6 +39,7 @@ class Transactions:
         open_intake: Callable[[str], Intake],
         identify: Callable[[Caller], Asker],
         check_group: Callable[[str], None],
+        is_dying: Callable[[int], bool],
         *,
         read_only: bool,
     ) -> None:
@@ -44,12 +49,18 @@ class Transactions:
         self._open_intake = open_intake
         self._identify = identify
         self._check_group = check_group
+        self._is_dying = is_dying
         self._read_only = read_only
 
-    def run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
+    def run(self, statements: Sequence[Statement], caller: Caller, requester: int = 0) -> Outcome:
         """Carry all statements out as one transaction.
 
         A commit that fails leaves its draft as it was. Blocks while drafts are hashed and stored.
+
+        Args:
+            statements: what is asked.
+            caller: who asks; whose name history gets.
+            requester: the thread that waits, 0 if unknown. When it is killed, a commit is given up.
 
         Raises:
             MregfsError: nothing has changed.
@@ -68,7 +79,7 @@ class Transactions:
             finish: list[Callable[[], None]] = []
             consumed: list[int] = []
             for statement in statements:
-                made = self._commands(statement, asker, undo, finish, consumed)
+                made = self._commands(statement, asker, undo, finish, consumed, requester)
                 commands += made
                 origins += [statement] * len(made)
             try:
@@ -95,6 +106,7 @@ class Transactions:
         undo: ExitStack,
         finish: list[Callable[[], None]],
         consumed: list[int],
+        requester: int,
     ) -> Sequence[Command]:
         """Return what a statement asks of the rules; the content of a draft is stored before."""
         request = statement.command
@@ -103,7 +115,7 @@ class Transactions:
                 self._check_group(request.group)
             if not isinstance(request, CommitRequest):
                 return [request]
-            return self._prepare(request, asker, undo, finish, consumed)
+            return self._prepare(request, asker, undo, finish, consumed, requester)
         except MregfsError as exc:
             raise at_statement(exc, statement) from None
 
@@ -114,17 +126,39 @@ class Transactions:
         undo: ExitStack,
         finish: list[Callable[[], None]],
         consumed: list[int],
+        requester: int,
     ) -> Sequence[Command]:
         project, draft = str(request.project), request.draft
         path = self._drafts.freeze(project, draft)
         undo.callback(self._drafts.thaw, project, draft)
         consumed.append(self._inode(project, draft))
         log.info("committing draft %s of %s", draft, project)
-        prepared = self._committer.prepare(self._open_intake(path), request, asker=asker)
+        prepared = self._committer.prepare(
+            self._open_intake(path), request, asker=asker, progress=self._watching(requester)
+        )
         undo.callback(prepared.abort)
         finish.append(prepared.done)
         finish.append(lambda: self._drafts.consumed(project, draft))
         return prepared.commands
+
+    def _watching(self, requester: int) -> CommitProgress:
+        """Return what gives a commit up when the thread that waits for it is killed.
+
+        Until it has an answer the kernel does not let it go: Ctrl-C would seem to do nothing.
+        """
+        looked = ("", 0)
+
+        def look(stage: str, done: int, total: int) -> None:
+            nonlocal looked
+            if (stage, done - _LOOK_EVERY) < looked:
+                return
+            looked = (stage, done)
+            if self._is_dying(requester):
+                raise HostError(
+                    errno.EINTR, "the commit was given up, as whoever asked for it was killed"
+                )
+
+        return look
 
     def _inode(self, project: str, draft: str) -> int:
         staging = self._drafts.root(project).inode

@@ -6,7 +6,10 @@ import json
 import mmap
 import os
 import re
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -323,6 +326,69 @@ def test_an_alias_of_an_artifact_is_a_symlink_too(mnist) -> None:
     mnist.sh("rm artifacts/mnist/champion")
     assert not os.path.lexists(mnist.path / "artifacts/mnist/champion")
     assert ["v0", "v1", "v2", "v3"] == sorted(mnist.versions("mnist"))
+
+
+HOLE = 24 << 30
+"""Bytes of a file that take no space, and seconds to digest."""
+
+
+def is_frozen(draft: Path) -> bool:
+    """Tell whether a draft is being committed."""
+    try:
+        os.utime(draft)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return True
+        raise
+    return False
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "exec mregfs commit staging/run mnist",
+        "exec /bin/echo commit run mnist > .mregfs/control",
+        "exec mv staging/run artifacts/mnist/next",
+    ],
+)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_commit_ends_with_whoever_waits_for_it(registry_mount, how, sent) -> None:
+    """Ctrl-C leaves no version, a draft as it was, and no process that cannot be killed."""
+    registry_mount.sh("mkdir artifacts/mnist staging/run")
+    draft = registry_mount.path / "staging/run"
+    with (draft / "weights").open("wb") as file:
+        file.truncate(HOLE)
+    asking = subprocess.Popen(
+        ["sh", "-c", how],
+        cwd=registry_mount.path,
+        env=registry_mount.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # Not by the draft: a rename that is not answered keeps its directory locked.
+    wait_until(lambda: "committing draft run" in registry_mount.log.read_text())
+    assert asking.poll() is None
+    asking.send_signal(sent)
+    _, said = asking.communicate(timeout=60)
+    wait_until(lambda: not is_frozen(draft))
+
+    assert asking.returncode in (-sent, 130)
+    if "mregfs commit" in how and sent == signal.SIGINT:
+        assert said.startswith("mregfs: interrupted: ")
+    assert ["weights"] == os.listdir(draft)
+    assert [] == os.listdir(registry_mount.path / "artifacts/mnist")
+    assert [] == os.listdir(registry_mount.store / "intake")
+    assert HOLE == (draft / "weights").stat().st_size
+    (draft / "weights").write_bytes(b"w")
+    registry_mount.sh("mregfs commit staging/run mnist")
+    assert b"w" == (registry_mount.path / "artifacts/mnist/v0/weights").read_bytes()
 
 
 @pytest.mark.parametrize("made", ["symlink", "replace"])

@@ -110,8 +110,8 @@ async def test_a_command_waits_for_names_whoever_followed_its_entry(
     transactions = rig.fs._parts.transactions
 
     class FollowedAtOnce:
-        def run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
-            outcome = transactions.run(statements, caller)
+        def run(self, statements: Sequence[Statement], caller: Caller, requester: int) -> Outcome:
+            outcome = transactions.run(statements, caller, requester)
             trio.from_thread.run_sync(rig.fs._follower.follow)
             return outcome
 

@@ -296,11 +296,13 @@ class LoopbackFileSystem:
         }
         return json.dumps(state).encode()
 
-    async def write(self, handle: int, offset: int, data: bytes) -> int:
+    async def write(self, handle: int, offset: int, data: bytes, requester: int = 0) -> int:
         written = self._write(handle, offset, data)
         return await trio.to_thread.run_sync(written) if callable(written) else written
 
-    def write_nowait(self, handle: int, offset: int, data: bytes) -> int | Later[int] | None:
+    def write_nowait(
+        self, handle: int, offset: int, data: bytes, requester: int = 0
+    ) -> int | Later[int] | None:
         return self._write(handle, offset, data) if self._settings.at_once else None
 
     def _write(self, handle: int, offset: int, data: bytes) -> int | Later[int]:
