@@ -35,8 +35,16 @@ def test_handles_come_and_go_in_any_order():
 def test_a_handle_is_64_bits():
     with pytest.raises((OverflowError, TypeError)):
         native.unbind(-1)
-    native.bind((1 << 64) - 1, 1, -1)
-    native.unbind((1 << 64) - 1)
+    before = native.figures()["handles"]
+    alike = [1 << shift for shift in range(64)]
+    for handle in (0, *alike, (1 << 64) - 1):
+        native.bind(handle, 1, -1)
+        native.bind(handle, 2, -1)
+    assert before + 66 == native.figures()["handles"]
+    for handle in (0, *alike, (1 << 64) - 1):
+        native.unbind(handle)
+        native.unbind(handle)
+    assert before == native.figures()["handles"]
 
 
 def test_without_a_session_the_kernel_holds_nothing():

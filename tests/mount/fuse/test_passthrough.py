@@ -1,5 +1,6 @@
 """Promises of the passthrough path: the kernel reads and writes the backing file itself."""
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-FLUSH = 25
+FLUSH, COPY_FILE_RANGE = 25, 47
 NOBODY = 65534
 MiB = 1 << 20
 
@@ -177,6 +178,43 @@ def test_descriptors_given_away_are_closed(loopbacks):
     assert 0 == loopback.stop()
 
 
+def test_the_kernel_gives_back_what_it_read_from(loopbacks, tmp_path, wait_until):
+    """A deleted file that was read by passthrough takes no space once it is closed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", disk], check=True)
+    try:
+        loopback = loopbacks(host=str(disk / "host")).start()
+        free = os.statvfs(disk).f_bfree
+        for _ in range(3):
+            (loopback.path / "file").write_bytes(b"x" * 20 * MiB)
+            with (loopback.path / "file").open("rb") as file:
+                assert 1 == loopback.state()["passthrough"]["backings"]
+                (loopback.path / "file").unlink()
+                assert b"x" == file.read(1)
+            wait_until(lambda: os.statvfs(disk).f_bfree >= free - 16, "the space is free again")
+        assert 0 == loopback.stop()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_what_the_kernel_may_keep_goes_by_passthrough_all_the_same(loopbacks):
+    """And where it does not, the pages are there at the next open."""
+    data = os.urandom(3 * MiB)
+    backed = loopbacks(keep_cache=True).start()
+    (backed.path / "file").write_bytes(data)
+    assert data == (backed.path / "file").read_bytes()
+    assert "read" not in backed.state()["calls"]
+
+    for at_once in (True, False):
+        plain = loopbacks(keep_cache=True, backed=False, at_once=at_once).start()
+        (plain.path / "file").write_bytes(data)
+        assert data == (plain.path / "file").read_bytes()
+        calls = plain.state()["calls"].get("read", 0)
+        assert data == (plain.path / "file").read_bytes()
+        assert calls == plain.state()["calls"].get("read", 0)
+
+
 def test_holes_are_found(place):
     with (place / "file").open("wb") as file:
         file.truncate(16 * MiB)
@@ -224,6 +262,35 @@ def test_fallocate_acts_on_the_backing_file(loopback, place):
         os.close(file)
     found = (tree(loopback) / place.name / "file").stat()
     assert (4 * MiB, True) == (found.st_size, found.st_blocks * 512 < 4 * MiB)
+
+
+def test_what_the_host_says_of_fallocate_reaches_the_program(place):
+    file = os.open(place / "file", os.O_CREAT | os.O_RDWR)
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            os.posix_fallocate(file, 0, 1 << 61)
+    finally:
+        os.close(file)
+
+
+def test_what_is_done_by_threads_leaves_no_descriptor(loopbacks):
+    """Whether it succeeds or not."""
+    loopback = loopbacks().start()
+    file = os.open(loopback.path / "file", os.O_CREAT | os.O_RDWR)
+    absent = os.open(loopback.path / ".absent", os.O_RDONLY)
+    os.write(file, b"x" * 4096)
+    before = loopback.state()["descriptors"]
+    for _ in range(50):
+        os.posix_fallocate(file, 0, 8192)
+        for source in (file, absent):
+            with contextlib.suppress(OSError):
+                os.copy_file_range(source, file, 4096, 0, 4096)
+    after = loopback.state()["descriptors"]
+    os.close(file)
+    os.close(absent)
+
+    assert abs(before - after) <= 2
+    assert loopback.requests(COPY_FILE_RANGE) >= 1
 
 
 def test_fallocate_on_what_has_no_backing_file_is_unsupported(loopback):
@@ -402,6 +469,8 @@ def test_without_backing_files_everything_works_the_same(loopbacks):
 
 def test_the_reason_is_a_sentence(loopbacks):
     off = loopbacks(passthrough=False).start()
+    (off.path / "file").write_bytes(b"x")
+    assert {} == off.state()["passthrough"]["refused"]  # of no single file
     assert (
         "passthrough is turned off by an option of the mount"
         == (off.state()["passthrough"]["reason"])
@@ -421,8 +490,13 @@ def test_a_backing_file_on_overlayfs_is_refused_and_read_by_the_daemon(loopbacks
         loopback.start()
         (loopback.path / "file").write_bytes(b"stacked")
         assert b"stacked" == (loopback.path / "file").read_bytes()
-        reasons = list(loopback.state()["refused"])
-        assert ["it lies on a stacked file system (overlayfs): no passthrough there"] == reasons
+        stacked = "it lies on a stacked file system (overlayfs): no passthrough there"
+        refused = loopback.state()["refused"]
+        assert {stacked: refused[stacked]} == refused
+        with (loopback.path / "file").open("rb") as one, (loopback.path / "file").open("rb") as two:
+            assert b"stacked" == one.read() == two.read()
+            refused = loopback.state()["refused"]
+            assert 1 == refused["the file is open by the cached path already"]
         assert 0 == loopback.stop()
     finally:
         loopback.clear()
