@@ -7,6 +7,9 @@
  * has (passthrough.py). Included by _passthrough.c, whose session, maps and lock it uses.
  */
 
+/* The most that one COPY_FILE_RANGE shares: its answer has 32 bits, a request 64. */
+#define LARGEST_COPY (UINT64_C(1) << 31)
+
 struct job { /* what may take long on the host: it gets a thread, the event loop goes on */
 	int device, in, out;
 	uint32_t opcode, uid;
@@ -99,6 +102,8 @@ static void start(int fd, const struct fuse_in_header *in)
 		job->out = descriptor(job->arg.fallocate.fh);
 	} else {
 		job->arg.copy = *(const struct fuse_copy_file_range_in *)(in + 1);
+		if (job->arg.copy.len > LARGEST_COPY)
+			job->arg.copy.len = LARGEST_COPY;
 		job->in = descriptor(job->arg.copy.fh_in);
 		job->out = descriptor(job->arg.copy.fh_out);
 	}

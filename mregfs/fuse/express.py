@@ -90,8 +90,7 @@ class Express:
 
     def read(self, inode: int, body: bytes, caller: Caller) -> Answer | Deferred:
         """Read what need not be waited for, or leave it to a thread."""
-        data = self._fs.read_nowait(*wire.range_of(body))
-        return data if data is None or callable(data) else data or 0
+        return self._fs.read_nowait(*wire.range_of(body))
 
     def write(self, inode: int, body: bytes, caller: Caller) -> Answer | Deferred:
         """Write, unless that takes set-id bits away first."""
@@ -124,7 +123,7 @@ class Express:
             return None
         if room == 0:
             return wire.xattr_size_out(len(value))
-        return (value or 0) if len(value) <= room else errno.ERANGE
+        return value if len(value) <= room else errno.ERANGE
 
     def opendir(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Open a directory."""
@@ -145,7 +144,7 @@ class Express:
             return room >= 0
 
         list_entries(self._fs, handle, start, add)
-        return b"".join(entries) or 0
+        return b"".join(entries)
 
     def releasedir(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Close a directory."""

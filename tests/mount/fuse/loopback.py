@@ -71,7 +71,8 @@ STATE = 4
 STALE = 5
 LATER = 6
 ABSENT = 7
-PATIENT = 8
+PATIENT = 10
+"""The first of ninety: of one file the kernel has one write at a time under way."""
 SLOW = 100
 """The first of a thousand: what is being read cannot be opened by the next test."""
 _LAST_SPECIAL = SLOW + 1000
@@ -82,7 +83,6 @@ _SPECIAL = {
     b".stale": STALE,
     b".later": LATER,
     b".absent": ABSENT,
-    b".patient": PATIENT,
 }
 _SLOW_SIZE = 1 << 20
 
@@ -94,8 +94,8 @@ class LoopbackFileSystem:
     * `.slow0`, `.slow1`, …: ordinary files that are never read to the end of a request
     * `.later`: a thread answers reads, once somebody writes; then it raises if that was `fail`
     * `.absent`: what holds it does not answer: nothing but open and stat succeeds
-    * `.patient`: a thread takes a write, for as many seconds as it says; `half` is written by half,
-      `fail` raises
+    * `.patient0`, `.patient1`, …: a thread takes a write, for as many seconds as it says; `half`
+      is written by half, `fail` raises
     * `.boom`: a read raises what no file system should
     * `.state`: figures as JSON
     * `.stuck`: making a directory of this name is never answered
@@ -152,6 +152,8 @@ class LoopbackFileSystem:
         self.calls["lookup"] += 1
         if parent == 1 and name in _SPECIAL:
             return self._special(_SPECIAL[name])
+        if parent == 1 and name.startswith(b".patient"):
+            return self._special(PATIENT + int(name[8:]))
         if parent == 1 and name.startswith(b".slow"):
             return self._special(SLOW + int(name[5:]))
         if name == b".nothing":
@@ -312,7 +314,7 @@ class LoopbackFileSystem:
         inode = self._handles[handle]
         if inode == ABSENT:
             raise UnavailableError("it does not answer")
-        if inode == PATIENT:
+        if PATIENT <= inode < SLOW:
             return partial(self._write_later, data)
         if inode == STALE:
             self._stale_size += 1

@@ -1,5 +1,6 @@
 """Promises of the answers at once: the same answers, nobody waits for anybody, none is lost."""
 
+import ctypes
 import errno
 import os
 import threading
@@ -60,6 +61,40 @@ def test_an_error_in_a_thread_is_an_errno(loopbacks):
     assert [] == loopback.problems()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_a_thread_says_of_a_write_reaches_the_writer(loopbacks, at_once):
+    """How much was written, or why nothing was."""
+    loopback = loopbacks(at_once=at_once).start()
+    file = os.open(loopback.path / ".patient0", os.O_WRONLY)
+    try:
+        assert 3 == os.write(file, b"0.0")
+        assert 2 == os.write(file, b"half")
+        with pytest.raises(OSError) as caught:
+            os.write(file, b"fail")
+    finally:
+        os.close(file)
+
+    assert errno.ENXIO == caught.value.errno
+    assert [] == loopback.problems()
+
+
+def test_transactions_under_way_do_not_hold_up_reads(loopbacks):
+    """However many: their threads are not those that wait for a disk."""
+    count = 24
+    loopback = loopbacks().start()
+    (loopback.path / ".later").write_bytes(b"text")
+    with ThreadPoolExecutor(count) as threads:
+        writing = [
+            threads.submit((loopback.path / f".patient{number}").write_bytes, b"3")
+            for number in range(count)
+        ]
+        while loopback.state()["calls"].get("patient", 0) < count:
+            assert not any(each.done() for each in writing)
+        assert b"text" == (loopback.path / ".later").read_bytes()
+        assert not any(each.done() for each in writing)
+        assert [1] * count == [each.result(20) for each in writing]
+
+
 def test_the_end_waits_for_what_threads_answer(loopbacks):
     """Who reads when the mount ends gets an answer, not a dead connection."""
     loopback = loopbacks(grace=20).start()
@@ -118,6 +153,22 @@ def test_extended_attributes_fit_or_are_measured(loopbacks, at_once):
     assert b"x" * 3000 == os.getxattr(loopback.path / "file", "user.long")
     assert b"" == os.getxattr(loopback.path / "file", "user.empty")
     assert {"user.long", "user.empty"} <= set(os.listxattr(loopback.path / "file"))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_extended_attribute_takes_the_room_it_needs(loopbacks, at_once):
+    """Its size is told where no room is given; too little is ERANGE, enough is enough."""
+    loopback = loopbacks(at_once=at_once).start()
+    (loopback.path / "file").touch()
+    os.setxattr(loopback.path / "file", "user.ten", b"0123456789")
+    libc = ctypes.CDLL(None, use_errno=True)
+    room = ctypes.create_string_buffer(10)
+    file = os.fsencode(loopback.path / "file")
+
+    assert 10 == libc.getxattr(file, b"user.ten", None, 0)
+    assert (10, b"0123456789") == (libc.getxattr(file, b"user.ten", room, 10), room.raw)
+    assert -1 == libc.getxattr(file, b"user.ten", room, 9)
+    assert errno.ERANGE == ctypes.get_errno()
 
 
 def test_nothing_is_flushed_where_nothing_is_kept_back(loopbacks):

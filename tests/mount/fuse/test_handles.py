@@ -35,8 +35,17 @@ def test_handles_come_and_go_in_any_order():
 def test_a_handle_is_64_bits():
     with pytest.raises((OverflowError, TypeError)):
         native.unbind(-1)
-    native.bind((1 << 64) - 1, 1, -1)
-    native.unbind((1 << 64) - 1)
+    before = native.figures()["handles"]
+    alike = [number << 32 | 5 for number in range(4096)]
+    for handle in alike + alike:
+        native.bind(handle, 1, -1)
+    assert before + 4096 == native.figures()["handles"]
+    for handle in alike[:2048] * 2:
+        native.unbind(handle)
+    assert before + 2048 == native.figures()["handles"]
+    for handle in alike[2048:]:
+        native.unbind(handle)
+    assert before == native.figures()["handles"]
 
 
 def test_without_a_session_the_kernel_holds_nothing():

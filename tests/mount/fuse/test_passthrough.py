@@ -1,7 +1,9 @@
 """Promises of the passthrough path: the kernel reads and writes the backing file itself."""
 
+import contextlib
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import resource
@@ -13,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-FLUSH = 25
+FLUSH, COPY_FILE_RANGE = 25, 47
 NOBODY = 65534
 MiB = 1 << 20
+GiB = 1 << 30
 
 
 def tree(loopback):
@@ -177,6 +180,55 @@ def test_descriptors_given_away_are_closed(loopbacks):
     assert 0 == loopback.stop()
 
 
+def test_the_kernel_gives_back_what_it_read_from(loopbacks, tmp_path, wait_until):
+    """A deleted file that was read by passthrough takes no space once it is closed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", disk], check=True)
+    try:
+        loopback = loopbacks(host=str(disk / "host")).start()
+        free = os.statvfs(disk).f_bfree
+        for _ in range(3):
+            (loopback.path / "file").write_bytes(b"x" * 20 * MiB)
+            with (loopback.path / "file").open("rb") as file:
+                assert 1 == loopback.state()["passthrough"]["backings"]
+                (loopback.path / "file").unlink()
+                assert b"x" == file.read(1)
+            wait_until(lambda: os.statvfs(disk).f_bfree >= free - 16, "the space is free again")
+        assert 0 == loopback.stop()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_what_the_kernel_may_keep_goes_by_passthrough_all_the_same(loopbacks):
+    """And where it does not, the pages are there at the next open."""
+    data = os.urandom(3 * MiB)
+    backed = loopbacks(keep_cache=True).start()
+    (backed.path / "file").write_bytes(data)
+    assert data == (backed.path / "file").read_bytes()
+    assert "read" not in backed.state()["calls"]
+
+    for at_once, keep in itertools.product((True, False), repeat=2):
+        plain = loopbacks(keep_cache=keep, backed=False, at_once=at_once).start()
+        (plain.path / "file").write_bytes(data)
+        assert data == (plain.path / "file").read_bytes()
+        calls = plain.state()["calls"].get("read", 0)
+        assert data == (plain.path / "file").read_bytes()
+        assert keep is (calls == plain.state()["calls"].get("read", 0))
+
+
+def test_descriptors_that_the_kernel_does_not_take_are_closed_too(loopbacks):
+    loopback = loopbacks(owned=True, passthrough=False).start()
+    (loopback.path / "file").write_bytes(b"x")
+    before = loopback.state()["descriptors"]
+    for _ in range(50):
+        assert b"x" == (loopback.path / "file").read_bytes()
+    os.statvfs(loopback.path)
+
+    assert abs(before - loopback.state()["descriptors"]) <= 2
+    assert 0 == loopback.stop()
+
+
 def test_holes_are_found(place):
     with (place / "file").open("wb") as file:
         file.truncate(16 * MiB)
@@ -224,6 +276,35 @@ def test_fallocate_acts_on_the_backing_file(loopback, place):
         os.close(file)
     found = (tree(loopback) / place.name / "file").stat()
     assert (4 * MiB, True) == (found.st_size, found.st_blocks * 512 < 4 * MiB)
+
+
+def test_what_the_host_says_of_fallocate_reaches_the_program(place):
+    file = os.open(place / "file", os.O_CREAT | os.O_RDWR)
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            os.posix_fallocate(file, 0, 1 << 61)
+    finally:
+        os.close(file)
+
+
+def test_what_is_done_by_threads_leaves_no_descriptor(loopbacks):
+    """Whether it succeeds or not: a source without descriptor, a host that shares no blocks."""
+    loopback = loopbacks().start()
+    file = os.open(loopback.path / "file", os.O_CREAT | os.O_RDWR)
+    absent = os.open(loopback.path / ".absent", os.O_RDONLY)
+    os.write(file, b"x" * 4096)
+    before = loopback.state()["descriptors"]
+    for source in (absent, file):
+        for _ in range(50):
+            os.posix_fallocate(file, 0, 8192)
+            with contextlib.suppress(OSError):
+                os.copy_file_range(source, file, 4096, 0, 4096)
+    after = loopback.state()["descriptors"]
+    os.close(file)
+    os.close(absent)
+
+    assert abs(before - after) <= 2
+    assert loopback.requests(COPY_FILE_RANGE) > 50
 
 
 def test_fallocate_on_what_has_no_backing_file_is_unsupported(loopback):
@@ -302,6 +383,34 @@ def test_cp_shares_the_blocks_where_the_host_can(loopbacks, sharing_disk):
 
     assert data == (loopback.path / "two").read_bytes()
     assert used < MiB
+    assert 0 == loopback.stop()
+
+
+def test_blocks_beyond_4_gib_are_shared_too(loopbacks, sharing_disk):
+    """From any offset to any other, and more than 4 GiB by one call, which may be a short one."""
+    loopback = loopbacks(host=str(sharing_disk / "host")).start()
+    data = os.urandom(MiB)
+    with (loopback.path / "one").open("wb") as file:
+        os.pwrite(file.fileno(), data, 5 * GiB)
+        os.pwrite(file.fileno(), b"end", 9 * GiB)
+    (loopback.path / "piece").touch()
+    (loopback.path / "whole").touch()
+    for how, target in (
+        (f"-s {5 * GiB} -d {6 * GiB} -l {MiB}", "piece"),
+        (f"-l {9 * GiB + 3}", "whole"),
+    ):
+        copy = ["xfs_io", "-c", f"copy_range {how} {loopback.path}/one", loopback.path / target]
+        subprocess.run(copy, check=True)
+
+    assert 6 * GiB + MiB == (loopback.path / "piece").stat().st_size
+    assert 9 * GiB + 3 == (loopback.path / "whole").stat().st_size
+    for target, offset in (("piece", 6 * GiB), ("whole", 5 * GiB)):
+        with (loopback.path / target).open("rb") as file:
+            assert data == os.pread(file.fileno(), MiB, offset)
+            assert b"\0" == os.pread(file.fileno(), 1, offset - 1)
+    with (loopback.path / "whole").open("rb") as file:
+        assert b"end" == os.pread(file.fileno(), 10, 9 * GiB)
+    assert loopback.requests(COPY_FILE_RANGE) >= 4
     assert 0 == loopback.stop()
 
 
@@ -402,6 +511,8 @@ def test_without_backing_files_everything_works_the_same(loopbacks):
 
 def test_the_reason_is_a_sentence(loopbacks):
     off = loopbacks(passthrough=False).start()
+    (off.path / "file").write_bytes(b"x")
+    assert {} == off.state()["passthrough"]["refused"]  # of no single file
     assert (
         "passthrough is turned off by an option of the mount"
         == (off.state()["passthrough"]["reason"])
@@ -421,8 +532,13 @@ def test_a_backing_file_on_overlayfs_is_refused_and_read_by_the_daemon(loopbacks
         loopback.start()
         (loopback.path / "file").write_bytes(b"stacked")
         assert b"stacked" == (loopback.path / "file").read_bytes()
-        reasons = list(loopback.state()["refused"])
-        assert ["it lies on a stacked file system (overlayfs): no passthrough there"] == reasons
+        stacked = "it lies on a stacked file system (overlayfs): no passthrough there"
+        refused = loopback.state()["refused"]
+        assert {stacked: refused[stacked]} == refused
+        with (loopback.path / "file").open("rb") as one, (loopback.path / "file").open("rb") as two:
+            assert b"stacked" == one.read() == two.read()
+            refused = loopback.state()["refused"]
+            assert 1 == refused["the file is open by the cached path already"]
         assert 0 == loopback.stop()
     finally:
         loopback.clear()

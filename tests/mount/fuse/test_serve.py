@@ -85,7 +85,7 @@ def test_a_request_that_takes_too_long_is_given_up_after_the_grace(loopbacks):
 def test_a_transaction_that_has_begun_is_waited_for_beyond_the_grace(loopbacks, at_once):
     """However long it takes: its writer is told the outcome, not that the mount is gone."""
     loopback = loopbacks(grace=0.2, at_once=at_once).start()
-    file = os.open(loopback.path / ".patient", os.O_WRONLY)
+    file = os.open(loopback.path / ".patient0", os.O_WRONLY)
     with ThreadPoolExecutor(1) as threads:
         writer = threads.submit(os.write, file, b"2.5")
         while not loopback.state()["calls"].get("patient"):
