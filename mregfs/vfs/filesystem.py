@@ -11,6 +11,7 @@ across one.
 import errno
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from select import POLLIN, POLLOUT
 
 import trio
@@ -104,13 +105,8 @@ class RegistryFileSystem:
 
     async def _run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
         try:
-            return await trio.to_thread.run_sync(
-                self._parts.transactions.run,
-                statements,
-                caller,
-                caller.pid,
-                limiter=self._writers,
-            )
+            run = partial(self._parts.transactions.run, statements, caller, caller.pid)
+            return await trio.to_thread.run_sync(run, limiter=self._writers)
         finally:
             self._follower.follow()
 

@@ -22,6 +22,7 @@ from mregfs.errors import (
 )
 from mregfs.registry.aliased import Aliased
 from mregfs.registry.coalesce import Stopped
+from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.whole_files_dir import WholeFilesDirectory, default_limit
 
 MIB = 1 << 20
@@ -188,7 +189,7 @@ def test_a_copy_stays_while_the_index_does_not_know_of_whom_it_is(registry, mode
     registry.pin("mnist:v1")
     registry.unpin("mnist:v1")
     store = registry.store
-    store.log.rebuild()
+    store.log.rebuild(IndexMemory())
     with store.index.read() as view:
         (digest,) = store.whole_files.files()
         assert view.get("file", bytes.fromhex(digest)) is None
