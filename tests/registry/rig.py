@@ -178,3 +178,13 @@ def in_child(function: Callable[[], None]) -> None:
                 sys.excepthook(*sys.exc_info())
             os._exit(code)
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def flip(path: str | os.PathLike[str], offset: int = 0) -> None:
+    """Damage a stored file: change one bit of it, on the disk."""
+    os.chmod(path, 0o644)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))

@@ -12,6 +12,7 @@ from mregfs.model.changes import entry_key
 from mregfs.model.digest import BLOCK
 from mregfs.registry.check import Pace, Report
 from mregfs.stores.scanner_direct import DirectScanner
+from tests.registry.rig import flip
 
 MIB = 1 << 20
 
@@ -61,15 +62,6 @@ def files_below(store: Path) -> dict[str, bytes]:
     }
 
 
-def damage(path: Path, offset: int = 0) -> None:
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte[0] ^ 1]))
-
-
 def packs(store: Path) -> list[Path]:
     """Return the packs, the largest first."""
     found = [path for path in (store / "packs").rglob("*") if path.is_file()]
@@ -110,7 +102,7 @@ def test_references_narrow_it_down(store):
 
 def test_a_changed_entry_is_named(store):
     path = store / entry_key(2)
-    damage(path, path.read_bytes().index(b'"at_ns":') + 12)
+    flip(path, path.read_bytes().index(b'"at_ns":') + 12)
     found = musts(check(store))
 
     assert any(what.startswith(f"{entry_key(2)} was changed: entry 3") for _, what in found)
@@ -119,7 +111,7 @@ def test_a_changed_entry_is_named(store):
 
 def test_a_changed_last_entry_is_known_by_the_index(store):
     last = max((store / "log").iterdir())
-    damage(last, last.read_bytes().index(b'"at_ns":') + 12)
+    flip(last, last.read_bytes().index(b'"at_ns":') + 12)
     ((kind, what),) = musts(check(store))
 
     assert "log" == kind
@@ -151,7 +143,7 @@ def test_an_entry_that_is_no_json_is_named(store):
 
 def test_a_damaged_checkpoint_loses_nothing(store):
     (path,) = (store / "checkpoints").iterdir()
-    damage(path, path.stat().st_size // 2)
+    flip(path, path.stat().st_size // 2)
     report = check(store)
 
     assert [("checkpoint", False)] == [(each.kind, each.must) for each in report.findings]
@@ -202,7 +194,7 @@ def test_a_missing_manifest_is_named(store):
 def test_a_changed_manifest_is_named(store):
     with Registry(store) as registry:
         digest = registry.get("mnist:v0").digest
-    damage(store / f"manifests/{digest[:2]}/{digest}", 30)
+    flip(store / f"manifests/{digest[:2]}/{digest}", 30)
     ((kind, what),) = musts(check(store))
 
     assert "manifest" == kind
@@ -231,7 +223,7 @@ def test_a_layout_with_other_digests_is_named(store):
         with registry.store.index.read() as view:
             blocks = bytes(view.get("blocks", (record.inode + entry.position).to_bytes(8, "big")))
     path = store / "layouts" / record.layout
-    damage(path, path.read_bytes().index(blocks) + 33)
+    flip(path, path.read_bytes().index(blocks) + 33)
     ((kind, what),) = musts(check(store))
 
     assert "layout" == kind
@@ -262,7 +254,7 @@ def test_a_short_pack_is_named(store):
 
 def test_a_flipped_bit_is_found_in_the_data_only(store):
     pack = packs(store)[0]
-    damage(pack, 3 * MIB + 17)
+    flip(pack, 3 * MIB + 17)
 
     assert [] == musts(check(store))
     findings = [each for each in check(store, data=True).findings if each.must]
@@ -283,7 +275,7 @@ def test_a_flipped_bit_in_a_copy_is_found(store):
         registry.pin("mnist:v1")
     (copy,) = (path for path in (store / "cache/whole").rglob("*") if len(path.name) == 64)
     assert () == check(store, data=True).findings
-    damage(copy, 7 * MIB)
+    flip(copy, 7 * MIB)
     ((kind, what),) = musts(check(store, data=True))
 
     assert "copy" == kind

@@ -24,6 +24,7 @@ from mregfs.registry.aliased import Aliased
 from mregfs.registry.coalesce import Stopped
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.whole_files_dir import WholeFilesDirectory, default_limit
+from tests.registry.rig import flip
 
 MIB = 1 << 20
 A, B, C = ("a" * 64, "ab" + "0" * 62, "c" * 64)
@@ -152,15 +153,6 @@ def test_damaged_packs_make_no_copy(registry, models):
         registry.pin("mnist:v1")
     assert "extents" == path_of(registry, "v1")
     assert 0 == registry.store.whole_files.figures().used
-
-
-def flip(path: str, offset: int) -> None:
-    os.chmod(path, 0o644)
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte[0] ^ 1]))
 
 
 def test_a_copy_of_the_wrong_size_is_not_used(registry, models):

@@ -36,7 +36,7 @@ from mregfs.registry import usage as usage_module
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.usage import select, usage, usage_of_all
 from mregfs.stores.index_memory import IndexMemory
-from tests.registry.rig import ASKER, bytes_of, commit, in_threads, packs_of, write_files
+from tests.registry.rig import ASKER, bytes_of, commit, flip, in_threads, packs_of, write_files
 
 Draft = Callable[[dict[str, bytes]], Path]
 
@@ -247,17 +247,6 @@ def test_missing_packs_are_not_shared(store: Store, draft: Draft) -> None:
     assert {"m": LARGE} == bytes_of(store, "other", 0)
 
 
-def spoil(store: Store, pack: str, offset: int) -> None:
-    """Change one byte of a pack on the disk."""
-    path = store.packs.path_of(pack)
-    os.chmod(path, 0o644)
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        before = file.read(1)
-        file.seek(offset)
-        file.write(bytes([before[0] ^ 1]))
-
-
 @pytest.mark.parametrize("name", ["model.bin", "sub/tokens.bin"])
 def test_damaged_files_are_not_shared(
     store: Store, draft: Draft, expected_warnings: Any, name: str
@@ -265,7 +254,7 @@ def test_damaged_files_are_not_shared(
     """Good bytes are never given up for damaged ones, and the next commit shares the good ones."""
     commit(store, draft({name: FILES[name]}))
     (pack,) = packs_of(store)
-    spoil(store, pack, len(FILES[name]) - 7)
+    flip(store.packs.path_of(pack), len(FILES[name]) - 7)
     expected_warnings.expect("is damaged: block")
     commit(store, draft({name: FILES[name]}), artifact="other")
     assert {name: FILES[name]} == bytes_of(store, "other", 0)
@@ -297,7 +286,7 @@ def test_a_draft_is_not_given_up_for_a_damaged_version(
     """The same content is a version already, but no longer: the draft stays."""
     commit(store, draft({"m": LARGE, "config.json": b"{}"}))
     (pack,) = packs_of(store)
-    spoil(store, pack, 5)
+    flip(store.packs.path_of(pack), 5)
     path = draft({"m": LARGE, "config.json": b"{}"})
     before = snapshot(path)
     expected_warnings.expect("is damaged: block 0")
@@ -635,7 +624,7 @@ def test_damage_is_an_error_never_wrong_bytes(
     commit(store, draft(FILES))
     expected_warnings.expect("is damaged: block 2")
     (pack,) = (pack for pack, size in packs_of(store).items() if size == len(LARGE))
-    spoil(store, pack, (2 << 20) + 7)
+    flip(store.packs.path_of(pack), (2 << 20) + 7)
     with pytest.raises(CorruptError, match=r"model\.bin"):
         bytes_of(store, "mnist", 0)
 

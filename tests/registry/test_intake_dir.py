@@ -59,13 +59,19 @@ def test_the_life_of_a_draft(place: Path) -> None:
     assert [] == os.listdir(place.parent.parent / "intake")
 
 
-def verified(place: Path) -> IntakeDirectory:
-    """Return an intake of `place` as it is when its version is put into the log."""
+def adopted(place: Path) -> IntakeDirectory:
+    """Return an intake of `place` whose large file is a pack already."""
     intake = open_intake(place)
     intake.scan()
     intake.seal(["big"])
     intake.announce("layout", 0, {"big": PACK})
     intake.adopt("big", PACK)
+    return intake
+
+
+def verified(place: Path) -> IntakeDirectory:
+    """Return an intake of `place` as it is when its version is put into the log."""
+    intake = adopted(place)
     intake.verify()
     return intake
 
@@ -242,11 +248,7 @@ def test_restore_at_any_point(place: Path, steps: int) -> None:
 def test_a_user_cannot_take_his_file_back(place: Path) -> None:
     """Root's daemon takes the pack over; a failed commit gives the draft back."""
     os.chown(place / "big", NOBODY, NOBODY)
-    intake = open_intake(place)
-    intake.scan()
-    intake.seal(["big"])
-    intake.announce("layout", 0, {"big": PACK})
-    intake.adopt("big", PACK)
+    intake = adopted(place)
     assert 0 == pack_of(place).stat().st_uid
     intake.restore()
     assert (NOBODY, NOBODY) == ((place / "big").stat().st_uid, (place / "big").stat().st_gid)
@@ -409,11 +411,7 @@ def test_two_packs_never_get_one_name(place: Path) -> None:
 
 def test_recovery_leaves_the_living_alone(place: Path) -> None:
     """Only what no process holds is undone."""
-    intake = open_intake(place)
-    intake.scan()
-    intake.seal(["big"])
-    intake.announce("layout", 0, {"big": PACK})
-    intake.adopt("big", PACK)
+    intake = adopted(place)
     open_intake(place).recover(lambda layout, since: False)
     assert pack_of(place).exists()
     intake.restore()
@@ -444,11 +442,7 @@ def test_recovery_when_nobody_knows(place: Path, expected_warnings) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
 def test_recovery_believes_no_stranger(place: Path) -> None:
     """An intent that somebody else put there names files that are not his to remove."""
-    intake = open_intake(place)
-    intake.scan()
-    intake.seal(["big"])
-    intake.announce("layout", 0, {"big": PACK})
-    intake.adopt("big", PACK)
+    intake = adopted(place)
     intake.abandon()
     (intent,) = pack_of(place).parents[2].rglob("intent.json")
     os.chown(intent, 12345, 12345)
