@@ -11,7 +11,7 @@ BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libf
 # What the tests drive the mount with.
 TEST_PACKAGES := attr busybox coreutils e2fsprogs findutils fio git procps rsync sqlite3 \
 	stress-ng systemd tar util-linux
-EXTENSION := $(wildcard mregfs/fuse/*.c)
+EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak dev clean build-packages test-packages
@@ -44,7 +44,7 @@ dev: $(VENV)/.dev test-packages ## the environment of the tests, in .venv
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f mregfs/fuse/*.so
+	rm -f mregfs/fuse/*.so mregfs/host/*.so
 	find mregfs tests -name __pycache__ -type d -exec rm -rf {} +
 
 build-packages:

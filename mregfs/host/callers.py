@@ -1,0 +1,79 @@
+"""Who makes a request, and whether this process can act with that user's own rights.
+
+Decided here: how the supplementary groups of a caller are learnt, and on what acting for others
+depends. Not decided here: what a caller asks for, what the registry's rules say of him.
+"""
+
+import functools
+import os
+from typing import NamedTuple
+
+try:
+    from mregfs.host import _native
+
+    _why_not_built = ""
+except ImportError as exc:
+    _why_not_built = str(exc)
+
+__all__ = [
+    "CAP_SYS_RESOURCE",
+    "Credentials",
+    "give_up_privileges",
+    "groups_of_process",
+    "why_not_for_others",
+]
+
+CAP_SETGID, CAP_SETUID, CAP_SYS_RESOURCE = 6, 7, 24  # linux/capability.h
+
+_STATUS_SIZE = 1 << 20
+"""More than /proc/PID/status has, even with the 65536 groups that Linux allows."""
+
+
+class Credentials(NamedTuple):
+    """What the kernel asks of a process that uses a file: the `who` of `_native`'s calls."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] | None = None
+    """Supplementary groups; None: those of this process, which a daemon gives up at its start."""
+
+
+def groups_of_process(pid: int) -> tuple[int, ...]:
+    """Return the supplementary groups of a process; none when it has ended or cannot be seen.
+
+    True of the caller of a request only while he waits for its answer: his number may be given to
+    another process as soon as he has ended.
+    """
+    if pid <= 0:  # outside of this process's pid name space
+        return ()
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as status:
+            _, _, rest = status.read(_STATUS_SIZE).partition(b"\nGroups:")
+    except OSError:
+        return ()
+    return tuple(map(int, rest.partition(b"\n")[0].split()))
+
+
+@functools.cache
+def why_not_for_others() -> str:
+    """Return why this process cannot make system calls as other users; empty when it can."""
+    if _why_not_built:
+        return f"mregfs.host._native is not built ({_why_not_built})"
+    with open("/proc/self/status", "rb", buffering=0) as status:
+        _, _, rest = status.read(_STATUS_SIZE).partition(b"\nCapEff:")
+    effective = int(rest.partition(b"\n")[0], 16)
+    if not (effective >> CAP_SETUID & 1 and effective >> CAP_SETGID & 1):
+        return "this process lacks the capabilities CAP_SETUID and CAP_SETGID"
+    return ""
+
+
+def give_up_privileges() -> None:
+    """Give up what a daemon that acts for others must not lend them; before any thread is started.
+
+    Its supplementary groups would be everybody's. CAP_SYS_RESOURCE lets a write take the blocks
+    that a file system keeps in reserve, and pass quotas.
+    """
+    if why_not_for_others():
+        return
+    os.setgroups([])
+    _native.drop_capability(CAP_SYS_RESOURCE)
