@@ -34,7 +34,7 @@ from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
 from mregfs.model.changes import entry_key
-from mregfs.model.commands import Asker
+from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.ports import Caller, DraftTree
 from mregfs.registry.aliased import Aliased
@@ -378,9 +378,11 @@ class _Groups:
         return groups_of(gids)
 
 
-def _identify(caller: Caller) -> Asker:
+def _identify(caller: Caller) -> Principal:
     """Return who a caller is for the rules and for history."""
-    return Asker(author=user_name(caller.uid), groups=_Groups(caller), privileged=caller.uid == 0)
+    return Principal(
+        author=user_name(caller.uid), groups=_Groups(caller), privileged=caller.uid == 0
+    )
 
 
 def _announce(options: MountOptions) -> None:

@@ -66,7 +66,7 @@ class Changing(Session):
         )
         intake = self.store.open_intake(directory, consume=False)
         receipt = self.store.committer.commit(
-            intake, request, self._asker, progress=progress, reason=reason
+            intake, request, self._principal, progress=progress, reason=reason
         )
         first, *rest = receipt.results
         return {**first, "link": rest[0]} if rest else first

@@ -11,7 +11,7 @@ from typing import Any, Self
 from mregfs.api.store import Store, open_store
 from mregfs.config import check_group, default_author, default_store, groups_of
 from mregfs.errors import ImmutableError
-from mregfs.model.commands import Asker, Command, Protect
+from mregfs.model.commands import Command, Principal, Protect
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location, parse_location
@@ -33,7 +33,7 @@ class Session:
     ) -> None:
         self.project = parse_project(project) if project else DEFAULT_PROJECT
         self.store: Store = open_store(store or default_store(), read_only=read_only)
-        self._asker = Asker(
+        self._principal = Principal(
             author or default_author(),
             groups_of({os.getegid(), *os.getgroups()}),
             os.geteuid() == 0,
@@ -80,6 +80,6 @@ class Session:
     def _submit_all(self, commands: Sequence[Command], reason: str) -> list[dict[str, Any]]:
         self._check_writable()
         for command in commands:
-            if isinstance(command, Protect) and command.group not in self._asker.groups:
+            if isinstance(command, Protect) and command.group not in self._principal.groups:
                 check_group(command.group)
-        return list(self.store.log.submit(commands, self._asker, reason).results)
+        return list(self.store.log.submit(commands, self._principal, reason).results)

@@ -14,7 +14,6 @@ from mregfs.model.names import ProjectName
 from mregfs.model.reference import Location
 
 __all__ = [
-    "Asker",
     "Command",
     "CreateArtifact",
     "CreateCollection",
@@ -25,6 +24,7 @@ __all__ = [
     "LinkVersion",
     "LogVersion",
     "MoveAlias",
+    "Principal",
     "Protect",
     "RenameCollection",
     "Rollback",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-class Asker(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True):
     """Who asks: what the rules about protected aliases look at, and what history remembers."""
 
     author: str

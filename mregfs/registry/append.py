@@ -29,7 +29,7 @@ from mregfs.model.changes import (
     encode_entry,
     entry_key,
 )
-from mregfs.model.commands import Asker, Command
+from mregfs.model.commands import Command, Principal
 from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decide
 from mregfs.model.state import State
 from mregfs.ports import Clock, Index, ObjectStore, Put, View
@@ -54,9 +54,9 @@ _LONGEST_PAUSE = 2.0
 class _Waiting:
     """A request on its way: what is asked, later the outcome."""
 
-    def __init__(self, commands: Sequence[Command], asker: Asker, reason: str) -> None:
+    def __init__(self, commands: Sequence[Command], principal: Principal, reason: str) -> None:
         self.commands = tuple(commands)
-        self.asker = asker
+        self.principal = principal
         self.reason = reason
         self.changes: tuple[Change, ...] = ()
         self.results: tuple[dict[str, Any], ...] = ()
@@ -103,22 +103,22 @@ class Appender:
         self._turn = threading.Lock()
         self._checked = False
 
-    def rehearse(self, commands: Sequence[Command], asker: Asker) -> None:
+    def rehearse(self, commands: Sequence[Command], principal: Principal) -> None:
         """Ask the rules whether these commands may be carried out now; nothing changes.
 
         Raises:
             MregfsError: they may not.
         """
-        waiting = _Waiting(commands, asker, "")
+        waiting = _Waiting(commands, principal, "")
         with self._index.read() as view:
             head = read_head(view)
             self._decide_all(view, [waiting], Stamp(head.sequence + 1, head.at_ns + 1, ""))
         if waiting.error is not None:
             raise waiting.error
 
-    def submit(self, commands: Sequence[Command], asker: Asker, reason: str) -> Receipt:
+    def submit(self, commands: Sequence[Command], principal: Principal, reason: str) -> Receipt:
         """Do what `Log.submit` promises, but for telling the subscribers."""
-        waiting = _Waiting(commands, asker, reason)
+        waiting = _Waiting(commands, principal, reason)
         with self._queue_lock:
             self._queue.append(waiting)
         with self._turn:
@@ -164,7 +164,8 @@ class Appender:
                     at_ns=at_ns,
                     host=self._host,
                     requests=tuple(
-                        Request(each.asker.author, each.changes, each.reason) for each in changed
+                        Request(each.principal.author, each.changes, each.reason)
+                        for each in changed
                     ),
                 )
                 key = entry_key(entry.sequence)
@@ -207,12 +208,12 @@ class Appender:
         for waiting in batch:
             waiting.changes, waiting.results, waiting.error = (), (), None
             attempt = Overlay(overlay)
-            own = Stamp(stamp.sequence, stamp.at_ns, waiting.asker.author, waiting.reason)
+            own = Stamp(stamp.sequence, stamp.at_ns, waiting.principal.author, waiting.reason)
             changes: list[Change] = []
             results: list[dict[str, Any]] = []
             try:
                 for command in waiting.commands:
-                    decision = decide(State(attempt), command, waiting.asker)
+                    decision = decide(State(attempt), command, waiting.principal)
                     changes += decision.changes
                     results.append(decision.result)
                     if waiting is not batch[-1] or len(results) < len(waiting.commands):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mregfs.errors import CorruptError, ExistsError, MregfsError, UnavailableError
-from mregfs.model.commands import Asker, Command
+from mregfs.model.commands import Command, Principal
 from mregfs.model.grammar import CommitRequest
 from mregfs.model.layout import Layout, encode_layout, layout_key
 from mregfs.model.manifest import (
@@ -195,7 +195,7 @@ class Committer:
         self,
         intake: Intake,
         request: CommitRequest,
-        asker: Asker,
+        principal: Principal,
         *,
         progress: CommitProgress | None = None,
         extra: Sequence[Command] = (),
@@ -210,9 +210,9 @@ class Committer:
             UnavailableError: the store did not say whether the entry arrived.
             MregfsError: refused, or failed; nothing changed.
         """
-        prepared = self.prepare(intake, request, asker=asker, progress=progress)
+        prepared = self.prepare(intake, request, principal=principal, progress=progress)
         try:
-            receipt = self.log.submit((*prepared.commands, *extra), asker, reason)
+            receipt = self.log.submit((*prepared.commands, *extra), principal, reason)
         except BaseException:
             prepared.abort()
             raise
@@ -224,12 +224,12 @@ class Committer:
         intake: Intake,
         request: CommitRequest,
         *,
-        asker: Asker | None = None,
+        principal: Principal | None = None,
         progress: CommitProgress | None = None,
     ) -> Prepared:
         """Store the content of a directory, so that `Prepared.commands` make it a version.
 
-        With `asker`, a request that the rules would refuse is refused before anything is read.
+        With `principal`, a request that the rules would refuse is refused before anything is read.
 
         Raises:
             InvalidError: something in the directory cannot be in a version.
@@ -240,8 +240,8 @@ class Committer:
         try:
             since = self.log.catch_up()
             intake.recover(self.is_committed)
-            if asker is not None:
-                self._rehearse(request, asker)
+            if principal is not None:
+                self._rehearse(request, principal)
             entries = intake.scan()
             files = [entry for entry in entries if entry.kind == "file"]
             intake.seal([entry.path for entry in files if entry.size >= LARGE])
@@ -321,10 +321,10 @@ class Committer:
         except MregfsError as exc:
             log.warning("content of v%d is not in the index yet: %s", version.number, exc)
 
-    def _rehearse(self, request: CommitRequest, asker: Asker) -> None:
+    def _rehearse(self, request: CommitRequest, principal: Principal) -> None:
         """Ask the rules now, before hours of hashing, whether such a version may be."""
         commands = request.commands(digest="0" * 64, layout="0" * 32, size=0, files=0, entries=0)
-        self.log.rehearse(commands, asker)
+        self.log.rehearse(commands, principal)
 
     def _load_neighbours(self, request: CommitRequest) -> None:
         """Have the versions in the index that the new one is likely to share bytes with."""

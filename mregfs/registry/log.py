@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mregfs.errors import MregfsError
 from mregfs.model.changes import Entry, VersionLogged
-from mregfs.model.commands import Asker, Command
+from mregfs.model.commands import Command, Principal
 from mregfs.ports import Clock, Index, ObjectStore
 from mregfs.registry.receipt import Receipt
 from mregfs.registry.replay import Progress, Replay
@@ -142,15 +142,17 @@ class Log:
 
     # ---- appending
 
-    def rehearse(self, commands: Sequence[Command], asker: Asker) -> None:
+    def rehearse(self, commands: Sequence[Command], principal: Principal) -> None:
         """Ask the rules whether these commands may be carried out now; nothing changes.
 
         Raises:
             MregfsError: they may not.
         """
-        self._appender.rehearse(commands, asker)
+        self._appender.rehearse(commands, principal)
 
-    def submit(self, commands: Sequence[Command], asker: Asker, reason: str = "") -> Receipt:
+    def submit(
+        self, commands: Sequence[Command], principal: Principal, reason: str = ""
+    ) -> Receipt:
         """Carry out all commands or none, as one transaction in one log entry.
 
         Requests of several threads that wait at the same time share an entry; each one is decided
@@ -161,7 +163,7 @@ class Log:
                 before trying again.
             MregfsError: refused by a rule; nothing changed.
         """
-        receipt = self._appender.submit(commands, asker, reason)
+        receipt = self._appender.submit(commands, principal, reason)
         try:
             self._deliver(receipt.sequence)
         except MregfsError as exc:

@@ -1,4 +1,4 @@
-"""What a transaction's asker is told. `append` makes these; whoever submits gets them."""
+"""What whoever asked for a transaction is told. `append` makes these; whoever submits gets them."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError
-from mregfs.model.commands import Asker, Command, Protect
+from mregfs.model.commands import Command, Principal, Protect
 from mregfs.model.grammar import CommitRequest, Statement, at_statement
 from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.commit import CommitProgress, Committer
@@ -37,7 +37,7 @@ class Transactions:
         committer: Committer,
         drafts: DraftTree,
         open_intake: Callable[[str], Intake],
-        identify: Callable[[Caller], Asker],
+        identify: Callable[[Caller], Principal],
         check_group: Callable[[str], None],
         is_dying: Callable[[int], bool],
         *,
@@ -71,7 +71,7 @@ class Transactions:
             )
         if not statements:
             raise InvalidError("there is no command", "write one a line; cat this file for a list")
-        asker = self._identify(caller)
+        principal = self._identify(caller)
         reasons = dict.fromkeys(s.reason for s in statements if s.reason)
         with ExitStack() as undo:
             commands: list[Command] = []
@@ -79,11 +79,11 @@ class Transactions:
             finish: list[Callable[[], None]] = []
             consumed: list[int] = []
             for statement in statements:
-                made = self._commands(statement, asker, undo, finish, consumed, requester)
+                made = self._commands(statement, principal, undo, finish, consumed, requester)
                 commands += made
                 origins += [statement] * len(made)
             try:
-                receipt = self._log.submit(commands, asker, "; ".join(reasons))
+                receipt = self._log.submit(commands, principal, "; ".join(reasons))
             except MregfsError as exc:
                 if exc.position is None:
                     raise
@@ -102,7 +102,7 @@ class Transactions:
     def _commands(
         self,
         statement: Statement,
-        asker: Asker,
+        principal: Principal,
         undo: ExitStack,
         finish: list[Callable[[], None]],
         consumed: list[int],
@@ -111,18 +111,18 @@ class Transactions:
         """Return what a statement asks of the rules; the content of a draft is stored before."""
         request = statement.command
         try:
-            if isinstance(request, Protect) and request.group not in asker.groups:
+            if isinstance(request, Protect) and request.group not in principal.groups:
                 self._check_group(request.group)
             if not isinstance(request, CommitRequest):
                 return [request]
-            return self._prepare(request, asker, undo, finish, consumed, requester)
+            return self._prepare(request, principal, undo, finish, consumed, requester)
         except MregfsError as exc:
             raise at_statement(exc, statement) from None
 
     def _prepare(
         self,
         request: CommitRequest,
-        asker: Asker,
+        principal: Principal,
         undo: ExitStack,
         finish: list[Callable[[], None]],
         consumed: list[int],
@@ -134,7 +134,10 @@ class Transactions:
         consumed.append(self._inode(project, draft))
         log.info("committing draft %s of %s", draft, project)
         prepared = self._committer.prepare(
-            self._open_intake(path), request, asker=asker, progress=self._watching(requester)
+            self._open_intake(path),
+            request,
+            principal=principal,
+            progress=self._watching(requester),
         )
         undo.callback(prepared.abort)
         finish.append(prepared.done)

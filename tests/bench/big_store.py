@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from mregfs.api import Registry, init_store, open_store
-from mregfs.model.commands import Asker, LinkVersion, LogVersion, MoveAlias
+from mregfs.model.commands import LinkVersion, LogVersion, MoveAlias, Principal
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import State
@@ -28,7 +28,7 @@ COLLECTIONS = 100
 LINKS = 10
 """Of each collection; one of them is `production`."""
 PER_ENTRY = 1000
-ASKER = Asker("bench")
+PRINCIPAL = Principal("bench")
 
 
 def big_store(artifacts: int = ARTIFACTS, versions: int = VERSIONS) -> Path:
@@ -66,7 +66,7 @@ def _log_the_rest(store: Path, artifacts: int) -> None:
         commands: list[LogVersion | LinkVersion | MoveAlias] = []
 
         def submit() -> None:
-            opened.log.submit(commands, ASKER)
+            opened.log.submit(commands, PRINCIPAL)
             commands.clear()
 
         for artifact in range(1, artifacts):

@@ -15,7 +15,7 @@ from mregfs.errors import (
     NotEmptyError,
     NotFoundError,
 )
-from mregfs.model.commands import Asker
+from mregfs.model.commands import Principal
 
 Key = tuple[str, str]
 
@@ -87,8 +87,8 @@ class PlainRegistry:
         ]
 
     @staticmethod
-    def may(owner: Owner, alias: str, asker: Asker) -> None:
-        if alias in owner.groups and owner.groups[alias] not in asker.groups:
+    def may(owner: Owner, alias: str, principal: Principal) -> None:
+        if alias in owner.groups and owner.groups[alias] not in principal.groups:
             raise ForbiddenError("")
 
     # ---- doing
@@ -102,7 +102,7 @@ class PlainRegistry:
         return self.owners[key]
 
     def log(
-        self, key: Key, content: str, alias: str | None, of_type: str | None, asker: Asker
+        self, key: Key, content: str, alias: str | None, of_type: str | None, principal: Principal
     ) -> None:
         artifact = self.owners.get(key)
         if artifact is None or artifact.kind == "collection":
@@ -116,16 +116,16 @@ class PlainRegistry:
             artifact.next += 1
             artifact.keep_latest()
         if alias is not None:
-            self.move_to(artifact, alias, number, None, asker)
+            self.move_to(artifact, alias, number, None, principal)
 
     def move_to(
-        self, owner: Owner, alias: str, number: int, expect: str | None, asker: Asker
+        self, owner: Owner, alias: str, number: int, expect: str | None, principal: Principal
     ) -> None:
         now = owner.aliases.get(alias)
         if expect is not None and expect != ("none" if now is None else f"v{now}"):
             raise ConflictError("")
         if now != number:
-            self.may(owner, alias, asker)
+            self.may(owner, alias, principal)
             owner.set(alias, number)
 
     def link(
@@ -134,13 +134,13 @@ class PlainRegistry:
         key: Key,
         alias: str | None,
         expect: str | None,
-        asker: Asker,
+        principal: Principal,
     ) -> None:
         target = self.owners.get(key)
         if target is not None and target.kind == "artifact":
             if alias is None:
                 raise InvalidError("")
-            self.move(key, alias, source, expect, asker)
+            self.move(key, alias, source, expect, principal)
             return
         artifact, number = self.version(*source)
         if target is None:
@@ -155,10 +155,15 @@ class PlainRegistry:
             target.next += 1
             target.keep_latest()
         if alias is not None:
-            self.move_to(target, alias, known[0], expect, asker)
+            self.move_to(target, alias, known[0], expect, principal)
 
     def move(
-        self, key: Key, alias: str, source: tuple[Key, int], expect: str | None, asker: Asker
+        self,
+        key: Key,
+        alias: str,
+        source: tuple[Key, int],
+        expect: str | None,
+        principal: Principal,
     ) -> None:
         owner = self.owner(key)
         artifact, number = self.version(*source)
@@ -167,18 +172,18 @@ class PlainRegistry:
             if not known:
                 raise InvalidError("")
             number = known[0]
-        self.move_to(owner, alias, number, expect, asker)
+        self.move_to(owner, alias, number, expect, principal)
 
-    def drop(self, key: Key, alias: str, expect: str | None, asker: Asker) -> None:
+    def drop(self, key: Key, alias: str, expect: str | None, principal: Principal) -> None:
         owner = self.owner(key)
         if alias not in owner.aliases:
             raise NotFoundError("")
         if expect not in (None, f"v{owner.aliases[alias]}"):
             raise ConflictError("")
-        self.may(owner, alias, asker)
+        self.may(owner, alias, principal)
         owner.set(alias, None)
 
-    def rollback(self, key: Key, alias: str, steps: int | None, asker: Asker) -> None:
+    def rollback(self, key: Key, alias: str, steps: int | None, principal: Principal) -> None:
         owner = self.owner(key)
         moves = owner.moves.get(alias, [])
         if steps is None:
@@ -186,30 +191,30 @@ class PlainRegistry:
             steps = next((n for n, at in past if at not in (None, moves[-1])), 1)
         if steps >= len(moves) or moves[-1 - steps] not in owner.numbers:
             raise NotFoundError("")
-        self.move_to(owner, alias, moves[-1 - steps], None, asker)
+        self.move_to(owner, alias, moves[-1 - steps], None, principal)
 
-    def delete(self, key: Key, number: int, *, force: bool, asker: Asker) -> None:
+    def delete(self, key: Key, number: int, *, force: bool, principal: Principal) -> None:
         owner = self.number(key, number)
         links = self.links(owner, number) if owner.kind == "artifact" else []
         if not force and (links or owner.at(number)):
             raise ConflictError("")
         for to, link in links:
-            self.delete(to, link, force=True, asker=asker)
+            self.delete(to, link, force=True, principal=principal)
         for alias in owner.at(number):
-            self.may(owner, alias, asker)
+            self.may(owner, alias, principal)
             owner.set(alias, None)
         del owner.numbers[number]
         owner.tags.pop(number, None)
         owner.keep_latest()
 
-    def delete_owner(self, key: Key, *, force: bool, asker: Asker) -> None:
+    def delete_owner(self, key: Key, *, force: bool, principal: Principal) -> None:
         owner = self.owner(key)
         if owner.numbers and not force:
             raise NotEmptyError("")
         for alias in owner.groups:
-            self.may(owner, alias, asker)
+            self.may(owner, alias, principal)
         for number in sorted(owner.numbers):
-            self.delete(key, number, force=True, asker=asker)
+            self.delete(key, number, force=True, principal=principal)
         self.give_up(key)
 
     def give_up(self, key: Key) -> None:
@@ -217,7 +222,7 @@ class PlainRegistry:
         if owner.next > self.used.get(key, (0, 0))[0]:
             self.used[key] = (owner.next, owner.uid)
 
-    def rename(self, key: Key, new: Key, asker: Asker) -> None:
+    def rename(self, key: Key, new: Key, principal: Principal) -> None:
         owner = self.owner(key)
         if owner.kind == "artifact":
             raise InvalidError("")
@@ -226,21 +231,21 @@ class PlainRegistry:
         if new in self.owners or self.used.get(new, (0, owner.uid))[1] != owner.uid:
             raise ExistsError("")
         for alias in owner.groups:
-            self.may(owner, alias, asker)
+            self.may(owner, alias, principal)
         self.give_up(key)
         self.owners[new] = owner
 
-    def protect(self, key: Key, alias: str, group: str, asker: Asker) -> None:
+    def protect(self, key: Key, alias: str, group: str, principal: Principal) -> None:
         owner = self.owner(key)
-        self.may(owner, alias, asker)
+        self.may(owner, alias, principal)
         owner.groups[alias] = group
 
-    def unprotect(self, key: Key, alias: str, asker: Asker) -> None:
+    def unprotect(self, key: Key, alias: str, principal: Principal) -> None:
         owner = self.owner(key)
         if alias not in owner.groups:
             raise NotFoundError("")
-        if not asker.privileged:
-            self.may(owner, alias, asker)
+        if not principal.privileged:
+            self.may(owner, alias, principal)
         del owner.groups[alias]
 
     def tag(self, key: Key, number: int | None, tag: str) -> None:

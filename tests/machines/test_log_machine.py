@@ -25,7 +25,7 @@ from mregfs.registry.log import Log
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
-from tests.registry.rig import ASKER, FlakyObjects, make_log, tables, version
+from tests.registry.rig import PRINCIPAL, FlakyObjects, make_log, tables, version
 
 names = st.sampled_from(("a", "b"))
 numbers = st.integers(0, 3)
@@ -95,7 +95,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(writer=writers, commands=st.lists(commands, min_size=1, max_size=3))
     def submit(self, writer: int, commands: list) -> None:
         try:
-            self.logs[writer].submit(commands, ASKER)
+            self.logs[writer].submit(commands, PRINCIPAL)
         except REFUSALS:
             pass
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from mregfs.errors import MregfsError
 from mregfs.model import commands
 from mregfs.model.changes import Change, Entry, Request, decode_entry, encode_entry
-from mregfs.model.commands import Asker, Command
+from mregfs.model.commands import Command, Principal
 from mregfs.model.names import ProjectName
 from mregfs.model.records import ArtifactRecord
 from mregfs.model.reference import Location, When
@@ -23,10 +23,10 @@ from tests.machines.registry_model import Key, Owner, PlainRegistry
 
 KEYS = [(project, name) for project in ("e/p", "e/q") for name in ("a", "b c", "d")]
 ALIASES = ("best", "production")
-ASKERS = (
-    Asker("ann", frozenset({"ml"})),
-    Asker("bob"),
-    Asker("root", frozenset({"root"}), privileged=True),
+PRINCIPALS = (
+    Principal("ann", frozenset({"ml"})),
+    Principal("bob"),
+    Principal("root", frozenset({"root"}), privileged=True),
 )
 
 
@@ -44,10 +44,12 @@ def locate(key: Key, number: int | None = None, alias: str | None = None) -> Loc
 class Choice:
     """Makes commands of drawn integers, taken modulo what is there, so that most make sense."""
 
-    def __init__(self, plain: PlainRegistry, draw: Callable[[int], int], asker: Asker) -> None:
+    def __init__(
+        self, plain: PlainRegistry, draw: Callable[[int], int], principal: Principal
+    ) -> None:
         self.plain = plain
         self.draw = draw
-        self.asker = asker
+        self.principal = principal
 
     def key(self, *, fresh: bool = False) -> Key:
         keys = sorted(self.plain.owners)
@@ -84,13 +86,13 @@ class Choice:
     def logged(self, key: Key, content: int) -> Step:
         project = ProjectName(*key[0].split("/"))
         command = commands.LogVersion(project, key[1], f"{content:064x}", "l", 1, 1, 2)
-        return Step(command, lambda p: p.log(key, str(content), None, None, self.asker))
+        return Step(command, lambda p: p.log(key, str(content), None, None, self.principal))
 
     def linked(self, source: Key, number: int, key: Key) -> Step:
         alias = ALIASES[0]
         return Step(
             commands.LinkVersion(locate(source, number), locate(key, alias=alias)),
-            lambda p: p.link((source, number), key, alias, None, self.asker),
+            lambda p: p.link((source, number), key, alias, None, self.principal),
         )
 
     def log(self) -> Step:
@@ -101,7 +103,7 @@ class Choice:
             ProjectName(*key[0].split("/")), key[1], f"{content:064x}", "l", 1, 1, self.draw(4),
             of_type, () if alias is None else (alias,),
         )  # fmt: skip
-        return Step(command, lambda p: p.log(key, str(content), alias, of_type, self.asker))
+        return Step(command, lambda p: p.log(key, str(content), alias, of_type, self.principal))
 
     def link(self) -> Step:
         source_key, key = self.key(), self.key(fresh=self.maybe())
@@ -110,7 +112,7 @@ class Choice:
         expect = self.expect(key, alias) if alias else None
         return Step(
             commands.LinkVersion(locate(source_key, number), locate(key, alias=alias), expect),
-            lambda p: p.link((source_key, number), key, alias, expect, self.asker),
+            lambda p: p.link((source_key, number), key, alias, expect, self.principal),
         )
 
     def move(self) -> Step:
@@ -120,7 +122,7 @@ class Choice:
         number, expect = self.number(source_key), self.expect(key, alias)
         return Step(
             commands.MoveAlias(locate(key, alias=alias), locate(source_key, number), expect),
-            lambda p: p.move(key, alias, (source_key, number), expect, self.asker),
+            lambda p: p.move(key, alias, (source_key, number), expect, self.principal),
         )
 
     def drop(self) -> Step:
@@ -129,7 +131,7 @@ class Choice:
         expect = self.expect(key, alias)
         return Step(
             commands.DropAlias(locate(key, alias=alias), expect),
-            lambda p: p.drop(key, alias, expect, self.asker),
+            lambda p: p.drop(key, alias, expect, self.principal),
         )
 
     def rollback(self) -> Step:
@@ -138,21 +140,23 @@ class Choice:
         back = steps if steps != 1 or self.maybe() else None
         when = None if back is None else When(steps=back)
         target = Location(ProjectName(*key[0].split("/")), key[1], alias=alias, when=when)
-        return Step(commands.Rollback(target), lambda p: p.rollback(key, alias, back, self.asker))
+        return Step(
+            commands.Rollback(target), lambda p: p.rollback(key, alias, back, self.principal)
+        )
 
     def delete(self) -> Step:
         key, force = self.key(), self.maybe()
         number = self.number(key)
         return Step(
             commands.DeleteVersion(locate(key, number), force),
-            lambda p: p.delete(key, number, force=force, asker=self.asker),
+            lambda p: p.delete(key, number, force=force, principal=self.principal),
         )
 
     def delete_owner(self) -> Step:
         key, force = self.key(), self.maybe()
         return Step(
             commands.DeleteOwner(locate(key), force),
-            lambda p: p.delete_owner(key, force=force, asker=self.asker),
+            lambda p: p.delete_owner(key, force=force, principal=self.principal),
         )
 
     def create(self) -> Step:
@@ -170,14 +174,14 @@ class Choice:
         new = (key[0], self.key(fresh=True)[1])
         return Step(
             commands.RenameCollection(locate(key), new[1]),
-            lambda p: p.rename(key, new, self.asker),
+            lambda p: p.rename(key, new, self.principal),
         )
 
     def protect(self) -> Step:
         key, alias, group = self.key(), self.alias(), ["ml", "root"][self.draw(2)]
         return Step(
             commands.Protect(locate(key, alias=alias), group),
-            lambda p: p.protect(key, alias, group, self.asker),
+            lambda p: p.protect(key, alias, group, self.principal),
         )
 
     def unprotect(self) -> Step:
@@ -186,7 +190,7 @@ class Choice:
         alias = groups[self.draw(len(groups))] if groups else self.alias()
         return Step(
             commands.Unprotect(locate(key, alias=alias)),
-            lambda p: p.unprotect(key, alias, self.asker),
+            lambda p: p.unprotect(key, alias, self.principal),
         )
 
     def tag(self) -> Step:
@@ -211,30 +215,30 @@ class RegistryMachine(RuleBasedStateMachine):
         """Begin with an artifact and a collection that has an alias with a past."""
         mnist, best = KEYS[0], KEYS[1]
         for content in range(3):
-            self.carry_out([lambda choice, of=content: choice.logged(mnist, of)], ASKERS[0])
+            self.carry_out([lambda choice, of=content: choice.logged(mnist, of)], PRINCIPALS[0])
         links = [lambda choice, of=number: choice.linked(mnist, of, best) for number in (0, 2)]
-        self.carry_out(links, ASKERS[0])
+        self.carry_out(links, PRINCIPALS[0])
 
     @rule(
         numbers=st.lists(st.integers(0, 719), min_size=8, max_size=40),
         count=st.integers(1, 3),
-        asker=st.sampled_from(ASKERS),
+        principal=st.sampled_from(PRINCIPALS),
     )
-    def transact(self, numbers: list[int], count: int, asker: Asker) -> None:
+    def transact(self, numbers: list[int], count: int, principal: Principal) -> None:
         """Ask for one to three commands at once: all of them happen, or none."""
-        self.carry_out([Choice.step] * count, asker, numbers)
+        self.carry_out([Choice.step] * count, principal, numbers)
 
     def carry_out(
         self,
         makers: Sequence[Callable[[Choice], Step]],
-        asker: Asker,
+        principal: Principal,
         numbers: Sequence[int] = (),
     ) -> None:
         source = iter(numbers)
         plain = deepcopy(self.plain)
-        choice = Choice(plain, lambda size: next(source, 0) % size, asker)
+        choice = Choice(plain, lambda size: next(source, 0) % size, principal)
         sequence = len(self.log) + 1
-        stamp = Stamp(sequence, sequence, asker.author, "because")
+        stamp = Stamp(sequence, sequence, principal.author, "because")
         changes: list[Change] = []
         with self.index.read() as view:
             draft = Overlay(view)
@@ -246,7 +250,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 except MregfsError as exc:
                     expected = type(exc)
                 try:
-                    decision = decide(State(draft), step.command, asker)
+                    decision = decide(State(draft), step.command, principal)
                 except MregfsError as exc:
                     found = type(exc)
                 assert expected is found, step.command
@@ -257,7 +261,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.plain = plain
         if not changes:
             return
-        request = Request(asker.author, tuple(changes), "because")
+        request = Request(principal.author, tuple(changes), "because")
         data = encode_entry(Entry(sequence, "0" * 64, "t", sequence, "h", (request,)))
         with self.index.read() as view:
             puts = apply_entry(view, decode_entry(data, "log/x"))

@@ -7,7 +7,7 @@ import pytest
 
 from mregfs.errors import MregfsError
 from mregfs.model.changes import Change, Entry, Request, decode_entry, encode_entry
-from mregfs.model.commands import Asker, Command, LogVersion
+from mregfs.model.commands import Command, LogVersion, Principal
 from mregfs.model.grammar import CommitRequest, parse_script
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.records import OwnerRecord
@@ -15,9 +15,9 @@ from mregfs.model.reference import Location, parse_location
 from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decide
 from mregfs.model.state import State
 
-ANN = Asker("ann", frozenset({"ml"}))
-BOB = Asker("bob")
-ROOT = Asker("root", frozenset({"root"}), privileged=True)
+ANN = Principal("ann", frozenset({"ml"}))
+BOB = Principal("bob")
+ROOT = Principal("root", frozenset({"root"}), privileged=True)
 
 
 class Nothing:
@@ -53,20 +53,22 @@ class Book:
     def owner(self, text: str) -> OwnerRecord:
         return self.state.find_owner(self.at(text))
 
-    def do(self, *commands: Command, asker: Asker = ANN, reason: str = "") -> dict[str, Any]:
+    def do(
+        self, *commands: Command, principal: Principal = ANN, reason: str = ""
+    ) -> dict[str, Any]:
         """Carry commands out in one transaction, and return the last one's result."""
         sequence = len(self.entries) + 1
-        stamp = Stamp(sequence, sequence * 10**9, asker.author, reason)
+        stamp = Stamp(sequence, sequence * 10**9, principal.author, reason)
         draft = Overlay(self.view)
         changes: list[Change] = []
         result: dict[str, Any] = {}
         for command in commands:
-            decision = decide(State(draft), command, asker)
+            decision = decide(State(draft), command, principal)
             draft.apply(apply_changes(draft, decision.changes, stamp))
             changes += decision.changes
             result = decision.result
         if changes:
-            request = Request(asker.author, tuple(changes), reason)
+            request = Request(principal.author, tuple(changes), reason)
             self.append(Entry(sequence, "0" * 64, "t", sequence * 10**9, "host", (request,)))
             assert draft.puts() == self.last_puts
         return result
@@ -84,7 +86,7 @@ class Book:
         request = Request("mallory", changes)
         self.append(Entry(sequence, "0" * 64, "t", sequence * 10**9, "host", (request,)))
 
-    def run(self, script: str, asker: Asker = ANN) -> dict[str, Any]:
+    def run(self, script: str, principal: Principal = ANN) -> dict[str, Any]:
         """Carry a script out; `commit NAME ARTIFACT` stores content that is NAME's own."""
         commands: list[Command] = []
         reason = ""
@@ -95,7 +97,7 @@ class Book:
                 commands += self.committed(request)
             else:
                 commands.append(request)
-        return self.do(*commands, asker=asker, reason=reason)
+        return self.do(*commands, principal=principal, reason=reason)
 
     @staticmethod
     def committed(request: CommitRequest) -> tuple[Command, ...]:
@@ -103,13 +105,17 @@ class Book:
         return request.commands(digest=digest, layout="l", size=10, files=2, entries=3)
 
     def refuse(
-        self, script: str | Command, error: type[MregfsError], *said: str, asker: Asker = ANN
+        self,
+        script: str | Command,
+        error: type[MregfsError],
+        *said: str,
+        principal: Principal = ANN,
     ) -> None:
         """Check that a script is refused, that the message says so, and that nothing changed."""
         before = len(self.entries), self.view.puts()
         ask = self.run if isinstance(script, str) else self.do
         with pytest.raises(error) as caught:
-            ask(script, asker=asker)
+            ask(script, principal=principal)
         assert error is type(caught.value)
         assert [] == [word for word in said if word not in str(caught.value)]
         assert before == (len(self.entries), self.view.puts())

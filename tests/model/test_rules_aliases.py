@@ -136,7 +136,7 @@ def test_rollback_does_not_bring_deleted_numbers_back(mnist, alias):
 def test_rollback_expects_and_is_protected(mnist):
     mnist.run("ln v1 classifier:production\nprotect classifier:production --group ml")
     mnist.refuse("rollback classifier:production --expect v0", ConflictError, "points at v1")
-    mnist.refuse("rollback classifier:production", ForbiddenError, asker=mnist.bob)
+    mnist.refuse("rollback classifier:production", ForbiddenError, principal=mnist.bob)
     mnist.run("rollback classifier:production --expect v1")
 
 
@@ -160,16 +160,23 @@ def test_protecting_an_alias_names_the_group(mnist):
 
 def test_only_the_group_moves_drops_or_protects_otherwise_root_included(mnist):
     mnist.run("protect classifier:production --group ml")
-    for asker in (mnist.bob, mnist.root):
+    for principal in (mnist.bob, mnist.root):
         for script in (
             "ln v1 classifier:production",
             "ln mnist:v1 classifier:production",
             "rm classifier:production",
             "protect classifier:production --group other",
         ):
-            mnist.refuse(script, ForbiddenError, "'production'", "'ml'", asker.author, asker=asker)
+            mnist.refuse(
+                script,
+                ForbiddenError,
+                "'production'",
+                "'ml'",
+                principal.author,
+                principal=principal,
+            )
     mnist.run("rm classifier:production")
-    mnist.refuse("ln v1 classifier:production", ForbiddenError, asker=mnist.bob)
+    mnist.refuse("ln v1 classifier:production", ForbiddenError, principal=mnist.bob)
     mnist.run("ln v1 classifier:production")
 
     assert "ml" == mnist.run("protect classifier:production --group ops")["previous"]
@@ -178,8 +185,8 @@ def test_only_the_group_moves_drops_or_protects_otherwise_root_included(mnist):
 
 def test_an_alias_that_does_not_exist_yet_can_be_protected(mnist):
     mnist.run("protect classifier:gold --group ml")
-    mnist.refuse("ln mnist:v0 classifier:gold", ForbiddenError, asker=mnist.bob)
-    mnist.refuse("ln mnist:v0 classifier:gold", ForbiddenError, asker=mnist.root)
+    mnist.refuse("ln mnist:v0 classifier:gold", ForbiddenError, principal=mnist.bob)
+    mnist.refuse("ln mnist:v0 classifier:gold", ForbiddenError, principal=mnist.root)
 
 
 def test_staying_where_one_is_needs_no_permission(mnist):
@@ -190,7 +197,7 @@ def test_staying_where_one_is_needs_no_permission(mnist):
 
 def test_the_group_and_root_take_a_protection_away(mnist):
     mnist.run("protect classifier:production --group ml")
-    mnist.refuse("unprotect classifier:production", ForbiddenError, "'ml'", asker=mnist.bob)
+    mnist.refuse("unprotect classifier:production", ForbiddenError, "'ml'", principal=mnist.bob)
 
     assert "ml" == mnist.run("unprotect classifier:production", mnist.root)["previous"]
     mnist.run("ln v1 classifier:production", mnist.bob)

@@ -171,9 +171,9 @@ def test_an_artifact_itself_is_no_target(mnist):
 def test_protection_holds_while_linking(mnist):
     mnist.run("protect classifier:production --group ml")
     mnist.refuse(
-        "ln mnist:v1 classifier:production", ForbiddenError, "'production'", asker=mnist.bob
+        "ln mnist:v1 classifier:production", ForbiddenError, "'production'", principal=mnist.bob
     )
-    mnist.run("ln mnist:v1 classifier", asker=mnist.bob)
+    mnist.run("ln mnist:v1 classifier", principal=mnist.bob)
     mnist.run("ln mnist:v1 classifier:production")
 
     assert "v2" == mnist.aliases("classifier")["production"]

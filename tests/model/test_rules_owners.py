@@ -50,14 +50,14 @@ def test_force_deletes_all_links_of_a_collection_and_no_version(mnist):
 @pytest.mark.parametrize("script", ["rm -f classifier", "rm -f mnist", "mv classifier digits"])
 def test_a_protected_alias_keeps_its_owner_from_all_but_the_group(mnist, script):
     mnist.run("protect classifier:production --group ml")
-    mnist.refuse(script, ForbiddenError, "'production'", asker=mnist.bob)
-    mnist.refuse(script, ForbiddenError, "'production'", asker=mnist.root)
+    mnist.refuse(script, ForbiddenError, "'production'", principal=mnist.bob)
+    mnist.refuse(script, ForbiddenError, "'production'", principal=mnist.root)
     mnist.run(script)
 
 
 def test_a_protected_name_counts_even_without_its_alias(book):
     book.run("mkdir collections/a\nprotect a:gold --group ml")
-    book.refuse("rmdir a", ForbiddenError, "'gold'", asker=book.bob)
+    book.refuse("rmdir a", ForbiddenError, "'gold'", principal=book.bob)
     book.run("rmdir a\nmkdir collections/a")
 
     assert [] == list(book.state.protections(book.owner("a").inode))

@@ -147,8 +147,10 @@ def test_the_name_of_a_collection_is_taken(mnist):
 
 def test_a_protected_alias_is_moved_by_its_group_only(mnist):
     mnist.run("protect mnist:best --group ml")
-    mnist.refuse("commit two mnist --alias best", ForbiddenError, "'ml'", "bob", asker=mnist.bob)
-    mnist.refuse("commit new mnist --alias best", ForbiddenError, asker=mnist.root)
+    mnist.refuse(
+        "commit two mnist --alias best", ForbiddenError, "'ml'", "bob", principal=mnist.bob
+    )
+    mnist.refuse("commit new mnist --alias best", ForbiddenError, principal=mnist.root)
     mnist.run("commit two mnist --alias best")
 
     assert "v1" == mnist.aliases("mnist")["best"]
@@ -234,8 +236,8 @@ def test_force_drops_aliases_and_links_in_the_same_entry(mnist):
 
 def test_force_does_not_reach_protected_aliases(mnist):
     mnist.run("protect classifier:production --group ml")
-    mnist.refuse("rm -f mnist:v0", ForbiddenError, "'production'", asker=mnist.bob)
-    mnist.refuse("rm -f classifier:v0", ForbiddenError, "'production'", asker=mnist.bob)
+    mnist.refuse("rm -f mnist:v0", ForbiddenError, "'production'", principal=mnist.bob)
+    mnist.refuse("rm -f classifier:v0", ForbiddenError, "'production'", principal=mnist.bob)
     mnist.run("rm -f mnist:v0")
 
     assert [1] == mnist.numbers("classifier")

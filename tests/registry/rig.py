@@ -12,7 +12,7 @@ from typing import Any
 from mregfs.api import Store
 from mregfs.errors import UnavailableError
 from mregfs.model import phrases
-from mregfs.model.commands import Asker, LogVersion
+from mregfs.model.commands import LogVersion, Principal
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import STATE_TABLES
@@ -22,7 +22,7 @@ from mregfs.registry.log import Log
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 
-ASKER = Asker("ann")
+PRINCIPAL = Principal("ann")
 
 
 class Ticks:
@@ -126,7 +126,7 @@ def commit(
     """Commit a directory, and return the first result."""
     request = phrases.commit_request("run", artifact, DEFAULT_PROJECT, **more)
     intake = store.open_intake(path, consume=consume)
-    return store.committer.commit(intake, request, ASKER).results[0]
+    return store.committer.commit(intake, request, PRINCIPAL).results[0]
 
 
 def bytes_of(store: Store, artifact: str, number: int) -> dict[str, bytes]:

@@ -48,12 +48,13 @@ def test_load_ahead_leaves_no_import_to_the_first_commit(tmp_path: Path, out: Pa
     (out / "large").write_bytes(os.urandom(2 << 20))
     code = (
         "import sys; from mregfs.api import init_store, open_store\n"
-        "from mregfs.model import phrases; from mregfs.model.commands import Asker\n"
+        "from mregfs.model import phrases; from mregfs.model.commands import Principal\n"
         "from mregfs.model.names import DEFAULT_PROJECT\n"
         "init_store('store'); store = open_store('store'); store.committer; store.load_ahead()\n"
         "before = set(sys.modules)\n"
         "request = phrases.commit_request('out', 'mnist', DEFAULT_PROJECT)\n"
-        "store.committer.commit(store.open_intake('out', consume=False), request, Asker('ann'))\n"
+        "intake = store.open_intake('out', consume=False)\n"
+        "store.committer.commit(intake, request, Principal('ann'))\n"
         "new = set(sys.modules) - before\n"
         "print(sorted(m for m in new if m.startswith(('mregfs', 'pyfastcdc'))))"
     )
@@ -298,11 +299,11 @@ def test_history_knows_one_life_of_a_name(registry: mregfs.Registry, out: Path) 
 def test_many_versions(registry: mregfs.Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are read in batches, and complete."""
     from mregfs.registry import catalog
-    from tests.registry.rig import ASKER, version
+    from tests.registry.rig import PRINCIPAL, version
 
     monkeypatch.setattr(catalog, "_BATCH", 3)
     for number in range(7):
-        registry.store.log.submit([version("mnist", number)], ASKER)
+        registry.store.log.submit([version("mnist", number)], PRINCIPAL)
         registry.create_collection(f"c{number}")
         registry.link(f"mnist:v{number}", "prod")
     expected = [f"v{number}" for number in range(6, -1, -1)]

@@ -36,7 +36,7 @@ from mregfs.registry import usage as usage_module
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.usage import select, usage, usage_of_all
 from mregfs.stores.index_memory import IndexMemory
-from tests.registry.rig import ASKER, bytes_of, commit, flip, in_threads, packs_of, write_files
+from tests.registry.rig import PRINCIPAL, bytes_of, commit, flip, in_threads, packs_of, write_files
 
 Draft = Callable[[dict[str, bytes]], Path]
 
@@ -228,7 +228,7 @@ def test_bytes_of_deleted_versions_are_not_shared(store: Store, draft: Draft) ->
 
     commit(store, draft({"m": LARGE}))
     target = Location(DEFAULT_PROJECT, "mnist", number=0)
-    store.log.submit([DeleteVersion(target)], ASKER)
+    store.log.submit([DeleteVersion(target)], PRINCIPAL)
     before = packs_of(store)
     commit(store, draft({"m": LARGE}))
     (added,) = packs_of(store).keys() - before.keys()
@@ -329,7 +329,7 @@ def test_more_commands_in_the_same_transaction(store: Store, draft: Draft) -> No
         MoveAlias(Location(DEFAULT_PROJECT, "mnist", alias="extra"), latest),
     ]
     intake = store.open_intake(draft(FILES), consume=True)
-    receipt = store.committer.commit(intake, request, ASKER, extra=extra, reason="because")
+    receipt = store.committer.commit(intake, request, PRINCIPAL, extra=extra, reason="because")
     assert 1 == receipt.sequence
     assert 5 == len(receipt.results)
     for ref in (("classifier", "production"), ("more", "best"), ("mnist", "extra")):
@@ -434,7 +434,7 @@ def test_a_write_during_the_commit_is_noticed(
     request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"changed while being committed: 'model.bin'"):
         store.committer.commit(
-            store.open_intake(path, consume=True), request, ASKER, progress=disturb
+            store.open_intake(path, consume=True), request, PRINCIPAL, progress=disturb
         )
     writer[0].join()
     assert packs == packs_of(store)
@@ -455,7 +455,7 @@ def test_a_small_file_that_changes_is_noticed(store: Store, draft: Draft) -> Non
     request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"'sub/tokens.bin'"):
         store.committer.commit(
-            store.open_intake(path, consume=True), request, ASKER, progress=disturb
+            store.open_intake(path, consume=True), request, PRINCIPAL, progress=disturb
         )
     assert {} == packs_of(store)
     assert LARGE == (path / "model.bin").read_bytes()
@@ -634,7 +634,7 @@ def test_progress_ends_at_its_total(store: Store, draft: Draft) -> None:
     steps: list[tuple[str, int, int]] = []
     request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
     intake = store.open_intake(draft(FILES), consume=True)
-    store.committer.commit(intake, request, ASKER, progress=lambda *step: steps.append(step))
+    store.committer.commit(intake, request, PRINCIPAL, progress=lambda *step: steps.append(step))
     total = sum(map(len, FILES.values()))
     assert ("hash", total, total) == [step for step in steps if step[0] == "hash"][-1]
     assert ("store", len(SMALL), len(SMALL)) == steps[-1]

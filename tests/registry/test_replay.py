@@ -16,13 +16,13 @@ from mregfs.registry.log import Log
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.objects_memory import ObjectsMemory
-from tests.registry.rig import ASKER, make_log, tables, version
+from tests.registry.rig import PRINCIPAL, make_log, tables, version
 
 
 @pytest.fixture
 def filled(log: Log) -> Log:
     for number in range(12):
-        log.submit([version("mnist", number, aliases=("best",))], ASKER)
+        log.submit([version("mnist", number, aliases=("best",))], PRINCIPAL)
     return log
 
 
@@ -53,7 +53,7 @@ def test_replay_starts_at_a_checkpoint(
 ) -> None:
     """Entries before the checkpoint are not read (but for its own, which it must fit)."""
     assert 12 == filled.checkpoint()
-    filled.submit([version("mnist", 12)], ASKER)
+    filled.submit([version("mnist", 12)], PRINCIPAL)
     for sequence in range(1, 12):
         objects._objects[entry_key(sequence)] = b"nobody reads this"
     assert tables(index) == replayed(objects)
@@ -65,7 +65,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     """The older one serves; with none left, replay starts at entry 1."""
     expected_warnings.expect("not using a checkpoint")
     filled.checkpoint()
-    filled.submit([version("mnist", 12)], ASKER)
+    filled.submit([version("mnist", 12)], PRINCIPAL)
     filled.checkpoint()
     whole = objects.get(checkpoint_key(13))
     for damage in (whole[:-1], b"", whole[: len(whole) // 2], b"x" + whole[1:]):
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_another_log_is_passed_over(
     other = ObjectsMemory()
     other_log = make_log(other)
     for number in range(12):
-        other_log.submit([version("cifar", number)], ASKER)
+        other_log.submit([version("cifar", number)], PRINCIPAL)
     other_log.checkpoint()
     objects.create(checkpoint_key(12), other.get(checkpoint_key(12)))
     assert tables(index) == replayed(objects)
@@ -96,7 +96,7 @@ def test_checkpoints_come_by_themselves(
     monkeypatch.setattr(log_module, "CHECKPOINT_EVERY", 4)
     monkeypatch.setattr(log_module, "CHEAP_CHECKPOINT", 28)
     for number in range(12, 40):
-        filled.submit([version("mnist", number)], ASKER)
+        filled.submit([version("mnist", number)], PRINCIPAL)
     expected = [checkpoint_key(number) for number in (20, 24, 28)]
     assert expected == list(objects.list("checkpoints/"))
     assert filled.checkpoint_due()
@@ -112,7 +112,7 @@ def test_an_index_of_another_log_is_thrown_away(
     other = ObjectsMemory()
     used = IndexMemory()
     for number in range(20):
-        make_log(other, used).submit([version("cifar", number)], ASKER)
+        make_log(other, used).submit([version("cifar", number)], PRINCIPAL)
     assert 12 == make_log(objects, used).catch_up()
     assert tables(index) == tables(used)
 
@@ -147,7 +147,7 @@ def test_a_rebuild_takes_nothing_away_meanwhile(
                 seen.append((index.applied(), set(view.scan("version")) >= set(rows)))
             done = super().write(*args, **more)
             if len(seen) == 1:
-                make_log(objects, index).submit([version("mnist", 12)], ASKER)
+                make_log(objects, index).submit([version("mnist", 12)], PRINCIPAL)
             return done
 
     assert 13 == filled.rebuild(Watched())
@@ -169,7 +169,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     objects = ObjectsMemory() if request.param == "memory" else ObjectsDirectory(str(tmp_path))
     log = make_log(objects)
     for number in range(5):
-        log.submit([version("mnist", number)], ASKER)
+        log.submit([version("mnist", number)], PRINCIPAL)
     return objects
 
 
@@ -185,7 +185,7 @@ def test_a_missing_entry_is_noticed_without_an_index(kept: ObjectStore, missing:
         assert "backup" in caught.value.hint
         assert 0 == index.applied()
     with pytest.raises(CorruptError):
-        make_log(kept, index).submit([version("mnist", 7)], ASKER)
+        make_log(kept, index).submit([version("mnist", 7)], PRINCIPAL)
     assert not kept.exists(entry_key(missing))
 
 
@@ -195,7 +195,7 @@ def test_a_missing_entry_before_a_checkpoint_is_not_needed(kept: ObjectStore) ->
     log = make_log(kept)
     log.catch_up()
     log.checkpoint()
-    log.submit([version("mnist", 5)], ASKER)
+    log.submit([version("mnist", 5)], PRINCIPAL)
     kept.delete(entry_key(3))
     assert 6 == make_log(kept).catch_up()
     kept.delete(entry_key(6))
@@ -214,10 +214,10 @@ def test_a_missing_entry_is_noticed_before_the_first_append(kept: ObjectStore) -
     log = make_log(kept, index)
     assert 2 == log.catch_up()
     with pytest.raises(CorruptError, match=f"{entry_key(3)} is missing"):
-        log.submit([version("mnist", 7)], ASKER)
+        log.submit([version("mnist", 7)], PRINCIPAL)
     assert not kept.exists(entry_key(3))
     kept.create(entry_key(3), later[3])
-    assert 6 == log.submit([version("mnist", 7)], ASKER).sequence
+    assert 6 == log.submit([version("mnist", 7)], PRINCIPAL).sequence
 
 
 def test_appends_ask_once_what_is_behind_the_head(
@@ -235,7 +235,7 @@ def test_appends_ask_once_what_is_behind_the_head(
 
     monkeypatch.setattr(type(kept), "list", counted)
     for number in range(5, 8):
-        log.submit([version("mnist", number)], ASKER)
+        log.submit([version("mnist", number)], PRINCIPAL)
     assert [entry_key(5)] == asked
 
 

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from mregfs.errors import MregfsError
-from mregfs.model.commands import Asker, CreateCollection, LogVersion
+from mregfs.model.commands import CreateCollection, LogVersion, Principal
 from mregfs.model.names import DEFAULT_PROJECT
 from tests.vfs.rig import Rig
 
@@ -18,7 +18,7 @@ def log_versions(rig: Rig, artifact: str, count: int) -> None:
                 LogVersion(DEFAULT_PROJECT, artifact, f"{number:064x}", f"{number:032x}", 10, 1, 1)
                 for number in range(start, min(start + 500, count))
             ],
-            Asker("tests"),
+            Principal("tests"),
         )
 
 
@@ -34,7 +34,7 @@ async def test_a_listing_goes_on_from_any_position(rig: Rig) -> None:
     """Each position leads to exactly the rest, also when something came and went meanwhile."""
     log_versions(rig, "mnist", 300)
     rig.store.log.submit(
-        [CreateCollection(DEFAULT_PROJECT, f"c{n:03}") for n in range(300)], Asker("tests")
+        [CreateCollection(DEFAULT_PROJECT, f"c{n:03}") for n in range(300)], Principal("tests")
     )
     for path in ("artifacts/mnist", "collections", "", "projects", "projects/default", ".mregfs"):
         inode = (await rig.walk(path)).inode

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mregfs.model import commands
-from mregfs.model.commands import Asker, Command
+from mregfs.model.commands import Command, Principal
 from mregfs.model.rules import decide_aliases, decide_links, decide_owners, decide_versions
 from mregfs.model.rules.guards import Decision
 from mregfs.model.state import State
 
 __all__ = ["decide"]
 
-_RULES: dict[type, Callable[[State, Any, Asker], Decision]] = {
+_RULES: dict[type, Callable[[State, Any, Principal], Decision]] = {
     commands.LogVersion: decide_versions.log_version,
     commands.DeleteVersion: decide_versions.delete_version,
     commands.Unlink: decide_versions.unlink,
@@ -38,10 +38,10 @@ _RULES: dict[type, Callable[[State, Any, Asker], Decision]] = {
 }
 
 
-def decide(state: State, command: Command, asker: Asker) -> Decision:
-    """Return the facts that a command leads to, and the answer to the asker.
+def decide(state: State, command: Command, principal: Principal) -> Decision:
+    """Return the facts that a command leads to, and the answer.
 
     Raises:
         MregfsError: it may not happen; the message says what, which, and what to do.
     """
-    return _RULES[type(command)](state, command, asker)
+    return _RULES[type(command)](state, command, principal)

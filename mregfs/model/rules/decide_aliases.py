@@ -6,7 +6,7 @@ here: `latest`, which nobody moves (`ledger`), and moving an alias while linking
 
 from mregfs.errors import ForbiddenError, InvalidError, NotFoundError
 from mregfs.model.changes import AliasDropped, AliasProtected, AliasUnprotected
-from mregfs.model.commands import Asker, DropAlias, MoveAlias, Protect, Rollback, Unprotect
+from mregfs.model.commands import DropAlias, MoveAlias, Principal, Protect, Rollback, Unprotect
 from mregfs.model.records import ArtifactRecord, OwnerRecord
 from mregfs.model.reference import Location, When
 from mregfs.model.rules.guards import (
@@ -25,7 +25,7 @@ __all__ = ["decide_move", "drop_alias", "number_in", "protect", "rollback", "unp
 _MAX_GROUP = 256
 
 
-def decide_move(state: State, command: MoveAlias, asker: Asker) -> Decision:
+def decide_move(state: State, command: MoveAlias, principal: Principal) -> Decision:
     """Point an alias at a number of its own artifact or collection."""
     alias = alias_of_target(command.target)
     owner = state.find_owner(command.target)
@@ -38,7 +38,7 @@ def decide_move(state: State, command: MoveAlias, asker: Asker) -> Decision:
         else:
             hint = "link it first, with: ln SOURCE TARGET"
         raise InvalidError(f"{said} is not in {title(owner)}", hint)
-    return _moved(state, owner, alias, number, command.expect, asker)
+    return _moved(state, owner, alias, number, command.expect, principal)
 
 
 def number_in(state: State, owner: OwnerRecord, source: Resolved) -> int | None:
@@ -53,7 +53,7 @@ def number_in(state: State, owner: OwnerRecord, source: Resolved) -> int | None:
     return None
 
 
-def rollback(state: State, command: Rollback, asker: Asker) -> Decision:
+def rollback(state: State, command: Rollback, principal: Principal) -> Decision:
     """Point an alias at where it was before; at the last other number if unsaid."""
     target = command.target
     alias = alias_of_target(Location(target.project, target.name, target.kind, target.alias))
@@ -67,7 +67,7 @@ def rollback(state: State, command: Rollback, asker: Asker) -> Decision:
             f"'{past}' was v{number}, which was deleted since",
             "choose another number, with: rollback --to vN",
         )
-    return _moved(state, owner, alias, number, command.expect, asker)
+    return _moved(state, owner, alias, number, command.expect, principal)
 
 
 def _steps_back(state: State, owner: OwnerRecord, alias: str) -> int:
@@ -80,9 +80,14 @@ def _steps_back(state: State, owner: OwnerRecord, alias: str) -> int:
 
 
 def _moved(
-    state: State, owner: OwnerRecord, alias: str, number: int, expect: str | None, asker: Asker
+    state: State,
+    owner: OwnerRecord,
+    alias: str,
+    number: int,
+    expect: str | None,
+    principal: Principal,
 ) -> Decision:
-    changes, previous = move_alias(state, owner, alias, number, expect, asker)
+    changes, previous = move_alias(state, owner, alias, number, expect, principal)
     return Decision(
         tuple(changes),
         {
@@ -97,13 +102,13 @@ def _moved(
     )
 
 
-def drop_alias(state: State, command: DropAlias, asker: Asker) -> Decision:
+def drop_alias(state: State, command: DropAlias, principal: Principal) -> Decision:
     """Take an alias away; what it pointed at stays."""
     alias = alias_of_target(command.target)
     owner = state.find_owner(command.target)
     number = state.find_number(owner, command.target)
     require_expected(command.expect, number, owner, alias)
-    require_group(state.protection(owner.inode, alias), owner, alias, asker)
+    require_group(state.protection(owner.inode, alias), owner, alias, principal)
     return Decision(
         (AliasDropped(owner.project, owner.name, alias, number),),
         {
@@ -116,7 +121,7 @@ def drop_alias(state: State, command: DropAlias, asker: Asker) -> Decision:
     )
 
 
-def protect(state: State, command: Protect, asker: Asker) -> Decision:
+def protect(state: State, command: Protect, principal: Principal) -> Decision:
     """Let only members of a group move or drop an alias, which need not exist yet."""
     alias = alias_of_target(command.target)
     group = check_text(command.group, "group", _MAX_GROUP)
@@ -124,7 +129,7 @@ def protect(state: State, command: Protect, asker: Asker) -> Decision:
         raise InvalidError(f"{group!r} is not the name of a group", "write --group NAME")
     owner = state.find_owner(command.target)
     known = state.protection(owner.inode, alias)
-    require_group(known, owner, alias, asker)
+    require_group(known, owner, alias, principal)
     unchanged = known is not None and known.group == group
     return Decision(
         () if unchanged else (AliasProtected(owner.project, owner.name, alias, group),),
@@ -138,17 +143,17 @@ def protect(state: State, command: Protect, asker: Asker) -> Decision:
     )
 
 
-def unprotect(state: State, command: Unprotect, asker: Asker) -> Decision:
+def unprotect(state: State, command: Unprotect, principal: Principal) -> Decision:
     """Let anyone move or drop an alias again; root may do that as well as the group."""
     alias = alias_of_target(command.target)
     owner = state.find_owner(command.target)
     known = state.protection(owner.inode, alias)
     if known is None:
         raise NotFoundError(f"alias {alias!r} of {title(owner)} is not protected")
-    if not asker.privileged and known.group not in asker.groups:
+    if not principal.privileged and known.group not in principal.groups:
         raise ForbiddenError(
             f"alias {alias!r} of {title(owner)} is protected by group {known.group!r}, and "
-            f"{asker.author!r} is not in it",
+            f"{principal.author!r} is not in it",
             "ask a member of the group, or root",
         )
     return Decision(

@@ -6,7 +6,7 @@ Not decided here: taking links out again, which is like deleting versions (`deci
 
 from mregfs.errors import ExistsError, InvalidError
 from mregfs.model.changes import AliasSet, Change, CollectionCreated, Described, Linked
-from mregfs.model.commands import Asker, CreateCollection, LinkVersion, MoveAlias
+from mregfs.model.commands import CreateCollection, LinkVersion, MoveAlias, Principal
 from mregfs.model.names import check_name
 from mregfs.model.records import ArtifactRecord
 from mregfs.model.rules.decide_aliases import decide_move, number_in
@@ -25,9 +25,9 @@ from mregfs.model.state import State
 __all__ = ["create_collection", "link_version"]
 
 
-def create_collection(state: State, command: CreateCollection, asker: Asker) -> Decision:
+def create_collection(state: State, command: CreateCollection, principal: Principal) -> Decision:
     """Make a collection; without a type it takes that of the first version linked into it."""
-    del asker
+    del principal
     project, name = command.project, check_name(command.name, "collection name")
     kind = "" if command.type is None else check_name(command.type, "type")
     description = check_text(command.description, "description")
@@ -42,7 +42,7 @@ def create_collection(state: State, command: CreateCollection, asker: Asker) -> 
     )
 
 
-def link_version(state: State, command: LinkVersion, asker: Asker) -> Decision:
+def link_version(state: State, command: LinkVersion, principal: Principal) -> Decision:
     """Link a version into a collection unless it is there, and move an alias there to it.
 
     An alias of an artifact is moved within the artifact.
@@ -63,7 +63,7 @@ def link_version(state: State, command: LinkVersion, asker: Asker) -> Decision:
             "artifacts and collections share one space of names; choose another name",
         )
     if isinstance(owner, ArtifactRecord) or target.kind == "artifact":
-        return decide_move(state, MoveAlias(target, command.source, command.expect), asker)
+        return decide_move(state, MoveAlias(target, command.source, command.expect), principal)
     source = state.resolve(command.source)
     changes: list[Change] = []
     known: int | None = None
@@ -97,7 +97,7 @@ def link_version(state: State, command: LinkVersion, asker: Asker) -> Decision:
         require_expected(command.expect, None, None, alias)
         changes.append(AliasSet(str(target.project), target.name, alias, number))
     elif alias is not None and owner is not None:
-        moves, previous = move_alias(state, owner, alias, number, command.expect, asker)
+        moves, previous = move_alias(state, owner, alias, number, command.expect, principal)
         changes += moves
     return Decision(
         tuple(changes),

@@ -17,9 +17,9 @@ from mregfs.model.changes import (
     VersionDeleted,
 )
 from mregfs.model.commands import (
-    Asker,
     DeleteOwner,
     Describe,
+    Principal,
     RenameCollection,
     SetMetadata,
     Tag,
@@ -42,7 +42,7 @@ from mregfs.model.state import State
 __all__ = ["delete_owner", "describe", "rename_collection", "set_metadata", "tag"]
 
 
-def delete_owner(state: State, command: DeleteOwner, asker: Asker) -> Decision:
+def delete_owner(state: State, command: DeleteOwner, principal: Principal) -> Decision:
     """Delete an artifact or a collection, with force also what is in it."""
     _require_owner(command.target)
     owner = state.find_owner(command.target)
@@ -52,20 +52,20 @@ def delete_owner(state: State, command: DeleteOwner, asker: Asker) -> Decision:
             f"{title(owner)} still has {owner.count} {what}{'s' if owner.count > 1 else ''}",
             "delete them first, or all of them now with --force",
         )
-    _require_all_groups(state, owner, asker)
+    _require_all_groups(state, owner, principal)
     changes: list[Change] = []
     links = 0
     # Upwards, so that `latest` stays where it is until the last one goes.
     if isinstance(owner, ArtifactRecord):
         for version in state.versions(owner.inode):
-            unlinked = dropped_links(state, owner, version.number, asker)
+            unlinked = dropped_links(state, owner, version.number, principal)
             links += sum(isinstance(change, Unlinked) for change in unlinked)
             changes += unlinked
-            changes += dropped_aliases(state, owner, version.number, asker)
+            changes += dropped_aliases(state, owner, version.number, principal)
             changes.append(VersionDeleted(owner.project, owner.name, version.number))
     else:
         for link in state.links(owner.inode):
-            changes += dropped_aliases(state, owner, link.number, asker)
+            changes += dropped_aliases(state, owner, link.number, principal)
             changes.append(Unlinked(owner.project, owner.name, link.number))
         links = owner.count
     changes.append(OwnerDeleted(owner.project, owner.name))
@@ -81,7 +81,7 @@ def delete_owner(state: State, command: DeleteOwner, asker: Asker) -> Decision:
     )
 
 
-def rename_collection(state: State, command: RenameCollection, asker: Asker) -> Decision:
+def rename_collection(state: State, command: RenameCollection, principal: Principal) -> Decision:
     """Give a collection another name; its links, numbers, aliases and history stay."""
     _require_owner(command.target)
     collection = state.find_owner(command.target)
@@ -99,7 +99,7 @@ def rename_collection(state: State, command: RenameCollection, asker: Asker) -> 
             f"{new_name!r} was the name of something else in project {project}",
             f"{new_name}:v0 would mean two things; choose a name that was never used",
         )
-    _require_all_groups(state, collection, asker)
+    _require_all_groups(state, collection, principal)
     return Decision((CollectionRenamed(project, collection.name, new_name),), result)
 
 
@@ -110,17 +110,17 @@ def _require_owner(target: Location) -> None:
         )
 
 
-def _require_all_groups(state: State, owner: OwnerRecord, asker: Asker) -> None:
+def _require_all_groups(state: State, owner: OwnerRecord, principal: Principal) -> None:
     for alias, protection in state.protections(owner.inode):
-        require_group(protection, owner, alias, asker)
+        require_group(protection, owner, alias, principal)
 
 
 # ---- what is said about a version, an artifact or a collection
 
 
-def tag(state: State, command: Tag, asker: Asker) -> Decision:
+def tag(state: State, command: Tag, principal: Principal) -> Decision:
     """Add and remove tags."""
-    del asker
+    del principal
     owner, number, record = _subject(state, command.target)
     removed = set(sorted_tags(command.remove))
     kept = [name for name in record.tags if name not in removed]
@@ -132,9 +132,9 @@ def tag(state: State, command: Tag, asker: Asker) -> Decision:
     )
 
 
-def describe(state: State, command: Describe, asker: Asker) -> Decision:
+def describe(state: State, command: Describe, principal: Principal) -> Decision:
     """Set the description."""
-    del asker
+    del principal
     owner, number, record = _subject(state, command.target)
     text = check_text(command.description, "description")
     unchanged = text == record.description
@@ -144,9 +144,9 @@ def describe(state: State, command: Describe, asker: Asker) -> Decision:
     )
 
 
-def set_metadata(state: State, command: SetMetadata, asker: Asker) -> Decision:
+def set_metadata(state: State, command: SetMetadata, principal: Principal) -> Decision:
     """Set keys of the metadata and remove some; removing one that is not there does nothing."""
-    del asker
+    del principal
     owner, number, record = _subject(state, command.target)
     kept = {} if command.replace else record.metadata
     values = {key: value for key, value in kept.items() if key not in command.remove}

@@ -19,7 +19,7 @@ from mregfs.model.changes import (
     VersionDeleted,
     VersionLogged,
 )
-from mregfs.model.commands import Asker, CreateArtifact, DeleteVersion, LogVersion, Unlink
+from mregfs.model.commands import CreateArtifact, DeleteVersion, LogVersion, Principal, Unlink
 from mregfs.model.metadata import normalise
 from mregfs.model.names import LATEST, check_alias, check_name
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
@@ -53,9 +53,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_RUN = 1024
 
 
-def create_artifact(state: State, command: CreateArtifact, asker: Asker) -> Decision:
+def create_artifact(state: State, command: CreateArtifact, principal: Principal) -> Decision:
     """Make an artifact that has no version yet."""
-    del asker
+    del principal
     project, name = command.project, check_name(command.name, "artifact name")
     kind = check_name(command.type, "type")
     description = check_text(command.description, "description")
@@ -69,7 +69,7 @@ def create_artifact(state: State, command: CreateArtifact, asker: Asker) -> Deci
     )
 
 
-def log_version(state: State, command: LogVersion, asker: Asker) -> Decision:
+def log_version(state: State, command: LogVersion, principal: Principal) -> Decision:
     """Make content the next version of an artifact, unless it is one of its versions already."""
     project, name = command.project, check_name(command.artifact, "artifact name")
     aliases = distinct(check_alias(alias) for alias in command.aliases)
@@ -100,7 +100,7 @@ def log_version(state: State, command: LogVersion, asker: Asker) -> Decision:
         if artifact is None:
             changes.append(AliasSet(str(project), name, alias, number))
         else:
-            changes += move_alias(state, artifact, alias, number, None, asker)[0]
+            changes += move_alias(state, artifact, alias, number, None, principal)[0]
     return Decision(
         tuple(changes),
         {
@@ -148,7 +148,7 @@ def _version_of(state: State, command: LogVersion) -> VersionLogged:
     )
 
 
-def delete_version(state: State, command: DeleteVersion, asker: Asker) -> Decision:
+def delete_version(state: State, command: DeleteVersion, principal: Principal) -> Decision:
     """Delete a version; through a collection, take the link out of it."""
     target = command.target
     if target.number is None and target.digest is None:
@@ -159,7 +159,7 @@ def delete_version(state: State, command: DeleteVersion, asker: Asker) -> Decisi
     owner = state.find_owner(target)
     number = state.find_number(owner, target)
     if isinstance(owner, CollectionRecord):
-        return _unlink(state, owner, number, asker, force=command.force)
+        return _unlink(state, owner, number, principal, force=command.force)
     aliases = _own_aliases(state, owner, number)
     links = [
         (_by_inode(state, collection), link)
@@ -172,8 +172,8 @@ def delete_version(state: State, command: DeleteVersion, asker: Asker) -> Decisi
             f"v{number} of {title(owner)} has {', '.join(said)}",
             "drop them first, or drop all of them now with --force",
         )
-    changes = dropped_links(state, owner, number, asker)
-    changes += dropped_aliases(state, owner, number, asker)
+    changes = dropped_links(state, owner, number, principal)
+    changes += dropped_aliases(state, owner, number, principal)
     changes.append(VersionDeleted(owner.project, owner.name, number))
     version = state.resolve_number(owner, number).version
     return Decision(
@@ -189,7 +189,7 @@ def delete_version(state: State, command: DeleteVersion, asker: Asker) -> Decisi
     )
 
 
-def unlink(state: State, command: Unlink, asker: Asker) -> Decision:
+def unlink(state: State, command: Unlink, principal: Principal) -> Decision:
     """Take a link out of a collection; the version stays."""
     target = command.target
     owner = state.find_owner(target)
@@ -200,11 +200,11 @@ def unlink(state: State, command: Unlink, asker: Asker) -> Decision:
             f"'{target}' does not say which link to take out",
             "name it by its number, as in collections/NAME/v1",
         )
-    return _unlink(state, owner, state.find_number(owner, target), asker, force=command.force)
+    return _unlink(state, owner, state.find_number(owner, target), principal, force=command.force)
 
 
 def _unlink(
-    state: State, collection: CollectionRecord, number: int, asker: Asker, *, force: bool
+    state: State, collection: CollectionRecord, number: int, principal: Principal, *, force: bool
 ) -> Decision:
     aliases = _own_aliases(state, collection, number)
     if aliases and not force:
@@ -214,7 +214,7 @@ def _unlink(
             "drop it first, or together with the link: --force",
         )
     source = state.resolve_number(collection, number)
-    changes = dropped_aliases(state, collection, number, asker)
+    changes = dropped_aliases(state, collection, number, principal)
     changes.append(Unlinked(collection.project, collection.name, number))
     return Decision(
         tuple(changes),
@@ -228,7 +228,9 @@ def _unlink(
     )
 
 
-def dropped_aliases(state: State, owner: OwnerRecord, number: int, asker: Asker) -> list[Change]:
+def dropped_aliases(
+    state: State, owner: OwnerRecord, number: int, principal: Principal
+) -> list[Change]:
     """Return the facts that drop all aliases of a number (`latest` follows by itself).
 
     Raises:
@@ -236,13 +238,13 @@ def dropped_aliases(state: State, owner: OwnerRecord, number: int, asker: Asker)
     """
     changes: list[Change] = []
     for alias in _own_aliases(state, owner, number):
-        require_group(state.protection(owner.inode, alias), owner, alias, asker)
+        require_group(state.protection(owner.inode, alias), owner, alias, principal)
         changes.append(AliasDropped(owner.project, owner.name, alias, number))
     return changes
 
 
 def dropped_links(
-    state: State, artifact: ArtifactRecord, number: int, asker: Asker
+    state: State, artifact: ArtifactRecord, number: int, principal: Principal
 ) -> list[Change]:
     """Return the facts that take a version out of all collections, with its aliases there.
 
@@ -252,7 +254,7 @@ def dropped_links(
     changes: list[Change] = []
     for inode, link in state.links_to(artifact.inode, number):
         collection = _by_inode(state, inode)
-        changes += dropped_aliases(state, collection, link, asker)
+        changes += dropped_aliases(state, collection, link, principal)
         changes.append(Unlinked(collection.project, collection.name, link))
     return changes
 

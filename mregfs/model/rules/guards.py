@@ -11,7 +11,7 @@ import msgspec
 
 from mregfs.errors import ConflictError, ExistsError, ForbiddenError, InvalidError
 from mregfs.model.changes import AliasSet, Change, ProjectCreated
-from mregfs.model.commands import Asker
+from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, check_alias, check_tag, parse_number
 from mregfs.model.records import OwnerRecord, ProtectionRecord
 from mregfs.model.reference import Location
@@ -129,17 +129,17 @@ def alias_of_target(location: Location) -> str:
 
 
 def require_group(
-    protection: ProtectionRecord | None, owner: OwnerRecord, alias: str, asker: Asker
+    protection: ProtectionRecord | None, owner: OwnerRecord, alias: str, principal: Principal
 ) -> None:
-    """Check that the asker may move or drop an alias; root is not exempt.
+    """Check that the principal may move or drop an alias; root is not exempt.
 
     Raises:
-        ForbiddenError: it is protected by a group that the asker is not in.
+        ForbiddenError: it is protected by a group that the principal is not in.
     """
-    if protection is not None and protection.group not in asker.groups:
+    if protection is not None and protection.group not in principal.groups:
         raise ForbiddenError(
             f"alias {alias!r} of {title(owner)} is protected by group {protection.group!r}, and "
-            f"{asker.author!r} is not in it",
+            f"{principal.author!r} is not in it",
             "ask a member of the group to do it, or root to unprotect the alias",
         )
 
@@ -167,7 +167,12 @@ def require_expected(
 
 
 def move_alias(
-    state: State, owner: OwnerRecord, alias: str, number: int, expect: str | None, asker: Asker
+    state: State,
+    owner: OwnerRecord,
+    alias: str,
+    number: int,
+    expect: str | None,
+    principal: Principal,
 ) -> tuple[Sequence[Change], int | None]:
     """Return the fact that moves an alias (none if it is there already), and where it was.
 
@@ -180,5 +185,5 @@ def move_alias(
     require_expected(expect, previous, owner, alias)
     if previous == number:
         return (), previous
-    require_group(state.protection(owner.inode, alias), owner, alias, asker)
+    require_group(state.protection(owner.inode, alias), owner, alias, principal)
     return (AliasSet(owner.project, owner.name, alias, number, previous),), previous
