@@ -330,6 +330,8 @@ class IntakeEntry(msgspec.Struct, frozen=True):
     """Where a symlink points, as written."""
     links: int = 1
     """The number of hard links of a file."""
+    sparse: bool = False
+    """It has fewer bytes on the disk than its size says; the rest are holes, read as zeros."""
 
 
 class Intake(Protocol):
@@ -380,6 +382,13 @@ class Intake(Protocol):
         Raises:
             ConflictError: the file is shorter than it was at `scan`.
             HostError: the disk failed.
+        """
+        ...
+
+    def data_run(self, path: str, offset: int) -> tuple[int, int]:
+        """Return where the next bytes that are no hole begin and end, from `offset` on.
+
+        Of a sealed file; both are its size when there are none. Safe from several threads.
         """
         ...
 

@@ -5,11 +5,14 @@ Decided here: how files are shared out among threads. Not decided here: what a d
 
 Small files are read whole, larger ones block by block, the largest in spans by all threads. BLAKE3
 frees the GIL, so threads suffice. Blocks are read, not mapped: to copy one from the page cache
-costs less than its page faults, and a disk that fails is an error, not a SIGBUS.
+costs less than its page faults, and a disk that fails is an error, not a SIGBUS. The holes of a
+sparse file are not read: their blocks all have the digest of zeros.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
+from functools import cache
 
 import msgspec
 
@@ -24,6 +27,8 @@ more than copying the bytes."""
 
 _SPAN = 16 * BLOCK
 _WHOLE = 4 * _SPAN  # up to this size one thread has a file to itself
+_WINDOW = 48  # spans that wait for a thread, or for those before them, at a time
+_HOLE = 4096 * BLOCK  # of a hole at a time, so that whoever waits for the commit may give it up
 _SMALL_BATCH = 64  # files of one task
 
 
@@ -90,19 +95,62 @@ def _drain(pending: set[Future[int]], report: Callable[[int], None], *, least: i
 def _hash_in_spans(
     intake: Intake, entry: IntakeEntry, threads: Executor, report: Callable[[int], None]
 ) -> Hashed:
-    size = entry.size
-    spans = [(start, min(start + _SPAN, size)) for start in range(0, size, _SPAN)]
-    futures = [threads.submit(_hash_span, intake, entry, start, end) for start, end in spans]
+    """Digest a very large file, with a bounded number of its spans in the hands of the threads."""
+    pieces: list[bytes] = []
+    window: deque[tuple[Future[bytes] | bytes, int]] = deque()
+
+    def take_first() -> None:
+        piece, length = window[0]
+        pieces.append(piece if isinstance(piece, bytes) else piece.result())
+        window.popleft()
+        report(length)
+
     try:
-        pieces = []
-        for (start, end), future in zip(spans, futures, strict=True):
-            pieces.append(future.result())
-            report(end - start)
+        for start, end, empty in _spans(intake, entry):
+            if len(window) >= _WINDOW:
+                take_first()
+            if empty:
+                window.append((_zeros(end - start), end - start))
+            else:
+                window.append((threads.submit(_hash_span, intake, entry, start, end), end - start))
+        while window:
+            take_first()
     finally:
-        for future in futures:
+        unfinished = [piece for piece, _ in window if not isinstance(piece, bytes)]
+        for future in unfinished:
             future.cancel()
-        wait(futures)
-    return _hashed(b"".join(pieces), size)
+        wait(unfinished)
+    return _hashed(b"".join(pieces), entry.size)
+
+
+def _spans(intake: Intake, entry: IntakeEntry) -> Iterator[tuple[int, int, bool]]:
+    """Yield where the spans of a file begin and end, and whether they are holes."""
+    start, size = 0, entry.size
+    while start < size:
+        data, hole = intake.data_run(entry.path, start) if entry.sparse else (start, size)
+        if data >= min(start + BLOCK, size):
+            empty = size if data >= size else data // BLOCK * BLOCK
+            while start < empty:
+                end = min(start + _HOLE, empty)
+                yield start, end, True
+                start = end
+        else:
+            stop = min(-(-hole // BLOCK) * BLOCK, size)
+            while start < stop:
+                end = min(start + _SPAN, stop)
+                yield start, end, False
+                start = end
+
+
+def _zeros(length: int) -> bytes:
+    """Return the digests of the blocks of so many zeros."""
+    rest = length % BLOCK
+    return _zero_block(BLOCK) * (length // BLOCK) + (_zero_block(rest) if rest else b"")
+
+
+@cache
+def _zero_block(length: int) -> bytes:
+    return block_digest(bytes(length))
 
 
 def _hash_span(intake: Intake, entry: IntakeEntry, start: int, end: int) -> bytes:

@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -124,3 +125,96 @@ def test_when_a_file_fails_no_thread_goes_on_with_others(
     assert read == len(files.blocks)
     last = sizes[-1]
     assert (str(last), (last - 1) // BLOCK * BLOCK) not in files.blocks
+
+
+class Sparse(Files):
+    """A file of zeros with a few bytes in it, which says where they are."""
+
+    def __init__(self, size: int, data: dict[int, bytes]) -> None:
+        super().__init__()
+        self.size = size
+        self.data = data
+        self.pending = self.most_pending = 0
+
+    def read_block(self, path: str, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.bytes(offset, len(buffer))
+
+    def bytes(self, offset: int, length: int) -> bytes:
+        found = bytearray(length)
+        for start, piece in self.data.items():
+            if offset <= start < offset + length:
+                found[start - offset : start - offset + len(piece)] = piece
+        return bytes(found)
+
+    def data_run(self, path: str, offset: int) -> tuple[int, int]:
+        for start, piece in self.data.items():
+            if offset < start // 4096 * 4096 + 4096:
+                begin = max(offset, start // 4096 * 4096)
+                assert len(piece) <= 4096
+                return begin, min(start // 4096 * 4096 + 4096, self.size)
+        return self.size, self.size
+
+
+@pytest.mark.usefixtures("short_spans")
+@pytest.mark.parametrize("size", [40 * BLOCK, 40 * BLOCK + 5000, 40 * BLOCK - 1])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {0: b"x"},
+        {20 * BLOCK - 1: b"x"},
+        {5 * BLOCK: b"x", 5 * BLOCK + 8192: b"y", 39 * BLOCK: b"z"},
+    ],
+    ids=["none", "first", "middle", "some"],
+)
+def test_holes_are_not_read(threads: ThreadPoolExecutor, size: int, data: dict[int, bytes]) -> None:
+    """The digest is that of the same bytes written out; only blocks with data are looked at."""
+    files = Sparse(size, data)
+    done: list[int] = []
+    entry = IntakeEntry("f", "file", size, sparse=True)
+
+    hashed = hash_files(files, [entry], threads, done.append)  # type: ignore[arg-type]
+
+    blocks = block_digests(files.bytes(0, size))
+    assert Hashed(file_digest(blocks, size), blocks) == hashed["f"]
+    assert {offset // BLOCK for offset in data} == {offset // BLOCK for _, offset in files.blocks}
+    assert size == sum(done)
+
+
+class Counting(ThreadPoolExecutor):
+    """Threads that know how many tasks at a time they were ever given."""
+
+    given = most = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        future = super().submit(*args, **kwargs)
+        Counting.given += 1
+        Counting.most = max(Counting.most, self._work_queue.qsize())
+        return future
+
+
+def test_a_file_of_terabytes_is_digested_a_window_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither a task nor an object for each of its spans exists at once."""
+    monkeypatch.setattr(hashing, "_SPAN", BLOCK)
+    monkeypatch.setattr(hashing, "_WHOLE", BLOCK)
+    monkeypatch.setattr(hashing, "_hash_span", lambda *span: bytes(32))
+    with Counting(1) as threads:
+        hash_files(Files(), entries(5000 * BLOCK), threads, lambda count: None)  # type: ignore[arg-type]
+    assert 5000 == Counting.given
+    assert Counting.most <= hashing._WINDOW
+
+
+def test_a_hole_of_terabytes_takes_no_time(threads: ThreadPoolExecutor) -> None:
+    """And is reported in pieces, so that whoever is killed meanwhile is not waited for."""
+    size = 2 << 40
+    files = Sparse(size, {})
+    done: list[int] = []
+    entry = IntakeEntry("f", "file", size, sparse=True)
+
+    hash_files(files, [entry], threads, done.append)  # type: ignore[arg-type]
+
+    assert [] == files.blocks
+    assert size == sum(done)
+    assert len(done) > 100

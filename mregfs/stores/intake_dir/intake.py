@@ -228,6 +228,18 @@ class IntakeDirectory:
             buffer = buffer[count:]
             offset += count
 
+    def data_run(self, path: str, offset: int) -> tuple[int, int]:
+        """Return where the next bytes that are no hole begin and end, from `offset` on.
+
+        What the file system does not tell counts as bytes. Safe to call from several threads.
+        """
+        fd, size = self._sealed[path].fd, self._tree.found[path].st_size
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+            return start, os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as exc:
+            return (size, size) if exc.errno == errno.ENXIO else (offset, size)
+
     def read(self, path: str) -> bytes:
         """Return the whole of a small file.
 

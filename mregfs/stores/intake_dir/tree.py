@@ -20,6 +20,7 @@ from mregfs.ports import IntakeEntry
 __all__ = ["Directories", "SourceTree", "remove_tree", "translated", "unchanged"]
 
 _OPEN_DIRECTORIES = 32
+_SECTOR = 512  # what st_blocks counts
 _NAMED = 20  # offending paths that a message lists
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took a file's place must not make us wait.
@@ -152,8 +153,16 @@ class SourceTree:
                 if kind == stat.S_IFREG:
                     self.found[path] = found
                     executable = bool(found.st_mode & 0o100)
+                    sparse = found.st_blocks * _SECTOR < found.st_size
                     entries.append(
-                        IntakeEntry(path, "file", found.st_size, executable, links=found.st_nlink)
+                        IntakeEntry(
+                            path,
+                            "file",
+                            found.st_size,
+                            executable,
+                            links=found.st_nlink,
+                            sparse=sparse,
+                        )
                     )
                 elif kind == stat.S_IFDIR:
                     entries.append(IntakeEntry(path, "directory"))
