@@ -1,14 +1,18 @@
 """What the index on LMDB promises beyond its port: other processes, damage, crashes, full disks."""
 
 import contextlib
+import ctypes
 import faulthandler
+import mmap
 import os
 import pathlib
 import shutil
+import signal
 import stat
 import subprocess
 import threading
 
+import lmdb
 import pytest
 
 from mregfs.errors import (
@@ -19,7 +23,7 @@ from mregfs.errors import (
     UnavailableError,
 )
 from mregfs.ports import Put
-from mregfs.stores.index_lmdb import IndexLmdb, environment, files
+from mregfs.stores.index_lmdb import IndexLmdb, environment, files, slots
 
 TABLES = ("alias", "version")
 SMALL = 1 << 20
@@ -292,6 +296,81 @@ def test_a_killed_reader_does_not_keep_its_slot(index, path, start, signals):
     index.close()
     with IndexLmdb(path, TABLES) as again:
         assert str(child) not in again._environment._handle.env.readers()
+
+
+def take_all_slots(path: pathlib.Path, ready: "Signal") -> None:
+    """Begin read transactions until there is no slot left, as many threads would."""
+    with IndexLmdb(path, TABLES) as mine:
+        mine.applied()  # opens it
+        env, views = mine._environment._handle.env, []
+        with contextlib.suppress(lmdb.ReadersFullError):
+            while True:
+                views.append(env.begin())
+        ready.set()
+        threading.Event().wait()
+
+
+def test_slots_of_the_dead_keep_nobody_out_while_a_frozen_process_lives(
+    index, path, start, signals, wait_until
+):
+    """LMDB needs a slot to open, so who opens frees those of the dead without it."""
+    there, _ = signals
+    fill(index)
+    index.sync()
+    frozen = start(lambda: keep_a_view(path, there))
+    there.wait()
+    os.kill(frozen, signal.SIGSTOP)
+    reader = start(lambda: take_all_slots(path, there))
+    there.wait()
+    index.close()  # nobody is left who could free them but who comes now
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    try:
+        with IndexLmdb(path, TABLES) as again:
+            assert 100 == count(again)
+            readers = again._environment._handle.env.readers()
+            assert str(frozen) in readers
+            assert str(reader) not in readers
+    finally:
+        os.kill(frozen, signal.SIGKILL)
+
+
+def keep_a_view(path: pathlib.Path, ready: "Signal") -> None:
+    with IndexLmdb(path, TABLES) as mine, mine.read():
+        ready.set()
+        threading.Event().wait()
+
+
+def test_slots_of_the_living_are_kept_and_their_process_is_named(path, start, signals):
+    there, _ = signals
+    reader = start(lambda: take_all_slots(path, there))
+    there.wait()
+    try:
+        with pytest.raises(UnavailableError, match=rf"as many .* takes, by process {reader}"):
+            IndexLmdb(path, TABLES)
+    finally:
+        os.kill(reader, signal.SIGKILL)
+
+
+def test_a_slot_table_whose_owner_died_in_it_is_taken_over(index, path, start, signals):
+    """The mutex of the table is robust: the kernel gives it to who waits for it."""
+    there, _ = signals
+    fill(index)
+
+    def die_with_the_mutex() -> None:
+        memory = mmap.mmap(os.open(path / "lock.mdb", os.O_RDWR), 0)
+        mutex = (ctypes.c_char * 1).from_buffer(memory, slots._MUTEX)
+        ctypes.CDLL(None).pthread_mutex_lock(ctypes.byref(mutex))
+        there.set()
+        threading.Event().wait()
+
+    child = start(die_with_the_mutex)
+    there.wait()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert 0 == slots.free_slots(str(path / "lock.mdb"))
+    with IndexLmdb(path, TABLES) as again:
+        assert 100 == count(again)
 
 
 # ---- deleted, replaced

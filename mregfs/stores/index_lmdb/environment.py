@@ -24,7 +24,14 @@ import lmdb
 
 from mregfs.errors import ForbiddenError, MregfsError, NoSpaceError, NotFoundError, UnavailableError
 from mregfs.stores.index_lmdb.files import IndexFiles
-from mregfs.stores.index_lmdb.opening import Handle, Identity, host_error, is_damage, open_handle
+from mregfs.stores.index_lmdb.opening import (
+    Handle,
+    Identity,
+    host_error,
+    is_damage,
+    open_handle,
+    readers_full,
+)
 
 __all__ = ["Environment"]
 
@@ -163,6 +170,8 @@ class Environment:
         code = getattr(failure, "code", 0)
         if isinstance(failure, lmdb.ReadonlyError):
             return ForbiddenError(f"{self._what} is open for reading only")
+        if isinstance(failure, lmdb.ReadersFullError):
+            return readers_full(self._files)
         if code == errno.EIO and self._files.is_disk_full():
             code = errno.ENOSPC  # LMDB's word for a write that was cut short
         if code > 0 and code != errno.EIO:

@@ -12,10 +12,17 @@ from typing import Any
 
 import lmdb
 
-from mregfs.errors import ForbiddenError, HostError, MregfsError, NoSpaceError, NotFoundError
+from mregfs.errors import (
+    ForbiddenError,
+    HostError,
+    MregfsError,
+    NoSpaceError,
+    NotFoundError,
+    UnavailableError,
+)
 from mregfs.stores.index_lmdb.files import IndexFiles
 
-__all__ = ["META", "Handle", "Identity", "host_error", "is_damage", "open_handle"]
+__all__ = ["META", "Handle", "Identity", "host_error", "is_damage", "open_handle", "readers_full"]
 
 META = "_index"
 """The table of the adapter itself: schema, applied sequence number."""
@@ -24,6 +31,9 @@ MAX_READERS = 1024
 """Read transactions at a time, of all processes."""
 
 MAX_TABLES = 64
+
+_NAMED = 5
+"""Processes that an error names."""
 
 Identity = tuple[int, int]
 
@@ -67,15 +77,23 @@ def open_handle(
     Raises:
         NotFoundError: `read_only`, and the index is not usable.
         NoSpaceError, ForbiddenError, HostError: LMDB could not.
+        UnavailableError: living processes have all the reader slots.
     """
     what = f"the index in {files.path!r}"
-    wiped = False
+    wiped = freed = False
     while True:
         try:
             handle = _open(files, tables, schema, map_size, read_only=read_only)
         except lmdb.MapResizedError:
             # Another process let the file grow between our look at its size and our first read.
             map_size *= 2
+            continue
+        except lmdb.ReadersFullError as exc:
+            from mregfs.stores.index_lmdb.slots import free_slots
+
+            if freed or not free_slots(files.lock):
+                raise readers_full(files) from exc
+            freed = True
             continue
         except lmdb.Error as exc:
             if not is_damage(exc):
@@ -94,6 +112,18 @@ def open_handle(
 def is_damage(failure: Exception) -> bool:
     """Tell whether LMDB complains about what is in the file."""
     return getattr(failure, "code", 0) < 0 and not isinstance(failure, _NOT_DAMAGE)
+
+
+def readers_full(files: IndexFiles) -> MregfsError:
+    """Return the error for an index that is read by as many transactions as can be."""
+    from mregfs.stores.index_lmdb.slots import holders
+
+    processes = holders(files.lock)
+    who = f", by process {', '.join(map(str, processes[:_NAMED]))}" if processes else ""
+    return UnavailableError(
+        f"the index in {files.path!r} is read by as many transactions as it takes{who}",
+        "end a process that reads it, or try again",
+    )
 
 
 def host_error(code: int | None, doing: str, reason: str = "") -> MregfsError:
