@@ -10,7 +10,12 @@
 /* The most that one COPY_FILE_RANGE shares: its answer has 32 bits, a request 64. */
 #define LARGEST_COPY (UINT64_C(1) << 31)
 
-struct job { /* what may take long on the host: it gets a thread, the event loop goes on */
+/* Threads for them; what comes while all are busy waits. A disk that does not answer holds up these
+ * threads, and nobody else. */
+#define THREADS 8
+
+struct job { /* what may take long on the host: a thread does it, the event loop goes on */
+	struct job *next;
 	int device, in, out;
 	uint32_t opcode, uid;
 	uint64_t unique;
@@ -35,6 +40,13 @@ static int plain_mode(int fd)
 	return gone ? (int)(found.st_mode & 07777 & ~gone) : -1;
 }
 
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t came;
+	struct job *first, *last;
+	int threads, idle, waiting;
+} crew = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};
+
 static void finish(struct job *job)
 {
 	int owned[] = {job->in, job->out, job->device};
@@ -45,9 +57,8 @@ static void finish(struct job *job)
 	free(job);
 }
 
-static void *work(void *argument)
+static void carry_out(struct job *job)
 {
-	struct job *job = argument;
 	int error = 0, mode;
 
 	if (session.killpriv && job->uid != 0 && (mode = plain_mode(job->out)) >= 0)
@@ -74,21 +85,76 @@ static void *work(void *argument)
 		}
 	}
 	finish(job);
-	return NULL;
 }
 
-static int descriptor(uint64_t fh) /* a duplicate, or -1; the caller holds the lock */
+static void *work(void *unused)
+{
+	pthread_setname_np(pthread_self(), "mregfs-host");
+	pthread_mutex_lock(&crew.lock);
+	for (;;) {
+		struct job *job;
+
+		while ((job = crew.first) == NULL) {
+			crew.idle++;
+			pthread_cond_wait(&crew.came, &crew.lock);
+			crew.idle--;
+		}
+		crew.first = job->next;
+		crew.waiting--;
+		pthread_mutex_unlock(&crew.lock);
+		carry_out(job);
+		pthread_mutex_lock(&crew.lock);
+	}
+	return unused;
+}
+
+/* Have a job done soon; here and now, when the host gives us no thread at all. */
+static void submit(struct job *job)
+{
+	pthread_attr_t detached;
+	pthread_t thread;
+
+	pthread_mutex_lock(&crew.lock);
+	if (crew.idle <= crew.waiting && crew.threads < THREADS) {
+		pthread_attr_init(&detached);
+		pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+		crew.threads += pthread_create(&thread, &detached, work, NULL) == 0;
+		pthread_attr_destroy(&detached);
+	}
+	if (crew.threads == 0) {
+		pthread_mutex_unlock(&crew.lock);
+		carry_out(job);
+		return;
+	}
+	if (crew.first == NULL)
+		crew.first = job;
+	else
+		crew.last->next = job;
+	crew.last = job;
+	crew.waiting++;
+	pthread_cond_signal(&crew.came);
+	pthread_mutex_unlock(&crew.lock);
+}
+
+static int duplicate(int fd)
+{
+	int found = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	return found < 0 ? -errno : found;
+}
+
+/* A duplicate, or -errno; the caller holds the lock. */
+static int descriptor(uint64_t fh)
 {
 	struct record *handle = find(&handles, fh);
 
-	return handle && handle->fd >= 0 ? fcntl(handle->fd, F_DUPFD_CLOEXEC, 3) : -1;
+	return handle && handle->fd >= 0 ? duplicate(handle->fd) : -EOPNOTSUPP;
 }
 
 static void start(int fd, const struct fuse_in_header *in)
 {
 	struct job *job = calloc(1, sizeof(*job));
-	pthread_attr_t detached;
-	pthread_t thread;
+	int error;
 
 	if (job == NULL) {
 		reply(fd, in->unique, -ENOMEM, NULL, 0);
@@ -108,17 +174,17 @@ static void start(int fd, const struct fuse_in_header *in)
 		job->out = descriptor(job->arg.copy.fh_out);
 	}
 	pthread_mutex_unlock(&lock);
-	job->device = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	if (job->out < 0 || job->device < 0 || (in->opcode != FUSE_FALLOCATE && job->in < 0)) {
-		reply(fd, in->unique, -EOPNOTSUPP, NULL, 0);
+	error = job->out < 0 ? job->out : 0;
+	if (!error && in->opcode != FUSE_FALLOCATE && job->in < 0)
+		error = job->in;
+	if (!error && (job->device = duplicate(fd)) < 0)
+		error = job->device;
+	if (error) { /* EMFILE too: a program may try again, where EOPNOTSUPP says never */
+		reply(fd, in->unique, error, NULL, 0);
 		finish(job);
 		return;
 	}
-	pthread_attr_init(&detached);
-	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&thread, &detached, work, job) != 0)
-		work(job);
-	pthread_attr_destroy(&detached);
+	submit(job);
 }
 
 /* SEEK_DATA and SEEK_HOLE: the host answers for an open draft. Any other file has no holes, only a

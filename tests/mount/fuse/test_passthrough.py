@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -305,6 +306,55 @@ def test_what_is_done_by_threads_leaves_no_descriptor(loopbacks):
 
     assert abs(before - after) <= 2
     assert loopback.requests(COPY_FILE_RANGE) > 50
+
+
+@pytest.fixture
+def freezing_disk(tmp_path):
+    """A host file system of its own, which can be frozen: then nothing that writes comes back."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 * MiB)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["fsfreeze", "-u", disk], check=False, capture_output=True)
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_disk_that_hangs_takes_eight_threads_and_no_more(loopbacks, freezing_disk, wait_until):
+    loopback = loopbacks(host=str(freezing_disk / "host"), owned=True).start()
+    files = [os.open(loopback.path / str(each), os.O_CREAT | os.O_RDWR) for each in range(30)]
+    tasks = Path(f"/proc/{loopback.daemon.pid}/task")
+
+    def threads() -> int:
+        return [each.read_text() for each in tasks.glob("*/comm")].count("mregfs-host\n")
+
+    before = loopback.state()["descriptors"]
+    subprocess.run(["fsfreeze", "-f", freezing_disk], check=True)
+    try:
+        callers = [
+            threading.Thread(target=os.posix_fallocate, args=(file, 0, 8192)) for file in files
+        ]
+        for each in callers:
+            each.start()
+
+        def arrived() -> bool:
+            return loopback.state()["descriptors"] >= before + 60
+
+        wait_until(arrived, "all requests have arrived")
+        assert 8 == threads()
+    finally:
+        subprocess.run(["fsfreeze", "-u", freezing_disk], check=True)
+    for each in callers:
+        each.join(20)
+    assert {8192} == {os.fstat(file).st_size for file in files}
+    assert before == loopback.state()["descriptors"]
+    assert 8 == threads()
+    for file in files:
+        os.close(file)
 
 
 def test_fallocate_on_what_has_no_backing_file_is_unsupported(loopback):
