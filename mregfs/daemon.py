@@ -13,9 +13,11 @@ import gc
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import metadata
@@ -63,6 +65,9 @@ CHECKPOINT_INTERVAL = 60
 second of a thread."""
 
 
+WAITER_INTERVAL_MS = 200
+"""Between two looks whether the mount has been told to be ready."""
+
 _STATUS_SIZE = 1 << 20
 """More than /proc/PID/status has, even with the 65536 groups that Linux allows."""
 
@@ -95,6 +100,7 @@ def run_mount(options: MountOptions) -> None:
     """
     _log_to_stderr(options.log_level)
     _raise_descriptor_limit()
+    waiter = _Waiter(options.ready_fd)
     project = parse_project(options.project)
     if "\n" in options.mountpoint:
         raise InvalidError("a mount point's name cannot hold a newline", "give another directory")
@@ -110,7 +116,7 @@ def run_mount(options: MountOptions) -> None:
             _limit_cache(store, options.cache_size)
             store.protect_all()
             store.expect_appends()
-        trio.run(_serve, store, project, options, strict_exception_groups=True)
+        trio.run(_serve, store, project, options, waiter, strict_exception_groups=True)
     except BaseExceptionGroup as group:  # not except*, which before Python 3.11.4 raises groups
         raise _only(group) from None
     finally:
@@ -139,7 +145,9 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return first
 
 
-async def _serve(store: Store, project: ProjectName, options: MountOptions) -> None:
+async def _serve(
+    store: Store, project: ProjectName, options: MountOptions, waiter: "_Waiter"
+) -> None:
     notices = Notices()
     mount = Mounted(store, project, options, notices)
     stop = trio.Event()
@@ -151,7 +159,9 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
 
         def on_ready() -> None:
             mount.coalescing.wake()
-            _announce(options)
+            log.info("%s is mounted on %s", options.store, options.mountpoint)
+            waiter.tell()
+            _tell_systemd("READY=1")
             if not store.read_only:
                 nursery.start_soon(_load_ahead, store)
 
@@ -161,6 +171,10 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions) -> N
         if not store.read_only:
             nursery.start_soon(_write_checkpoints, store)
         try:
+            await trio.lowlevel.checkpoint()
+            if stop.is_set():
+                nursery.cancel_scope.cancel()
+                return
             await serve(
                 mount.file_system,
                 options.mountpoint,
@@ -385,14 +399,45 @@ def _identify(caller: Caller) -> Principal:
     )
 
 
-def _announce(options: MountOptions) -> None:
-    log.info("%s is mounted on %s", options.store, options.mountpoint)
-    if options.ready_fd is not None:
-        with contextlib.suppress(OSError):  # whoever started us does not wait any more
-            os.write(options.ready_fd, b"ready\n")
-        if options.ready_fd > 2:  # a standard stream stays open, of which one is the log
-            os.close(options.ready_fd)
-    _tell_systemd("READY=1")
+class _Waiter:
+    """Whoever waits for the mount, at the other end of a pipe. When he is gone before it is ready,
+    nobody wants it: the process gets SIGTERM.
+
+    Args:
+        descriptor: of the pipe; None: nobody waits.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        if descriptor is not None:
+            threading.Thread(target=self._watch, name="mregfs-waiter", daemon=True).start()
+
+    def tell(self) -> None:
+        """Tell him that the mount is ready."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        with contextlib.suppress(OSError):  # he does not wait any more
+            os.write(descriptor, b"ready\n")
+        if descriptor > 2:  # a standard stream stays open, of which one is the log
+            os.close(descriptor)
+
+    def _watch(self) -> None:
+        poller = select.poll()
+        with self._lock:
+            if self._descriptor is not None:
+                poller.register(self._descriptor, 0)
+        while True:
+            gone = poller.poll(WAITER_INTERVAL_MS)
+            with self._lock:
+                if self._descriptor is None:
+                    return
+                if gone:
+                    log.info("Nobody waits for the mount any more: it is given up")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
 
 
 def _tell_systemd(state: str) -> None:

@@ -109,8 +109,14 @@ def reindex(session: Session) -> None:
 
     The index may be rebuilt at any time: it holds nothing that the store has not.
     """
-    with progress(sizes=False) as report:
-        applied = session.registry.reindex(
+    from mregfs.api import Registry
+
+    place = session.place
+    with (
+        Registry(place.store, str(place.project_said)) as registry,
+        progress(sizes=False) as report,
+    ):
+        applied = registry.reindex(
             None if report is None else lambda done, total: report("log entries", done, total)
         )
     session.done = True

@@ -378,10 +378,14 @@ def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
         place = os.path.realpath(place)
     if not mountpoints.find(path=place):
         raise NotFoundError(f"no store is mounted on {mountpoint!r}", "see: findmnt -t fuse.mregfs")
-    if not mountpoints.clean_dead(place):
+    state = mountpoints.health(place)
+    if state is mountpoints.Health.HUNG and not lazy:
+        raise UnavailableError(
+            f"the mount {mountpoint!r} does not answer", f"run: mregfs umount --lazy {place}"
+        )
+    if state is not mountpoints.Health.DEAD or not mountpoints.clean_dead(place):
         daemon = None if lazy else _daemon_of(place)
-        hung = lazy and mountpoints.health(place) is mountpoints.Health.HUNG
-        mountpoints.unmount(place, lazy=lazy, force=hung)
+        mountpoints.unmount(place, lazy=lazy, force=state is mountpoints.Health.HUNG)
         if daemon is not None:
             _wait_for_end(daemon)
     session.done = True

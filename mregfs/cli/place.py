@@ -96,6 +96,14 @@ class Place(msgspec.Struct):
                 self._project = DEFAULT_PROJECT
         return self._project
 
+    @property
+    def project_said(self) -> ProjectName:
+        """The project that was named, else the default one; for what names nothing. Asks no mount.
+
+        A mount that hangs is to be in nobody's way who does not need it.
+        """
+        return parse_project(self.named_project) if self.named_project else DEFAULT_PROJECT
+
     def project_of(self, mount: Mount) -> ProjectName:
         """Return a mount's own project, asked of the mount; of a dead one it is the default one.
 
@@ -304,7 +312,8 @@ def read_status(mount: Mount) -> dict[str, object]:
     if not answer:
         raise UnavailableError(
             f"the mount {mount.point!r} does not answer",
-            f"unmount it with: mregfs umount {mount.point}; or name the project with --project",
+            f"take it away with: mregfs umount --lazy {mount.point}; or look past it: name the "
+            "project with --project",
         )
     return answer[0]
 

@@ -99,8 +99,9 @@ def fsck(session: Session, refs: tuple[str, ...], *, data: bool, rate: float | N
     from mregfs.errors import CorruptError
 
     store = session.place.store
+    project = session.place.project if refs else session.place.project_said
     with (
-        Registry(store, str(session.place.project), read_only=True) as registry,
+        Registry(store, str(project), read_only=True) as registry,
         progress(sizes=data) as bar,
     ):
         report = registry.fsck(

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -111,6 +112,48 @@ def test_a_lazy_unmount_frees_who_waits_for_a_mount_that_hangs(mount) -> None:
     assert not mount.mounted()
     mount.daemon.wait(20)
     mount.daemon = None
+
+
+def test_a_frozen_daemon_is_in_nobodys_way_and_the_hint_says_what_works(mount) -> None:
+    """What needs no mount goes on; what needs it says how to be rid of it, and that does it."""
+    mount.daemon.send_signal(signal.SIGSTOP)
+    try:
+        assert 0 == mount.cli("fsck").returncode
+        assert 0 == mount.cli("reindex").returncode
+        assert 0 == mount.cli("ls", "--project", "default").returncode
+        for words in (["ls"], ["rm", "mnist:v0"], ["umount", mount.path]):
+            refused = mount.cli(*words, check=False)
+            assert 9 == refused.returncode
+            assert f"mregfs umount --lazy {mount.path}" in refused.stderr
+            assert 1 == len(refused.stderr.splitlines())
+        mount.cli("umount", "--lazy", mount.path)
+        assert 0 == mount.cli("ls").returncode
+    finally:
+        mount.daemon.send_signal(signal.SIGCONT)
+    mount.daemon.wait(20)
+    mount.daemon = None
+
+
+def test_a_mount_that_is_killed_while_it_waits_leaves_no_daemon(make_mount) -> None:
+    """Its daemon notices at the latest when it is ready, and does not mount for nobody."""
+    mount = make_mount()
+    mount.init()
+    verb = subprocess.Popen(
+        [sys.executable, "-m", "mregfs", "mount", "--log-file", mount.log, mount.store, mount.path],
+        env=mount.environment,
+    )
+    children = Path(f"/proc/{verb.pid}/task/{verb.pid}/children")
+    while not (found := children.read_text().split()):
+        assert verb.poll() is None
+    daemon = os.pidfd_open(int(found[0]))
+    signal.pidfd_send_signal(daemon, signal.SIGSTOP)
+    verb.kill()
+    verb.wait()
+    signal.pidfd_send_signal(daemon, signal.SIGCONT)
+    assert [daemon] == select.select([daemon], [], [], 20)[0]
+    os.close(daemon)
+    assert not mount.mounted()
+    mount.start()
 
 
 def test_a_killed_daemon_leaves_what_was_acknowledged(mount) -> None:
