@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import metadata
@@ -40,6 +41,7 @@ from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.ports import Caller, DraftTree
 from mregfs.registry.aliased import Aliased
+from mregfs.registry.answers import Answers
 from mregfs.registry.content import Verification
 from mregfs.vfs.coalescing import Coalescing
 from mregfs.vfs.events import EventReaders
@@ -47,6 +49,7 @@ from mregfs.vfs.filesystem import RegistryFileSystem
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
 from mregfs.vfs.parts import Parts
+from mregfs.vfs.query import Questions
 from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Ownership, Tree
@@ -270,6 +273,7 @@ class Mounted:
                 ),
                 make_events=lambda: EventReaders(store.index.applied, store.log.entries),
                 status=self.status,
+                questions=Questions(self._answers(), tree.queries, _may_read),
                 read_only=options.read_only,
             )
         )
@@ -309,6 +313,12 @@ class Mounted:
     def _mountpoints(self, caller: Caller) -> Sequence[str]:
         """Return the paths by which a caller's name space shows this mount, longest first."""
         return sorted(_places_of(caller.pid, self._options.mountpoint), key=len, reverse=True)
+
+    def _answers(self) -> Answers:
+        store = self._store
+        return Answers(
+            self._project, store.index, store.log, store.content, store.facts, time.monotonic_ns
+        )
 
     def status(self) -> bytes:
         """Return the JSON of `.mregfs/status`."""
@@ -397,6 +407,11 @@ def _identify(caller: Caller) -> Principal:
     return Principal(
         author=user_name(caller.uid), groups=_Groups(caller), privileged=caller.uid == 0
     )
+
+
+def _may_read(caller: Caller, project: str) -> bool:
+    """Tell whether a caller may read a project: who may read the mount may."""
+    return True
 
 
 class _Waiter:

@@ -42,6 +42,17 @@ class MregfsError(Exception):
         self.message = message
         self.hint = hint
 
+    def reply(self) -> dict[str, object]:
+        """Return what the mount's files answer in place of what was asked."""
+        return {
+            "ok": False,
+            "error": type(self).__name__,
+            "errno": self.errno,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message
 

@@ -103,27 +103,8 @@ class Looking(Session):
 
     def status(self) -> dict[str, Any]:
         """Return figures of the store."""
-        head = self._catch_up()
-        owners = [
-            info
-            for project in self._catalog.projects()
-            for each in (self._catalog.artifacts(project), self._catalog.collections(project))
-            for info in each
-        ]
-        return {
-            "store": self.store.address,
-            "id": self.store.id,
-            "format": self.store.description.format,
-            "created_at": self.store.description.created_at,
-            "entries": head,
-            "projects": len(self._catalog.projects()),
-            "artifacts": sum(info.kind == "artifact" for info in owners),
-            "collections": sum(info.kind == "collection" for info in owners),
-            "versions": sum(info.versions for info in owners if info.kind == "artifact"),
-            "free": self.store.packs.free_bytes(),
-            "index": self.store.index.path,
-            "read_only": self.store.read_only,
-        }
+        self._catch_up()
+        return self.store.facts() | self._catalog.figures()
 
     def path(self, ref: str, mountpoint: str | None = None) -> str:
         """Return the path of a version's own directory below a mount.

@@ -5,14 +5,13 @@ a copy is written (`stores.export_dir`). Only `registry` calls this.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-import msgspec
-
-from mregfs.errors import InvalidError, NotFoundError
+from mregfs.errors import InvalidError
 from mregfs.model.records import VersionRecord
-from mregfs.registry.content import Content, FileEntry, OpenContent
+from mregfs.registry.content import Content, OpenContent
+from mregfs.registry.files import FileInfo, files_of, find_file
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -23,35 +22,6 @@ _BUFFER = 1 << 20
 _MAX_SYMLINKS = 40  # as Linux
 
 
-class FileInfo(msgspec.Struct, frozen=True):
-    """A file, directory or symlink of a version."""
-
-    path: str
-    kind: str
-    """`file`, `directory` or `symlink`."""
-    size: int
-    executable: bool
-    digest: str
-    """Of a file; empty of anything else."""
-    target: str
-    """Of a symlink."""
-
-
-def files_of(content: Content, version: VersionRecord, path: str) -> Iterator[FileInfo]:
-    """Yield what is at and below a path, in the manifest's order.
-
-    Raises:
-        NotFoundError: there is nothing.
-    """
-    top = _find(content, version, path)
-    if top.kind != "directory":
-        yield _info(path.strip("/"), top)
-        return
-    prefix = f"{path.strip('/')}/" if top.position else ""
-    for name, entry in content.walk(version, top.position):
-        yield _info(prefix + name, entry)
-
-
 def open_file(content: Content, version: VersionRecord, path: str) -> BinaryIO:
     """Open a file of a version, following symlinks.
 
@@ -60,7 +30,7 @@ def open_file(content: Content, version: VersionRecord, path: str) -> BinaryIO:
         InvalidError: it is a directory, or symlinks lead in a circle.
     """
     for _ in range(_MAX_SYMLINKS):
-        entry = _find(content, version, path)
+        entry = find_file(content, version, path)
         if entry.kind != "symlink":
             opened = content.open(version, entry.position)
             return io.BufferedReader(_File(opened, path), _BUFFER)
@@ -128,13 +98,6 @@ class _File(io.RawIOBase):
         super().close()
 
 
-def _find(content: Content, version: VersionRecord, path: str) -> FileEntry:
-    found = content.find_path(version, path)
-    if found is None:
-        raise NotFoundError(f"v{version.number} has no {path!r}", "list its files: mregfs ls REF")
-    return found
-
-
 def _joined(directory: str, target: str) -> str:
     names = [name for name in directory.split("/") if name]
     for name in target.split("/"):
@@ -143,9 +106,3 @@ def _joined(directory: str, target: str) -> str:
         elif name not in ("", "."):
             names.append(name)
     return "/".join(names)
-
-
-def _info(path: str, entry: FileEntry) -> FileInfo:
-    return FileInfo(
-        path, entry.kind, entry.size, entry.executable, entry.digest.hex(), entry.target
-    )

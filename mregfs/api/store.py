@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mregfs import __version__
 from mregfs.config import cache_index, is_remote, temporary_index
@@ -239,6 +239,19 @@ class Store:
     def expect_appends(self) -> None:
         """Have files ready for log entries: this process lives long."""
         self.objects.keep_spares(ENTRY_GRAIN)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what there is to tell of the store beside what is in it."""
+        return {
+            "store": self.address,
+            "id": self.id,
+            "format": self.description.format,
+            "created_at": self.description.created_at,
+            "entries": self.index.applied(),
+            "free": self.packs.free_bytes(),
+            "index": self.index.path,
+            "read_only": self.read_only,
+        }
 
     def unique_size(self, version: VersionRecord) -> int:
         """Return the bytes that are stored for one version alone."""

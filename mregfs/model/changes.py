@@ -7,6 +7,7 @@ A change names things as people do (project, name, number), so that the log can 
 A change is a decided fact: applying it needs no decision.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -40,6 +41,7 @@ __all__ = [
     "encode_entry",
     "entry_key",
     "event_line",
+    "event_of",
 ]
 
 
@@ -261,16 +263,23 @@ def decode_entry(data: bytes, key: str) -> Entry:
 
 def event_line(entry: Entry) -> bytes:
     """Return an entry as watchers get it: one line of JSON, all changes in order."""
+    return _encoder.encode(event_of(entry)) + b"\n"
+
+
+def event_of(
+    entry: Entry, may_read: Callable[[str], bool] = lambda project: True
+) -> dict[str, Any]:
+    """Return what an event line says, but for what happened in projects that may not be read."""
     changes = [
         {"author": request.author, "reason": request.reason, **msgspec.to_builtins(change)}
         for request in entry.requests
         for change in request.changes
+        if may_read(change.project)
     ]
-    event = {
+    return {
         "sequence": entry.sequence,
         "at": format_time(entry.at_ns),
         "host": entry.host,
         "transaction": entry.transaction,
         "changes": changes,
     }
-    return _encoder.encode(event) + b"\n"

@@ -115,28 +115,47 @@ class Catalog:
         with self._index.read() as view:
             return [ProjectName(each.entity, each.name) for each in State(view).projects()]
 
-    def artifacts(self, project: ProjectName) -> Iterator[OwnerInfo]:
-        """Yield the artifacts of a project, by name."""
-        return self._owners(lambda state, start: state.artifacts(project, start))
+    def figures(self) -> dict[str, int]:
+        """Return how many of everything there are."""
+        artifacts = collections = versions = 0
+        with self._index.read() as view:
+            state = State(view)
+            projects = list(state.projects())
+            for each in projects:
+                name = f"{each.entity}/{each.name}"
+                counts = [artifact.count for artifact in state.artifacts(name)]
+                artifacts += len(counts)
+                versions += sum(counts)
+                collections += sum(1 for _ in state.collections(name))
+        return {
+            "projects": len(projects),
+            "artifacts": artifacts,
+            "collections": collections,
+            "versions": versions,
+        }
 
-    def collections(self, project: ProjectName) -> Iterator[OwnerInfo]:
-        """Yield the collections of a project, by name."""
-        return self._owners(lambda state, start: state.collections(project, start))
+    def artifacts(self, project: ProjectName, after: str = "") -> Iterator[OwnerInfo]:
+        """Yield the artifacts of a project, by name, from the first one > `after`."""
+        return self._owners(lambda state, start: state.artifacts(project, start), after)
 
-    def versions(self, location: Location) -> Iterator[VersionInfo]:
-        """Yield what an artifact or collection has, newest first.
+    def collections(self, project: ProjectName, after: str = "") -> Iterator[OwnerInfo]:
+        """Yield the collections of a project, by name, from the first one > `after`."""
+        return self._owners(lambda state, start: state.collections(project, start), after)
+
+    def versions(self, location: Location, before: int | None = None) -> Iterator[VersionInfo]:
+        """Yield what an artifact or collection has, newest first; only numbers < `before`.
 
         Raises:
             NotFoundError: there is none of that name.
         """
         with self._index.read() as view:
             owner = State(view).find_owner(location)
-        return self._versions(owner)
+        return self._versions(owner, -1 if before is None else before)
 
     def _owners(
-        self, list_from: Callable[[State, str], Iterator[OwnerRecord]]
+        self, list_from: Callable[[State, str], Iterator[OwnerRecord]], after: str
     ) -> Iterator[OwnerInfo]:
-        start = ""
+        start = f"{after}\0" if after else ""
         while True:
             with self._index.read() as view:
                 state = State(view)
@@ -146,8 +165,7 @@ class Catalog:
                 return
             start = found[-1].name + "\0"
 
-    def _versions(self, owner: OwnerRecord) -> Iterator[VersionInfo]:
-        last = -1
+    def _versions(self, owner: OwnerRecord, last: int) -> Iterator[VersionInfo]:
         while last != 0:
             with self._index.read() as view:
                 state = State(view)

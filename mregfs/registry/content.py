@@ -169,12 +169,15 @@ class Content:
                     break
         return found
 
-    def walk(self, version: VersionRecord, position: int = 0) -> Iterator[tuple[str, FileEntry]]:
+    def walk(
+        self, version: VersionRecord, position: int = 0, after: str = ""
+    ) -> Iterator[tuple[str, FileEntry]]:
         """Yield (path, entry) of all that is below a directory, in the manifest's order.
 
-        Without recursion: a path has up to two thousand directories.
+        With `after`, a path that was yielded before: what comes behind it. Without recursion: a
+        path has up to two thousand directories.
         """
-        pending = [("", self.children(version, position))]
+        pending = self._resumed(version, position, after)
         while pending:
             prefix, children = pending[-1]
             entry = next(children, None)
@@ -185,6 +188,20 @@ class Content:
             yield path, entry
             if entry.kind == "directory":
                 pending.append((f"{path}/", self.children(version, entry.position)))
+
+    def _resumed(
+        self, version: VersionRecord, position: int, after: str
+    ) -> list[tuple[str, Iterator[FileEntry]]]:
+        """Return the directories on the way to a path, each behind what is on that way."""
+        pending: list[tuple[str, Iterator[FileEntry]]] = []
+        prefix = ""
+        for name in after.split("/") if after else ():
+            pending.append((prefix, self.children(version, position, f"{name}\0")))
+            entry = self.find(version, position, name)
+            if entry is None or entry.kind != "directory":
+                return pending
+            position, prefix = entry.position, f"{prefix}{name}/"
+        return [*pending, (prefix, self.children(version, position))]
 
     def path(self, version: VersionRecord, position: int) -> str:
         """Return the path of a position below the version."""

@@ -4,17 +4,49 @@ Decided here: what counts as changed, how much is read to find out. Not decided 
 are (`model.tensors`). The Python API calls this.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from mregfs.model.records import VersionRecord
 from mregfs.model.tensors import Tensor, read_tensors
-from mregfs.registry.content import Content, FileEntry, OpenContent
+from mregfs.registry.content import Content, FileEntry
 
-__all__ = ["ChangedFile", "Diff", "DiffFile", "diff"]
+__all__ = ["Bytes", "ChangedFile", "Diff", "DiffFile", "changed_tensors", "compare", "diff"]
 
 _PIECE = 4 << 20
+
+
+class _Entry(Protocol):
+    """What is compared of a file, directory or symlink."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def executable(self) -> bool: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def digest(self) -> object: ...
+
+
+_E = TypeVar("_E", bound=_Entry)
+
+
+class Bytes(Protocol):
+    """What is read of an open file."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes at `offset`."""
+        ...
 
 
 class DiffFile(msgspec.Struct, frozen=True):
@@ -51,7 +83,24 @@ def diff(content: Content, a: VersionRecord, b: VersionRecord) -> Diff:
 
     Reads tensors of changed files, up to the first byte that differs.
     """
-    before, after = dict(content.walk(a)), dict(content.walk(b))
+
+    def tensors(path: str, was: FileEntry, entry: FileEntry) -> tuple[str, ...]:
+        with content.open(a, was.position) as old, content.open(b, entry.position) as new:
+            return changed_tensors(old, new)
+
+    return compare(content.walk(a), content.walk(b), tensors)
+
+
+def compare(
+    a: Iterable[tuple[str, _E]],
+    b: Iterable[tuple[str, _E]],
+    tensors: Callable[[str, _E, _E], tuple[str, ...]] = lambda path, was, entry: (),
+) -> Diff:
+    """Compare two versions by what is at each path of them.
+
+    `tensors` tells of a path at which the bytes of a file differ which of its tensors do.
+    """
+    before, after = dict(a), dict(b)
     changed = []
     for path, entry in after.items():
         was = before.get(path)
@@ -59,14 +108,8 @@ def diff(content: Content, a: VersionRecord, b: VersionRecord) -> Diff:
             continue
         what = _what_changed(was, entry) if was is not None else ""
         if was is not None and what:
-            tensors: tuple[str, ...] = ()
-            if what == "content":
-                with (
-                    content.open(a, was.position) as old,
-                    content.open(b, entry.position) as new,
-                ):
-                    tensors = tuple(_tensors(old, new))
-            changed.append(ChangedFile(path, entry.size, was.size, what, tensors))
+            found = tensors(path, was, entry) if what == "content" else ()
+            changed.append(ChangedFile(path, entry.size, was.size, what, found))
     return Diff(
         added=tuple(_only(after, before)),
         removed=tuple(_only(before, after)),
@@ -74,13 +117,13 @@ def diff(content: Content, a: VersionRecord, b: VersionRecord) -> Diff:
     )
 
 
-def _only(these: dict[str, FileEntry], others: dict[str, FileEntry]) -> Iterator[DiffFile]:
+def _only(these: Mapping[str, _Entry], others: Mapping[str, _Entry]) -> Iterator[DiffFile]:
     for path, entry in these.items():
         if path not in others:
             yield DiffFile(path, entry.kind, entry.size)
 
 
-def _what_changed(was: FileEntry, entry: FileEntry) -> str:
+def _what_changed(was: _Entry, entry: _Entry) -> str:
     if was.kind != entry.kind:
         return "kind"
     if was.digest != entry.digest:
@@ -90,7 +133,12 @@ def _what_changed(was: FileEntry, entry: FileEntry) -> str:
     return "executable" if was.executable != entry.executable else ""
 
 
-def _tensors(old: OpenContent, new: OpenContent) -> Iterator[str]:
+def changed_tensors(old: Bytes, new: Bytes) -> tuple[str, ...]:
+    """Return which tensors of two files differ, and how; for people."""
+    return tuple(_tensors(old, new))
+
+
+def _tensors(old: Bytes, new: Bytes) -> Iterator[str]:
     """Yield what differs between the tensors of two files, in the order of their names."""
     before, after = read_tensors(old.read, old.size), read_tensors(new.read, new.size)
     if before is None or after is None:
@@ -118,7 +166,7 @@ def _size(tensor: Tensor) -> int:
     return tensor.end - tensor.start
 
 
-def _same_bytes(old: OpenContent, was: Tensor, new: OpenContent, tensor: Tensor) -> bool:
+def _same_bytes(old: Bytes, was: Tensor, new: Bytes, tensor: Tensor) -> bool:
     size = _size(tensor)
     if _size(was) != size:
         return False

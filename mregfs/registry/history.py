@@ -7,10 +7,11 @@ Moves of an alias come from the index; for all else it knows which entries of th
 are read backwards, as they are taken.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
+from mregfs.errors import InvalidError
 from mregfs.model import changes as facts
 from mregfs.model.records import ReflogRecord
 from mregfs.model.reference import Location
@@ -18,7 +19,9 @@ from mregfs.model.state import State
 from mregfs.ports import Index
 from mregfs.registry.log import Log
 
-__all__ = ["HistoryLine", "history"]
+__all__ = ["HistoryLine", "history", "history_from"]
+
+_MARK_HINT = "write what an answer gave as `more`"
 
 
 class HistoryLine(msgspec.Struct, frozen=True):
@@ -32,12 +35,53 @@ class HistoryLine(msgspec.Struct, frozen=True):
     """For people: `production: v1 -> v3`."""
 
 
+class _Mark(msgspec.Struct, frozen=True):
+    """Where a telling of history was left."""
+
+    sequence: int
+    told: int
+    """Lines of this entry that were told."""
+    name: str
+    """Of the subject, when this entry was begun: going back, renames are met."""
+
+    def __str__(self) -> str:
+        return f"{self.sequence}.{self.told}.{self.name}"
+
+
+def _parse_mark(text: str) -> _Mark:
+    sequence, _, rest = text.partition(".")
+    told, _, name = rest.partition(".")
+    if not all(word.isascii() and word.isdigit() and len(word) < 19 for word in (sequence, told)):
+        raise InvalidError(f"{text!r} is no place in a history", _MARK_HINT)
+    return _Mark(int(sequence), int(told), name)
+
+
 def history(log: Log, index: Index, location: Location) -> Iterator[HistoryLine]:
     """Return what happened to what a location names, newest first.
 
     Raises:
         NotFoundError: it does not exist. An alias may be gone; its moves are known.
     """
+    lines = history_from(log, index, location)
+    return (line for line, _ in lines)
+
+
+def history_from(
+    log: Log,
+    index: Index,
+    location: Location,
+    after: str = "",
+    may_read: Callable[[str], bool] = lambda project: True,
+) -> Iterator[tuple[HistoryLine, str]]:
+    """Return lines as `history` does, each with what `after` is to be to go on behind it.
+
+    What happened in projects that may not be read is left out.
+
+    Raises:
+        NotFoundError: it does not exist. An alias may be gone; its moves are known.
+        InvalidError: `after` was never given out.
+    """
+    mark = _parse_mark(after) if after else None
     with index.read() as view:
         state = State(view)
         owner = state.find_owner(location)
@@ -46,10 +90,22 @@ def history(log: Log, index: Index, location: Location) -> Iterator[HistoryLine]
                 _move(location.alias, each) for each in state.reflog(owner.inode, location.alias)
             ]
             if moves:
-                return iter(moves)
+                return _marked(moves, mark)
         number = None if location.is_owner else state.find_number(owner, location)
         entries = list(state.story(owner.inode))
-    return _Story(owner.project, owner.name, number).lines(log, entries)
+    story = _Story(owner.project, mark.name if mark else owner.name, number, may_read)
+    if mark is not None:
+        entries = [each for each in entries if each <= mark.sequence]
+    return story.lines(log, entries, mark)
+
+
+def _marked(moves: list[HistoryLine], mark: _Mark | None) -> Iterator[tuple[HistoryLine, str]]:
+    last, told = 0, 0
+    for line in moves:
+        told = told + 1 if line.sequence == last else 1
+        last = line.sequence
+        if mark is None or (-last, told) > (-mark.sequence, mark.told):
+            yield line, str(_Mark(last, told, ""))
 
 
 def _move(alias: str, move: ReflogRecord) -> HistoryLine:
@@ -69,25 +125,38 @@ class _Story:
     `name` follows renames backwards; `ended` is set where the story begins.
     """
 
-    def __init__(self, project: str, name: str, number: int | None) -> None:
+    def __init__(
+        self, project: str, name: str, number: int | None, may_read: Callable[[str], bool]
+    ) -> None:
         self._project = project
         self._name = name
         self._number = number
+        self._may_read = may_read
         self._ended = False
 
-    def lines(self, log: Log, entries: Iterable[int]) -> Iterator[HistoryLine]:
-        """Yield what happened in the log entries that are about it, newest first."""
+    def lines(
+        self, log: Log, entries: list[int], mark: _Mark | None
+    ) -> Iterator[tuple[HistoryLine, str]]:
+        """Yield what happened in the log entries that are about it, newest first, with marks."""
         for sequence in entries:
-            entry = log.entry(sequence)
-            for request in reversed(entry.requests):
-                for change in reversed(request.changes):
-                    what = self._say(change)
-                    if what:
-                        yield HistoryLine(
-                            sequence, entry.at_ns, request.author, request.reason, what
-                        )
-                    if self._ended:
-                        return
+            name = self._name
+            skipped = mark.told if mark is not None and sequence == mark.sequence else 0
+            for told, line in enumerate(self._lines_of(log.entry(sequence)), 1):
+                if told > skipped:
+                    yield line, str(_Mark(sequence, told, name))
+            if self._ended:
+                return
+
+    def _lines_of(self, entry: facts.Entry) -> Iterator[HistoryLine]:
+        for request in reversed(entry.requests):
+            for change in reversed(request.changes):
+                what = self._say(change)
+                if what:
+                    yield HistoryLine(
+                        entry.sequence, entry.at_ns, request.author, request.reason, what
+                    )
+                if self._ended:
+                    return
 
     def _say(self, change: facts.Change) -> str:
         """Return what a fact says about our subject; empty when nothing."""
@@ -136,9 +205,15 @@ class _Story:
     def _linked(self, change: facts.Linked) -> str:
         if change.project == self._project and self._is(change.collection, change.number):
             self._ended = self._number is not None
+            if not self._may_read(change.source_project):
+                return f"v{change.number} linked"
             source = f"{change.source_project}/{change.artifact}:v{change.version}"
             return f"v{change.number} linked: {source}"
-        if change.source_project == self._project and self._is(change.artifact, change.version):
+        if (
+            change.source_project == self._project
+            and self._is(change.artifact, change.version)
+            and self._may_read(change.project)
+        ):
             collection = f"{change.project}/{change.collection}"
             return f"v{change.version} linked into {collection} as v{change.number}"
         return ""

@@ -11,7 +11,7 @@ and once for each layout; no other version is looked at.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -84,20 +84,29 @@ def _versions(state: State, owner: OwnerRecord) -> Iterator[VersionRecord]:
         yield state.resolve_number(owner, link.number).version
 
 
-def usage(index: Index, content: Content, versions: Sequence[VersionRecord]) -> Usage:
+def usage(
+    index: Index,
+    content: Content,
+    versions: Sequence[VersionRecord],
+    check: Callable[[], None] = lambda: None,
+) -> Usage:
     """Return the space that these versions take; loads their content if need be.
 
-    Other versions count as far as this host has looked into them.
+    Other versions count as far as this host has looked into them. `check` is called again and again
+    and may raise: then nobody waits any more.
     """
     for version in versions:
+        check()
         content.ensure(version)
     asked = {version.inode for version in versions}
     own: _Runs = {}
     unique = shared = 0
     with index.read() as view:
         for version in versions:
+            check()
             unique += _add_runs(view, version, own)
         for pack, runs in own.items():
+            check()
             mine = _union(runs)
             alone = _length(_alone(view, pack, mine, asked))
             unique += alone
@@ -112,18 +121,19 @@ def usage(index: Index, content: Content, versions: Sequence[VersionRecord]) -> 
     )
 
 
-def usage_of_all(index: Index, content: Content) -> Usage:
+def usage_of_all(index: Index, content: Content, check: Callable[[], None] = lambda: None) -> Usage:
     """Return the space that all versions of the store take; nothing of it is shared with others.
 
     Versions with the same layout have their bytes at the same place, so each layout is looked at
     once. Of those that this host has not looked into, it loads `MOST_LOADED`; the others count as
-    if they had no packs.
+    if they had no packs. `check` is that of `usage`.
     """
     logical = files = count = 0
     first: dict[str, VersionSize] = {}
     copies: dict[str, int] = {}
     with index.read() as view:
         for version in State(view).version_sizes():
+            check()
             logical += version.size
             files += version.files
             count += 1
@@ -132,11 +142,12 @@ def usage_of_all(index: Index, content: Content) -> Usage:
             else:
                 copies[version.layout] = 1
                 first[version.layout] = version
-    _load_missing(index, content, first.values())
+    _load_missing(index, content, first.values(), check)
     runs: _Runs = {}
     unique = 0
     with index.read() as view:
         for layout, version in first.items():
+            check()
             unique += _add_runs(view, version, runs) * copies[layout]
     unique += sum(_length(_union(each)) for each in runs.values())
     return Usage(
@@ -149,7 +160,9 @@ def usage_of_all(index: Index, content: Content) -> Usage:
     )
 
 
-def _load_missing(index: Index, content: Content, versions: Iterable[VersionSize]) -> None:
+def _load_missing(
+    index: Index, content: Content, versions: Iterable[VersionSize], check: Callable[[], None]
+) -> None:
     with index.read() as view:
         state = State(view)
         missing = []
@@ -161,6 +174,7 @@ def _load_missing(index: Index, content: Content, versions: Iterable[VersionSize
             if len(missing) == MOST_LOADED:
                 break
     for version in missing:
+        check()
         content.ensure(version)
 
 

@@ -139,17 +139,7 @@ class ControlSessions:
         Raises:
             MregfsError: `error`, when the descriptor was opened for writing only.
         """
-        self._keep(
-            handle,
-            {
-                "ok": False,
-                "error": type(error).__name__,
-                "errno": error.errno,
-                "exit_code": error.exit_code,
-                "message": error.message,
-                "hint": error.hint,
-            },
-        )
+        self._keep(handle, error.reply())
         if not self._sessions[handle].reads_back:
             raise error
 

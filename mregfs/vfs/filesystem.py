@@ -66,7 +66,7 @@ class RegistryFileSystem:
         self._gestures = parts.gestures
         self._pending = PendingLinks(parts.index, parts.tree)
         events = parts.make_events()
-        self._files = OpenFiles(parts.content, events, parts.status)
+        self._files = OpenFiles(parts.content, events, parts.status, parts.questions)
         self._follower = parts.make_follower(events.wake)
         self._listings: dict[int, Listing] = {}
         self._refused: dict[str, int] = {}

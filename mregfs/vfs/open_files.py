@@ -1,4 +1,4 @@
-"""Open files of the registry's tree: published files, `control`, `events` and `status`.
+"""Open files of the registry's tree: published files, `control`, `events`, `status`, `query`.
 
 Decided here: what a handle reads and writes. Not decided here: bytes of files (`content`), what a
 command does (`transactions`). Called by `filesystem`, which has the open files of drafts elsewhere.
@@ -21,6 +21,7 @@ from mregfs.ports import Caller, OpenFile
 from mregfs.registry.content import Content, OpenContent
 from mregfs.vfs.control import ControlSessions, Outcome
 from mregfs.vfs.events import EventReaders
+from mregfs.vfs.query import Questions
 from mregfs.vfs.surface import Later
 from mregfs.vfs.tree import Node, NodeKind, stale
 
@@ -33,7 +34,14 @@ _WRITING = 0o3
 class OpenFiles:
     """The handle table of one mount. Between two awaits a task has it to itself."""
 
-    def __init__(self, content: Content, events: EventReaders, status: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        content: Content,
+        events: EventReaders,
+        status: Callable[[], bytes],
+        questions: Questions,
+    ) -> None:
+        self._questions = questions
         self._content = content
         self._events = events
         self._make_status = status
@@ -50,14 +58,19 @@ class OpenFiles:
             MregfsError: it is no file, or not for writing.
         """
         opened = self.open_nowait(node, handle, flags, caller)
-        if opened is None:
+        if opened is None and node.kind is NodeKind.ANSWER:
+            if not await self._questions.open(handle, node.inode, caller):
+                raise stale(node.inode)
+            self._special[handle] = node.kind
+            opened = OpenFile(handle, direct_io=True)
+        elif opened is None:
             self._status[handle] = await trio.to_thread.run_sync(self._make_status)
             self._special[handle] = node.kind
             opened = OpenFile(handle, direct_io=True)
         return opened
 
     def open_nowait(self, node: Node, handle: int, flags: int, caller: Caller) -> OpenFile | None:
-        """Do what `open` does, or return None: `status` has to be made first.
+        """Do what `open` does, or return None: what is read has to be made first.
 
         Raises:
             MregfsError: it is no file, or not for writing.
@@ -74,9 +87,9 @@ class OpenFiles:
             self._control.open(handle, node.inode, flags, caller)
         elif node.kind is NodeKind.EVENTS:
             self._events.open(handle, flags)
-        elif node.kind is NodeKind.STATUS:
+        elif node.kind in (NodeKind.STATUS, NodeKind.ANSWER):
             if flags & _WRITING:
-                raise ForbiddenError("status is only to be read")
+                raise ForbiddenError(f"{node.kind.name.lower()} is only to be read")
             return None
         else:
             raise HostError(_EISDIR, "this is no file")
@@ -101,6 +114,8 @@ class OpenFiles:
             return self._control.read(handle, offset, size)
         if kind is NodeKind.EVENTS:
             return None
+        if kind is NodeKind.ANSWER:
+            return self._questions.read(handle, offset, size)
         return self._status[handle][offset : offset + size]
 
     def write(
@@ -147,6 +162,8 @@ class OpenFiles:
             self._control.close(handle)
         elif kind is NodeKind.EVENTS:
             self._events.close(handle)
+        elif kind is NodeKind.ANSWER:
+            self._questions.close(handle)
         self._status.pop(handle, None)
 
     def poll(self, handle: int, wake: Callable[[], None] | None) -> int:

@@ -13,6 +13,7 @@ from mregfs.registry.content import Content
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.query import Questions
 from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Tree
@@ -41,4 +42,5 @@ class Parts(msgspec.Struct):
     make_follower: Callable[[Callable[[], None]], Follower]
     make_events: Callable[[], EventReaders]
     status: Callable[[], bytes]
+    questions: Questions
     read_only: bool = False

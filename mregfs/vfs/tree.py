@@ -29,6 +29,7 @@ from mregfs.model.records import (
 from mregfs.model.state import State
 from mregfs.ports import Attributes
 from mregfs.registry.content import Content, FileEntry
+from mregfs.vfs.query import QUERY_BITS, QueryNames
 
 __all__ = [
     "CONTROL",
@@ -51,6 +52,7 @@ META = 6
 CONTROL = 7
 EVENTS = 8
 STATUS = 9
+QUERY = 12
 CONTROL_BIT = 1 << 60
 """Set in the other inode numbers of `control`: it may have several at a time (`control`)."""
 SELF = 10
@@ -77,6 +79,10 @@ class NodeKind(Enum):
     CONTROL = auto()
     EVENTS = auto()
     STATUS = auto()
+    QUERY = auto()
+    """`query`, and what is below it that another name follows."""
+    ANSWER = auto()
+    """A question below `query`: a file."""
     OWNER = auto()
     """The directory of an artifact or a collection."""
     VERSION = auto()
@@ -122,6 +128,7 @@ _FIXED = {
     CONTROL: NodeKind.CONTROL,
     EVENTS: NodeKind.EVENTS,
     STATUS: NodeKind.STATUS,
+    QUERY: NodeKind.QUERY,
     SELF: NodeKind.SELF,
     OWN_ENTITY: NodeKind.ENTITY,
 }
@@ -131,7 +138,7 @@ _ROOT_NAMES = {
     "projects": PROJECTS,
     ".mregfs": META,
 }
-_META_NAMES = {"control": CONTROL, "events": EVENTS, "status": STATUS}
+_META_NAMES = {"control": CONTROL, "events": EVENTS, "status": STATUS, "query": QUERY}
 _PROJECT_NAMES = {"artifacts": 1, "collections": 2}
 _MAX_CACHED = 1 << 16
 
@@ -146,6 +153,7 @@ class Tree:
         self._content = content
         self._ownership = ownership
         self._versions: dict[int, Node] = {}
+        self.queries = QueryNames(QUERY)
         self.changed_at_ns = 0
         """When the log last grew: the mtime of directories that have no record of their own."""
 
@@ -166,6 +174,8 @@ class Tree:
         cached = self._versions.get(inode)
         if cached is not None:
             return cached
+        if inode & QUERY_BITS == QUERY_BITS:
+            return Node(NodeKind.ANSWER if inode & 1 else NodeKind.QUERY, inode, self.project)
         if inode & CONTROL_BIT:
             return Node(NodeKind.CONTROL, inode, self.project)
         found = state.inode_at_or_below(inode)
@@ -265,6 +275,8 @@ class Tree:
             return self.node(state, _ROOT_NAMES[name])
         if kind is NodeKind.META and name in _META_NAMES:
             return self.node(state, _META_NAMES[name])
+        if kind is NodeKind.QUERY:
+            return self.node(state, self.queries.find(parent.inode, name.encode()))
         if kind is NodeKind.PROJECT and name in _PROJECT_NAMES:
             return self.node(state, parent.inode + _PROJECT_NAMES[name])
         if kind is NodeKind.PROJECTS:
@@ -461,8 +473,12 @@ class Tree:
             attributes.mode = S_IFREG | (own.mode & writable)
             if kind is NodeKind.EVENTS:
                 attributes.mode |= (attributes.mode & 0o444) >> 1  # who may read may say `since N`
+        elif kind is NodeKind.ANSWER:
+            attributes.mode = S_IFREG | (own.mode & 0o444)
         elif kind not in (NodeKind.ARTIFACTS, NodeKind.COLLECTIONS):
             attributes.mode = S_IFDIR | (own.mode & 0o555)
+        if node.inode & QUERY_BITS == QUERY_BITS:
+            attributes.entry_timeout = 0.0  # the names are without number
         attributes.atime_ns = attributes.mtime_ns = attributes.ctime_ns = at_ns
         return attributes
 
