@@ -14,7 +14,7 @@ TEST_PACKAGES := attr busybox coreutils e2fsprogs findutils fio git procps rsync
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak dev clean build-packages test-packages
+.PHONY: help demo test check bench soak attack dev clean build-packages test-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,11 @@ bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and t
 
 soak: $(VENV)/.dev test-packages ## the tests that run for minutes
 	$(PYTEST) -m soak -x
+
+STEPS ?= 20000
+attack: $(VENV)/.dev test-packages ## three users against two mounts, for STEPS=20000 gestures
+	$(PYTEST) -s tests/mount/attack/test_two_mounts.py --attack-steps $(STEPS)
+	$(PYTEST) -m soak -n 2 tests/mount/attack
 
 dev: $(VENV)/.dev test-packages ## the environment of the tests, in .venv
 

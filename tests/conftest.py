@@ -26,9 +26,12 @@ settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that turns passthrough off in every daemon that the tests start."""
+    """Add what can be asked of the tests: daemons without passthrough, long attacks."""
     parser.addoption(
         "--no-passthrough", action="store_true", help="mount without kernel passthrough"
+    )
+    parser.addoption(
+        "--attack-steps", type=int, default=0, help="gestures of three users on two mounts"
     )
 
 
