@@ -165,8 +165,7 @@ async def _serve(
             log.info("%s is mounted on %s", options.store, options.mountpoint)
             waiter.tell()
             _tell_systemd("READY=1")
-            if not store.read_only:
-                nursery.start_soon(_load_ahead, store)
+            nursery.start_soon(_load_ahead, store)
 
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)

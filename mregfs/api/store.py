@@ -6,6 +6,7 @@ here: the format of a store (`registry/format.md`). The only place that names co
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
@@ -48,6 +49,17 @@ _DIGESTS_NICE = 5
 times as much of a processor."""
 
 _STAGING = "staging"
+
+_LATER = (
+    "ctypes",
+    "zstandard",
+    "mregfs.registry.append",
+    "mregfs.registry.coalesce",
+    "mregfs.registry.usage",
+    "mregfs.stores.index_lmdb.slots",
+    "mregfs.stores.intake_dir",
+)
+"""Modules that a daemon imports when it has nothing better to do."""
 
 INDEX_SCHEMA = "1"
 """Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
@@ -229,9 +241,12 @@ class Store:
         return DraftDirectory(self.drafts_path)
 
     def load_ahead(self) -> None:
-        """Import what the first commit would otherwise wait 25 ms for."""
-        import mregfs.registry.append
-        import mregfs.stores.intake_dir  # noqa: F401
+        """Import what the first commit would otherwise wait 25 ms for.
+
+        And all else that the daemon may come to need: then there may be no descriptor left.
+        """
+        for name in _LATER:
+            importlib.import_module(name)
         from mregfs.model.chunking import load_cutter
 
         load_cutter()

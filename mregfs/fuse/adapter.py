@@ -12,6 +12,7 @@ logged.
 
 import errno
 import logging
+import os
 import select
 import stat
 import time
@@ -24,6 +25,7 @@ import trio
 
 from mregfs.errors import (
     CorruptError,
+    HostError,
     MregfsError,
     NoSpaceError,
     UnavailableError,
@@ -42,6 +44,7 @@ from mregfs.fuse.translation import (
 from mregfs.fuse.waits import Waits
 from mregfs.fuse.wire import BATCH_FORGET, FORGET, READ, forgets
 from mregfs.fuse.workers import Workers
+from mregfs.host.descriptors import SHORTAGE, is_claimable, share
 from mregfs.ports import Attributes, Caller, ChangedAttributes, OpenFile
 from mregfs.vfs.surface import FileSystem
 
@@ -58,6 +61,9 @@ _WRITERS = 64
 """Threads for transactions; each commit under way has one."""
 _SPELLED = 80
 """How much of a request stands in the log when it fails."""
+
+_SHORTAGE_INTERVAL = 60.0
+"""Seconds between two lines about descriptors that ran out."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -89,6 +95,10 @@ def _answers(
 
 def _errno_of(exc: Exception, name: str, args: Sequence[object]) -> int:
     """Return what an error of the operation `name` becomes, and log it."""
+    if (
+        isinstance(exc, OSError) and exc.errno is not None and exc.errno in SHORTAGE
+    ):  # also of an import, which needs one
+        exc = HostError(exc.errno, os.strerror(exc.errno))
     if not isinstance(exc, MregfsError):
         log.error("%s(%s) failed: this is a bug in mregfs", name, _spell(args), exc_info=exc)
         return errno.EIO
@@ -99,12 +109,34 @@ def _errno_of(exc: Exception, name: str, args: Sequence[object]) -> int:
         level = logging.WARNING
     else:
         level = logging.DEBUG
+    if code in SHORTAGE:
+        _shortage.tell(os.strerror(code))
     if log.isEnabledFor(level):
         log.log(level, "%s(%s): %s", name, _spell(args), exc)
     if isinstance(exc, UnavailableError) and name in _TRANSFERS:
         return errno.EIO  # nobody expects EAGAIN from a blocking read or write
     return code
 
+
+class _Shortage:
+    """Tells the operator that descriptors ran out; once in a while, as users may try all day."""
+
+    def __init__(self) -> None:
+        self._quiet_until = 0.0
+
+    def tell(self, reason: str) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _SHORTAGE_INTERVAL
+            log.warning(
+                "%s: users are refused to open more until some files are closed; raise the limit of"
+                " open files (ulimit -n, LimitNOFILE=), which is %d",
+                reason,
+                share(1),
+            )
+
+
+_shortage = _Shortage()
 
 _TRANSFERS = frozenset({"read", "write", "flush", "fsync", "fsyncdir"})
 
@@ -377,6 +409,11 @@ class Adapter(pyfuse3.Operations):
 
     def _settle(self, inode: int, opened: OpenFile) -> ReadPath:
         """Settle how a file that was just opened is served."""
+        if opened.backing >= 0 and not is_claimable(opened.backing):
+            self._fs.release(opened.handle)
+            if opened.owned:
+                os.close(opened.backing)
+            raise HostError(errno.EMFILE, os.strerror(errno.EMFILE))
         path, reason = self._passthrough.opened(inode, opened)
         if reason:
             self._fs.backing_refused(opened.handle, reason)

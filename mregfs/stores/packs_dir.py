@@ -26,6 +26,7 @@ from mregfs.errors import (
     NoSpaceError,
     NotFoundError,
 )
+from mregfs.host.descriptors import share
 from mregfs.ports import PackFile
 from mregfs.stores.ownership import READ_ONLY, give, make_directory
 
@@ -122,7 +123,7 @@ class PacksDirectory:
         self.path = os.path.abspath(path)
         self._temporary = os.path.join(self.path, "tmp")
         self._top = os.path.dirname(self.path)
-        self._open_packs = open_packs
+        self._open_packs = min(open_packs, share(8))
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, _Descriptor] = OrderedDict()
         self._swept = False

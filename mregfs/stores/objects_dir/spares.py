@@ -13,13 +13,14 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from mregfs.host.descriptors import share
+
 __all__ = ["Spares"]
 
 log = logging.getLogger(__name__)
 
 MOST = 32
-FEWEST = 8
-"""When fewer are left, a thread makes more: many at a time, as they share a journal commit."""
+"""An eighth of the descriptors of this process, if that is less."""
 
 
 class Spares:
@@ -45,7 +46,7 @@ class Spares:
     def take(self) -> int | None:
         """Return the descriptor of one, at its beginning and the caller's now; None: none left."""
         with self._lock:
-            if len(self._ready) <= FEWEST and self._thread is None and not self._ended:
+            if len(self._ready) <= _most() // 4 and self._thread is None and not self._ended:
                 self._thread = threading.Thread(target=self._refill, name="spares", daemon=True)
                 try:
                     self._thread.start()
@@ -57,8 +58,9 @@ class Spares:
     def fill(self) -> None:
         """Make as many as there should be; a disk that is full or gone has none."""
         made: list[int] = []
+        most = _most()
         try:
-            while len(self._ready) + len(made) < MOST:
+            while len(self._ready) + len(made) < most:
                 made.append(self._make())
                 os.pwrite(made[-1], bytes(self.size), 0)
                 # Begins to write it, so that the first sync below commits most of them.
@@ -98,6 +100,13 @@ class Spares:
             self.fill()
         finally:
             self._thread = None
+
+
+def _most() -> int:
+    """Return how many there should be. A thread makes more when a quarter is left: many at a time,
+    as they share a journal commit.
+    """
+    return min(MOST, share(8))
 
 
 _everyone: weakref.WeakSet[Spares] = weakref.WeakSet()
