@@ -357,12 +357,12 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def getxattr(self, inode: int, name: bytes, ctx: Context) -> bytes:
         """Return an extended attribute."""
-        return await self._fs.getxattr(inode, name)
+        return await self._fs.getxattr(inode, name, caller_of(ctx))
 
     @_answers
     async def listxattr(self, inode: int, ctx: Context) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
-        return await self._fs.listxattr(inode)
+        return await self._fs.listxattr(inode, caller_of(ctx))
 
     @_answers
     async def removexattr(self, inode: int, name: bytes, ctx: Context) -> None:
@@ -436,7 +436,7 @@ class Adapter(pyfuse3.Operations):
             inode = self._passthrough.inode_of(fh)
             if inode is not None:
                 await self._drop_privileges(inode, Caller())
-        return await self._fs.write(fh, off, buf, requester)
+        return await self._fs.write(fh, off, buf, Caller(pid=requester) if requester else None)
 
     @_answers
     async def flush(self, fh: int) -> None:

@@ -97,7 +97,7 @@ class Express:
         if self._passthrough.request()[2]:
             return None
         handle, offset, data = wire.write_of(body)
-        written = self._fs.write_nowait(handle, offset, data, caller.pid)
+        written = self._fs.write_nowait(handle, offset, data, caller)
         if callable(written):
             later = written
             return lambda: wire.write_out(later())
@@ -118,7 +118,7 @@ class Express:
     def getxattr(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Return an extended attribute, or how long it is."""
         room, name = wire.xattr_of(body)
-        value = self._fs.getxattr_nowait(inode, name)
+        value = self._fs.getxattr_nowait(inode, name, caller)
         if value is None:
             return None
         if room == 0:

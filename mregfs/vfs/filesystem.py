@@ -264,7 +264,7 @@ class RegistryFileSystem:
     async def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
         """See `FileSystem`."""
         if inode & DRAFT_BIT and parent & DRAFT_BIT:
-            return self._drafts.link(inode, parent, name)
+            return self._drafts.link(inode, parent, name, caller)
         if parent & DRAFT_BIT:
             raise HostError(errno.EXDEV, "a published file cannot be hard-linked", "copy it")
         raise self._gestures.refuse_new(self._in_registry(parent))
@@ -295,7 +295,7 @@ class RegistryFileSystem:
     async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         """See `FileSystem`."""
         if parent & DRAFT_BIT:
-            self._drafts.unlink(parent, name)
+            self._drafts.unlink(parent, name, caller)
             return
         pending = self._pending.find(parent, name)
         if pending is not None:
@@ -307,7 +307,7 @@ class RegistryFileSystem:
     async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """See `FileSystem`."""
         if parent & DRAFT_BIT:
-            self._drafts.rmdir(parent, name)
+            self._drafts.rmdir(parent, name, caller)
             return
         if name == b"staging":
             raise ForbiddenError("the staging area is part of every mount")
@@ -328,7 +328,7 @@ class RegistryFileSystem:
     ) -> None:
         """See `FileSystem`."""
         if parent & DRAFT_BIT and new_parent & DRAFT_BIT:
-            self._drafts.rename(parent, name, new_parent, new_name, flags)
+            self._drafts.rename(parent, name, new_parent, new_name, flags, caller)
             return
         if flags & ~_RENAME_NOREPLACE:
             raise HostError(errno.EINVAL, "names of the registry cannot be exchanged")
@@ -400,7 +400,7 @@ class RegistryFileSystem:
     def open_nowait(self, inode: int, flags: int, caller: Caller) -> OpenFile | None:
         """See `FileSystem`."""
         if inode & DRAFT_BIT:
-            opened = self._drafts.open(inode, flags)
+            opened = self._drafts.open(inode, flags, caller)
             opened.handle = opened.handle << 1 | 1
             return opened
         node = self._in_registry(inode)
@@ -422,22 +422,25 @@ class RegistryFileSystem:
             return self._drafts.read(handle >> 1, offset, size)
         return self._files.read_nowait(handle, offset, size)
 
-    async def write(self, handle: int, offset: int, data: bytes, requester: int = 0) -> int:
+    async def write(
+        self, handle: int, offset: int, data: bytes, caller: Caller | None = None
+    ) -> int:
         """See `FileSystem`. A write to `control` is a transaction."""
-        written = self.write_nowait(handle, offset, data, requester)
+        written = self.write_nowait(handle, offset, data, caller)
         if callable(written):
             return await trio.to_thread.run_sync(written, limiter=self._writers)
         return written
 
     def write_nowait(
-        self, handle: int, offset: int, data: bytes, requester: int = 0
+        self, handle: int, offset: int, data: bytes, caller: Caller | None = None
     ) -> int | Later[int]:
         """See `FileSystem`."""
         if handle & 1:
-            return self._drafts.write(handle >> 1, offset, data)
+            return self._drafts.write(handle >> 1, offset, data, caller)
         loop = trio.lowlevel.current_trio_token()
+        requester = 0 if caller is None else caller.pid
         return self._files.write(
-            handle, data, lambda text, caller: self._command(text, caller, requester, loop)
+            handle, data, lambda text, opener: self._command(text, opener, requester, loop)
         )
 
     def _command(
@@ -507,7 +510,7 @@ class RegistryFileSystem:
     def opendir_nowait(self, inode: int, caller: Caller) -> int | None:
         """See `FileSystem`."""
         if inode & DRAFT_BIT:
-            return self._drafts.opendir(inode) << 1 | 1
+            return self._drafts.opendir(inode, caller) << 1 | 1
         node = self._in_registry(inode)
         if not self._is_ready(node):
             return None
@@ -537,18 +540,18 @@ class RegistryFileSystem:
 
     # ---- extended attributes
 
-    async def getxattr(self, inode: int, name: bytes) -> bytes:
+    async def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
         """See `FileSystem`."""
-        value = self.getxattr_nowait(inode, name)
+        value = self.getxattr_nowait(inode, name, caller)
         if value is None:
             node = await self._loaded(inode)
             value = await trio.to_thread.run_sync(self._xattr, node, name)
         return value
 
-    def getxattr_nowait(self, inode: int, name: bytes) -> bytes | None:
+    def getxattr_nowait(self, inode: int, name: bytes, caller: Caller) -> bytes | None:
         """See `FileSystem`."""
         if inode & DRAFT_BIT:
-            return self._drafts.getxattr(inode, name)
+            return self._drafts.getxattr(inode, name, caller)
         if inode & PENDING_BIT or not name.startswith(_PREFIX):
             raise _no_attribute(name)
         node = self._in_registry(inode)
@@ -564,10 +567,10 @@ class RegistryFileSystem:
             raise _no_attribute(name)
         return value
 
-    async def listxattr(self, inode: int) -> list[bytes]:
+    async def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
         """See `FileSystem`."""
         if inode & DRAFT_BIT:
-            return self._drafts.listxattr(inode)
+            return self._drafts.listxattr(inode, caller)
         if inode & PENDING_BIT:
             return []
         names = self._parts.xattrs.names(await self._loaded(inode))
@@ -576,14 +579,14 @@ class RegistryFileSystem:
     async def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
         """See `FileSystem`."""
         if inode & DRAFT_BIT:
-            self._drafts.setxattr(inode, name, value)
+            self._drafts.setxattr(inode, name, value, caller)
             return
         raise self._refuse_xattr(inode)
 
     async def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
         """See `FileSystem`."""
         if inode & DRAFT_BIT:
-            self._drafts.removexattr(inode, name)
+            self._drafts.removexattr(inode, name, caller)
             return
         raise self._refuse_xattr(inode)
 

@@ -158,7 +158,7 @@ class DraftSide:
         if flags & os.O_TRUNC and self._random.random() < 0.5:
             self._set(found, size=0)
             flags &= ~os.O_TRUNC
-        self._slots[slot] = self.tree.open(found.inode, flags), found.inode, flags
+        self._slots[slot] = self.tree.open(found.inode, flags, CALLER), found.inode, flags
 
     def close(self, slot: int) -> None:
         self.tree.release(self._slots.pop(slot)[0].handle)
@@ -170,7 +170,7 @@ class DraftSide:
         opened, inode, flags = self._slots[slot]
         if flags & os.O_APPEND:
             offset = self.tree.getattr(inode).size
-        return self.tree.write(opened.handle, offset, data)
+        return self.tree.write(opened.handle, offset, data, CALLER)
 
     def mmap_write(self, slot: int, offset: int, data: bytes) -> None:
         assert os.pwrite(self._slots[slot][0].backing, data, offset) == len(data)
@@ -201,24 +201,24 @@ class DraftSide:
     def rmdir(self, path: str) -> None:
         inode, name = self._parent(path)
         self._lookup(inode, name)
-        self.tree.rmdir(inode, os.fsencode(name))
+        self.tree.rmdir(inode, os.fsencode(name), CALLER)
 
     def unlink(self, path: str) -> None:
         inode, name = self._parent(path)
         self._lookup(inode, name)
-        self.tree.unlink(inode, os.fsencode(name))
+        self.tree.unlink(inode, os.fsencode(name), CALLER)
 
     def rename(self, path: str, new_path: str, flags: int) -> None:
         inode, name = self._parent(path)
         new_inode, new_name = self._parent(new_path)
         self._lookup(inode, name)
         self._maybe(new_inode, new_name)
-        self.tree.rename(inode, os.fsencode(name), new_inode, os.fsencode(new_name), flags)
+        self.tree.rename(inode, os.fsencode(name), new_inode, os.fsencode(new_name), flags, CALLER)
 
     def link(self, path: str, new_path: str) -> None:
         found = self._find(path, follow=False)
         inode, name = self._parent(new_path)
-        self._known(self.tree.link(found.inode, inode, os.fsencode(name)))
+        self._known(self.tree.link(found.inode, inode, os.fsencode(name), CALLER))
 
     def symlink(self, target: str, path: str) -> None:
         inode, name = self._parent(path)
@@ -265,24 +265,24 @@ class DraftSide:
             raise fail(errno.EPERM)
         if flags:
             try:
-                self.tree.getxattr(found.inode, key)
+                self.tree.getxattr(found.inode, key, CALLER)
             except HostError:
                 if flags & os.XATTR_REPLACE:
                     raise
             else:
                 if flags & os.XATTR_CREATE:
                     raise fail(errno.EEXIST)
-        self.tree.setxattr(found.inode, key, value)
+        self.tree.setxattr(found.inode, key, value, CALLER)
 
     def getxattr(self, path: str, name: str) -> bytes:
-        return self.tree.getxattr(self._find(path, follow=False).inode, os.fsencode(name))
+        return self.tree.getxattr(self._find(path, follow=False).inode, os.fsencode(name), CALLER)
 
     def listxattr(self, path: str) -> list[str]:
         found = self._find(path, follow=False)
-        return sorted(map(os.fsdecode, self.tree.listxattr(found.inode)))
+        return sorted(map(os.fsdecode, self.tree.listxattr(found.inode, CALLER)))
 
     def removexattr(self, path: str, name: str) -> None:
-        self.tree.removexattr(self._find(path, follow=False).inode, os.fsencode(name))
+        self.tree.removexattr(self._find(path, follow=False).inode, os.fsencode(name), CALLER)
 
     def stat(self, path: str, *, follow: bool) -> tuple[Any, ...]:
         return self._shape(self._find(path, follow=follow))
@@ -295,7 +295,7 @@ class DraftSide:
         found = self._find(path)
         if not stat.S_ISDIR(found.mode):
             raise fail(errno.ENOTDIR)
-        handle = self.tree.opendir(found.inode)
+        handle = self.tree.opendir(found.inode, CALLER)
         position, end = 0, False
         while not end:
             room = self._random.randrange(1, 5)
@@ -312,7 +312,7 @@ class DraftSide:
 
     def read_file(self, path: str) -> bytes:
         found = self._find(path)
-        opened = self.tree.open(found.inode, os.O_RDONLY)
+        opened = self.tree.open(found.inode, os.O_RDONLY, CALLER)
         try:
             return self.tree.read(opened.handle, 0, 1 << 20)
         finally:

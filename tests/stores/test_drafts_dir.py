@@ -68,13 +68,13 @@ def refused(code: int) -> Iterator[None]:
 def write(tree: DraftDirectory, parent: int, name: bytes, data: bytes = b"content") -> int:
     """Make a file, and return its inode number."""
     opened, attributes = tree.create(parent, name, 0o644, os.O_WRONLY, ME)
-    tree.write(opened.handle, 0, data)
+    tree.write(opened.handle, 0, data, ME)
     tree.release(opened.handle)
     return attributes.inode
 
 
 def read(tree: DraftDirectory, inode: int) -> bytes:
-    opened = tree.open(inode, os.O_RDONLY)
+    opened = tree.open(inode, os.O_RDONLY, ME)
     try:
         return tree.read(opened.handle, 0, 1 << 20)
     finally:
@@ -82,7 +82,7 @@ def read(tree: DraftDirectory, inode: int) -> bytes:
 
 
 def listed(tree: DraftDirectory, inode: int) -> list[bytes]:
-    handle = tree.opendir(inode)
+    handle = tree.opendir(inode, ME)
     names = []
     for name, attributes, _ in tree.readdir(handle, 0):
         names.append(name)
@@ -204,7 +204,7 @@ class TestErrors:
         write(tree, draft, b"file")
 
         with refused(errno.ENOTEMPTY):
-            tree.rmdir(root, b"draft")
+            tree.rmdir(root, b"draft", ME)
 
         assert [b"file"] == listed(tree, draft)
 
@@ -213,9 +213,9 @@ class TestErrors:
         write(tree, draft, b"file")
 
         with refused(errno.EISDIR):
-            tree.unlink(root, b"draft")
+            tree.unlink(root, b"draft", ME)
         with refused(errno.ENOTDIR):
-            tree.rmdir(draft, b"file")
+            tree.rmdir(draft, b"file", ME)
 
     def test_changed_behind_our_back(self, tree: DraftDirectory, draft: int, host: Path) -> None:
         """Another file under a known name is never taken for the known one."""
@@ -224,7 +224,7 @@ class TestErrors:
         (host / "draft" / "other").rename(host / "draft" / "file")
 
         with refused(errno.ESTALE):
-            tree.open(inode, os.O_RDONLY)
+            tree.open(inode, os.O_RDONLY, ME)
         assert b"other" == read(tree, tree.lookup(draft, b"file").inode)
 
 
@@ -288,7 +288,7 @@ class TestOwnership:
         opened, attributes = tree.create(draft, b"file", 0, os.O_RDWR, ME)
 
         assert 0o100000 == attributes.mode
-        assert 4 == tree.write(opened.handle, 0, b"data")
+        assert 4 == tree.write(opened.handle, 0, b"data", ME)
         assert b"data" == tree.read(opened.handle, 0, 10)
         tree.release(opened.handle)
 
@@ -332,9 +332,9 @@ class TestOpenFiles:
     def test_append(self, tree: DraftDirectory, draft: int) -> None:
         """The kernel says where each WRITE goes, also for a file opened to append."""
         inode = write(tree, draft, b"file", b"12345")
-        opened = tree.open(inode, os.O_WRONLY | os.O_APPEND | os.O_DIRECT)
+        opened = tree.open(inode, os.O_WRONLY | os.O_APPEND | os.O_DIRECT, ME)
 
-        tree.write(opened.handle, 1, b"x")
+        tree.write(opened.handle, 1, b"x", ME)
         tree.release(opened.handle)
 
         assert b"1x345" == read(tree, inode)
@@ -343,7 +343,7 @@ class TestOpenFiles:
         """O_TRUNC only arrives here when the kernel leaves it to us."""
         inode = write(tree, draft, b"file")
 
-        tree.release(tree.open(inode, os.O_WRONLY | os.O_TRUNC).handle)
+        tree.release(tree.open(inode, os.O_WRONLY | os.O_TRUNC, ME).handle)
 
         assert 0 == tree.getattr(inode).size
 
@@ -361,10 +361,10 @@ class TestOpenFiles:
     def test_rights_of_a_handle(self, tree: DraftDirectory, draft: int) -> None:
         """Reading what was opened for writing, and the other way round, is EBADF."""
         inode = write(tree, draft, b"file")
-        reader, writer = tree.open(inode, os.O_RDONLY), tree.open(inode, os.O_WRONLY)
+        reader, writer = tree.open(inode, os.O_RDONLY, ME), tree.open(inode, os.O_WRONLY, ME)
 
         with refused(errno.EBADF):
-            tree.write(reader.handle, 0, b"x")
+            tree.write(reader.handle, 0, b"x", ME)
         with refused(errno.EBADF):
             tree.read(writer.handle, 0, 1)
         for opened in (reader, writer):
@@ -375,7 +375,7 @@ class TestOpenFiles:
         inode = tree.symlink(draft, b"link", b"/etc/passwd", ME).inode
 
         with refused(errno.ELOOP):
-            tree.open(inode, os.O_RDONLY)
+            tree.open(inode, os.O_RDONLY, ME)
         for changed in (ChangedAttributes(mode=0o600), ChangedAttributes(size=0)):
             with refused(errno.EOPNOTSUPP):
                 tree.setattr(inode, changed, None, ME)
@@ -386,7 +386,7 @@ class TestOpenFiles:
         tree.fsync(opened.handle, data_only=True)
         tree.fsync(opened.handle, data_only=False)
         tree.release(opened.handle)
-        handle = tree.opendir(draft)
+        handle = tree.opendir(draft, ME)
         tree.fsyncdir(handle)
         tree.releasedir(handle)
 
@@ -397,29 +397,29 @@ class TestWithoutAName:
     @pytest.mark.parametrize("opened_first", [True, False])
     def test_unlinked(self, tree: DraftDirectory, draft: int, opened_first: bool) -> None:
         inode = write(tree, draft, b"file")
-        handle = tree.open(inode, os.O_RDWR).handle if opened_first else 0
-        tree.unlink(draft, b"file")
-        handle = handle or tree.open(inode, os.O_RDWR).handle
+        handle = tree.open(inode, os.O_RDWR, ME).handle if opened_first else 0
+        tree.unlink(draft, b"file", ME)
+        handle = handle or tree.open(inode, os.O_RDWR, ME).handle
 
         assert b"content" == tree.read(handle, 0, 10)
-        assert 2 == tree.write(handle, 0, b"CO")
+        assert 2 == tree.write(handle, 0, b"CO", ME)
         assert 0 == tree.getattr(inode).nlink
         tree.setattr(inode, ChangedAttributes(size=3, mode=0o600), handle, ME)
         tree.release(handle)
         assert b"COn" == read(tree, inode)
         changed = tree.setattr(inode, ChangedAttributes(size=1, mtime_ns=5), None, ME)
         assert (1, 0o100600, 5) == (changed.size, changed.mode, changed.mtime_ns)
-        tree.setxattr(inode, b"user.key", b"value")
-        assert b"value" == tree.getxattr(inode, b"user.key")
+        tree.setxattr(inode, b"user.key", b"value", ME)
+        assert b"value" == tree.getxattr(inode, b"user.key", ME)
         with refused(errno.ENOENT):
-            tree.link(inode, draft, b"again")
+            tree.link(inode, draft, b"again", ME)
         assert [] == listed(tree, draft)
 
     def test_forgotten(self, tree: DraftDirectory, draft: int, host: Path) -> None:
         """Then its descriptor is closed, and its number may come back for something else."""
         before = descriptors()
         inode = write(tree, draft, b"file")
-        tree.unlink(draft, b"file")
+        tree.unlink(draft, b"file", ME)
         assert before < descriptors()
         tree.forget(inode, 1)
 
@@ -430,9 +430,9 @@ class TestWithoutAName:
     def test_replaced(self, tree: DraftDirectory, draft: int) -> None:
         """A rename over an open file leaves the open one alone."""
         old, new = write(tree, draft, b"old", b"old"), write(tree, draft, b"new", b"new")
-        opened = tree.open(old, os.O_RDONLY)
+        opened = tree.open(old, os.O_RDONLY, ME)
 
-        tree.rename(draft, b"new", draft, b"old", 0)
+        tree.rename(draft, b"new", draft, b"old", 0, ME)
 
         assert b"old" == tree.read(opened.handle, 0, 10)
         assert 0 == tree.getattr(old).nlink
@@ -443,10 +443,10 @@ class TestWithoutAName:
     def test_one_of_two_names(self, tree: DraftDirectory, draft: int) -> None:
         """A hard-linked file is reached by its other name, without a descriptor."""
         inode = write(tree, draft, b"one")
-        assert (inode, 2) == (tree.link(inode, draft, b"two").inode, tree.getattr(inode).nlink)
+        assert (inode, 2) == (tree.link(inode, draft, b"two", ME).inode, tree.getattr(inode).nlink)
         before = descriptors()
 
-        tree.unlink(draft, b"one")
+        tree.unlink(draft, b"one", ME)
 
         assert before == descriptors()
         assert (b"content", 1) == (read(tree, inode), tree.getattr(inode).nlink)
@@ -456,17 +456,17 @@ class TestWithoutAName:
         inode = write(tree, draft, b"one")
         os.link(host / "draft" / "one", host / "draft" / "two")
 
-        tree.unlink(draft, b"one")
+        tree.unlink(draft, b"one", ME)
 
         assert (b"content", 1) == (read(tree, inode), tree.getattr(inode).nlink)
-        assert 2 == tree.link(inode, draft, b"three").nlink
+        assert 2 == tree.link(inode, draft, b"three", ME).nlink
         assert inode == tree.lookup(draft, b"two").inode
 
     def test_removed_directory(self, tree: DraftDirectory, draft: int) -> None:
         """It stays what it was, empty, and nothing can be made in it."""
         inode = tree.mkdir(draft, b"dir", 0o755, ME).inode
-        handle = tree.opendir(inode)
-        tree.rmdir(draft, b"dir")
+        handle = tree.opendir(inode, ME)
+        tree.rmdir(draft, b"dir", ME)
 
         assert (0, []) == (tree.getattr(inode).nlink, listed(tree, inode))
         assert [] == list(tree.readdir(handle, 0))
@@ -479,7 +479,7 @@ class TestWithoutAName:
     def test_removed_symlink(self, tree: DraftDirectory, draft: int) -> None:
         """It still says where it pointed."""
         inode = tree.symlink(draft, b"link", b"target", ME).inode
-        tree.unlink(draft, b"link")
+        tree.unlink(draft, b"link", ME)
 
         assert b"target" == tree.readlink(inode)
 
@@ -489,9 +489,9 @@ class TestWithoutAName:
         write(tree, other, b"file")
 
         with refused(errno.ENOTEMPTY):
-            tree.rename(root, b"draft", root, b"other", 0)
+            tree.rename(root, b"draft", root, b"other", 0, ME)
 
-        tree.rename(root, b"other", root, b"moved", 0)
+        tree.rename(root, b"other", root, b"moved", 0, ME)
         assert [b"file"] == listed(tree, other)
 
 
@@ -502,7 +502,7 @@ class TestRename:
         file = write(tree, directory, b"file")
         other = tree.mkdir(root, b"other", 0o755, ME).inode
 
-        tree.rename(draft, b"dir", other, b"moved", 0)
+        tree.rename(draft, b"dir", other, b"moved", 0, ME)
 
         assert b"content" == read(tree, file)
         assert other == tree.lookup(directory, b"..").inode
@@ -510,9 +510,9 @@ class TestRename:
 
     def test_a_draft(self, tree: DraftDirectory, root: int, draft: int) -> None:
         """Drafts themselves may be renamed and removed."""
-        tree.rename(root, b"draft", root, b"better", 0)
+        tree.rename(root, b"draft", root, b"better", 0, ME)
         assert draft == tree.lookup(root, b"better").inode
-        tree.rmdir(root, b"better")
+        tree.rmdir(root, b"better", ME)
 
         assert [] == listed(tree, root)
 
@@ -521,8 +521,8 @@ class TestRename:
         two = write(tree, draft, b"two", b"2")
 
         with refused(errno.EEXIST):
-            tree.rename(draft, b"one", draft, b"two", NOREPLACE)
-        tree.rename(draft, b"one", draft, b"three", NOREPLACE)
+            tree.rename(draft, b"one", draft, b"two", NOREPLACE, ME)
+        tree.rename(draft, b"one", draft, b"three", NOREPLACE, ME)
 
         assert [b"three", b"two"] == listed(tree, draft)
         assert b"2" == read(tree, two)
@@ -533,35 +533,35 @@ class TestRename:
         directory = tree.mkdir(draft, b"dir", 0o755, ME).inode
         below = write(tree, directory, b"below", b"below")
 
-        tree.rename(draft, b"file", draft, b"dir", EXCHANGE)
+        tree.rename(draft, b"file", draft, b"dir", EXCHANGE, ME)
 
         assert file == tree.lookup(draft, b"dir").inode
         assert directory == tree.lookup(draft, b"file").inode
         assert [b"content", b"below"] == [read(tree, file), read(tree, below)]
         with refused(errno.ENOENT):
-            tree.rename(draft, b"file", draft, b"no", EXCHANGE)
+            tree.rename(draft, b"file", draft, b"no", EXCHANGE, ME)
 
     def test_unknown_flags(self, tree: DraftDirectory, draft: int) -> None:
         write(tree, draft, b"file")
 
         for flags in (4, 8, NOREPLACE | EXCHANGE):
             with refused(errno.EINVAL):
-                tree.rename(draft, b"file", draft, b"new", flags)
+                tree.rename(draft, b"file", draft, b"new", flags, ME)
 
     def test_over_another_link(self, tree: DraftDirectory, draft: int) -> None:
         """rename(2) leaves two links of one file both alone."""
         inode = write(tree, draft, b"one")
-        tree.link(inode, draft, b"two")
+        tree.link(inode, draft, b"two", ME)
 
-        tree.rename(draft, b"one", draft, b"two", 0)
+        tree.rename(draft, b"one", draft, b"two", 0, ME)
 
         assert [b"one", b"two"] == listed(tree, draft)
-        tree.unlink(draft, b"one")
+        tree.unlink(draft, b"one", ME)
         assert b"content" == read(tree, inode)
 
     def test_into_itself(self, tree: DraftDirectory, root: int, draft: int) -> None:
         with refused(errno.EINVAL):
-            tree.rename(root, b"draft", draft, b"inner", 0)
+            tree.rename(root, b"draft", draft, b"inner", 0, ME)
 
 
 class TestAttributes:
@@ -606,7 +606,7 @@ class TestAttributes:
     def test_sizes(self, tree: DraftDirectory, draft: int) -> None:
         """Through a handle or not; limits and kinds are the host's."""
         inode = write(tree, draft, b"file")
-        reader = tree.open(inode, os.O_RDONLY)
+        reader = tree.open(inode, os.O_RDONLY, ME)
 
         assert 4 == tree.setattr(inode, ChangedAttributes(size=4), reader.handle, ME).size
         with refused(errno.EFBIG):
@@ -627,14 +627,14 @@ class TestAttributes:
     def test_xattrs(self, tree: DraftDirectory, draft: int) -> None:
         """On files and directories, by name; missing ones are ENODATA."""
         for inode in (write(tree, draft, b"file"), draft):
-            tree.setxattr(inode, b"user.one", b"1")
-            tree.setxattr(inode, b"user.\xff", b"")
-            assert [b"user.one", b"user.\xff"] == sorted(tree.listxattr(inode))
-            assert b"1" == tree.getxattr(inode, b"user.one")
-            tree.removexattr(inode, b"user.one")
+            tree.setxattr(inode, b"user.one", b"1", ME)
+            tree.setxattr(inode, b"user.\xff", b"", ME)
+            assert [b"user.one", b"user.\xff"] == sorted(tree.listxattr(inode, ME))
+            assert b"1" == tree.getxattr(inode, b"user.one", ME)
+            tree.removexattr(inode, b"user.one", ME)
             for call in (tree.getxattr, tree.removexattr):
                 with refused(errno.ENODATA):
-                    call(inode, b"user.one")
+                    call(inode, b"user.one", ME)
 
     def test_xattrs_of_a_symlink(self, tree: DraftDirectory, draft: int) -> None:
         """Never those of what it points to."""
@@ -642,14 +642,14 @@ class TestAttributes:
         inode = tree.symlink(draft, b"link", b"file", ME).inode
 
         with refused(errno.EPERM):
-            tree.setxattr(inode, b"user.one", b"1")
-        assert [] == tree.listxattr(inode)
+            tree.setxattr(inode, b"user.one", b"1", ME)
+        assert [] == tree.listxattr(inode, ME)
 
     def test_no_access_control_lists(self, tree: DraftDirectory, draft: int) -> None:
         for call in (
-            lambda: tree.setxattr(draft, b"system.posix_acl_default", b""),
-            lambda: tree.getxattr(draft, b"system.posix_acl_access"),
-            lambda: tree.removexattr(draft, b"system.posix_acl_access"),
+            lambda: tree.setxattr(draft, b"system.posix_acl_default", b"", ME),
+            lambda: tree.getxattr(draft, b"system.posix_acl_access", ME),
+            lambda: tree.removexattr(draft, b"system.posix_acl_access", ME),
         ):
             with refused(errno.EOPNOTSUPP):
                 call()
@@ -671,7 +671,7 @@ class TestReadingDirectories:
 
     def test_positions(self, tree: DraftDirectory, draft: int, names: list[bytes]) -> None:
         """One may go on from any position that was given."""
-        handle = tree.opendir(draft)
+        handle = tree.opendir(draft, ME)
         whole = [(name, position) for name, _, position in tree.readdir(handle, 0)]
 
         assert names == sorted(name for name, _ in whole)
@@ -682,12 +682,12 @@ class TestReadingDirectories:
 
     def test_removed_meanwhile(self, tree: DraftDirectory, draft: int, names: list[bytes]) -> None:
         """What is gone is left out; `rm -r` removes while it reads."""
-        handle = tree.opendir(draft)
+        handle = tree.opendir(draft, ME)
         entries = tree.readdir(handle, 0)
         first, _, position = next(entries)
         entries.close()
         for name in names[:5]:
-            tree.unlink(draft, name)
+            tree.unlink(draft, name, ME)
 
         rest = [name for name, _, _ in tree.readdir(handle, position)]
 
@@ -696,7 +696,7 @@ class TestReadingDirectories:
 
     def test_read_again(self, tree: DraftDirectory, draft: int, names: list[bytes]) -> None:
         """From position 0 (rewinddir) what was made meanwhile is there."""
-        handle = tree.opendir(draft)
+        handle = tree.opendir(draft, ME)
         list(tree.readdir(handle, 0))
         tree.mkdir(draft, b"new", 0o755, ME)
 
@@ -706,7 +706,7 @@ class TestReadingDirectories:
     def test_lookups(self, tree: DraftDirectory, draft: int, names: list[bytes]) -> None:
         """Each entry counts as one lookup from the moment it is yielded."""
         before = tree.known_count
-        handle = tree.opendir(draft)
+        handle = tree.opendir(draft, ME)
         for _, attributes, _ in tree.readdir(handle, 0):
             assert before + 1 == tree.known_count
             tree.forget(attributes.inode, 1)
@@ -723,7 +723,7 @@ class TestMemory:
         for depth in range(20):
             inodes.append(tree.mkdir(inodes[-1], b"dir%d" % depth, 0o755, ME).inode)
         inodes.append(write(tree, inodes[-1], b"file"))
-        tree.link(inodes[-1], inodes[3], b"other")
+        tree.link(inodes[-1], inodes[3], b"other", ME)
         inodes.append(inodes[-1])
 
         for inode in inodes:  # parents first: the way to a known file stays known
@@ -746,7 +746,7 @@ class TestMemory:
         assert before + 4 >= descriptors()
 
         assert b"content" == read(tree, file)
-        tree.rename(directories[100], b"d", directories[0], b"moved", 0)
+        tree.rename(directories[100], b"d", directories[0], b"moved", 0, ME)
         tree.getattr(inode)
         assert b"content" == read(tree, file)
         tree.getattr(inode)
@@ -782,9 +782,9 @@ class TestMemory:
                 for turn in range(50):
                     name, new = b"%d-%d" % (number, turn), b"%d" % number
                     inode = write(tree, draft, name)
-                    tree.rename(draft, name, draft, new, 0)
+                    tree.rename(draft, name, draft, new, 0, ME)
                     listed(tree, draft)
-                    tree.unlink(draft, new)
+                    tree.unlink(draft, new, ME)
                     tree.forget(inode, 1)
             except BaseException as error:  # noqa: BLE001 - shown by the main thread
                 failures.append(error)
@@ -831,9 +831,9 @@ class TestFreezing:
             for parent, name in [(directory, b"z"), (draft, b"b"), (other, b"c"), (draft, b"gone")]
         ]
         linked, attributes = tree.create(other, b"linked", 0o644, os.O_RDWR, ME)
-        tree.link(attributes.inode, draft, b"a")
-        tree.unlink(draft, b"gone")
-        reader = tree.open(write(tree, draft, b"read"), os.O_RDONLY).handle
+        tree.link(attributes.inode, draft, b"a", ME)
+        tree.unlink(draft, b"gone", ME)
+        reader = tree.open(write(tree, draft, b"read"), os.O_RDONLY, ME).handle
 
         assert {"draft": 3, "other": 2} == tree.drafts(PROJECT)
         with pytest.raises(ConflictError, match="open for writing: a, b, dir/z:"):
@@ -849,7 +849,7 @@ class TestFreezing:
         directory = tree.mkdir(draft, b"dir", 0o755, ME).inode
         other = tree.mkdir(root, b"other", 0o755, ME).inode
         outside = write(tree, other, b"outside")
-        reader = tree.open(file, os.O_RDONLY).handle
+        reader = tree.open(file, os.O_RDONLY, ME).handle
         tree.freeze(PROJECT, "draft")
 
         changes = [
@@ -857,23 +857,23 @@ class TestFreezing:
             lambda: tree.mknod(draft, b"new", stat.S_IFREG | 0o644, 0, ME),
             lambda: tree.mkdir(directory, b"new", 0o755, ME),
             lambda: tree.symlink(directory, b"new", b"target", ME),
-            lambda: tree.link(outside, directory, b"new"),
-            lambda: tree.link(file, other, b"new"),
-            lambda: tree.unlink(draft, b"file"),
-            lambda: tree.rmdir(draft, b"dir"),
-            lambda: tree.rmdir(root, b"draft"),
-            lambda: tree.rename(draft, b"file", draft, b"new", 0),
-            lambda: tree.rename(draft, b"file", other, b"new", 0),
-            lambda: tree.rename(other, b"outside", directory, b"new", 0),
-            lambda: tree.rename(root, b"draft", root, b"new", 0),
-            lambda: tree.rename(root, b"other", root, b"draft", EXCHANGE),
-            lambda: tree.open(file, os.O_WRONLY),
-            lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC),
+            lambda: tree.link(outside, directory, b"new", ME),
+            lambda: tree.link(file, other, b"new", ME),
+            lambda: tree.unlink(draft, b"file", ME),
+            lambda: tree.rmdir(draft, b"dir", ME),
+            lambda: tree.rmdir(root, b"draft", ME),
+            lambda: tree.rename(draft, b"file", draft, b"new", 0, ME),
+            lambda: tree.rename(draft, b"file", other, b"new", 0, ME),
+            lambda: tree.rename(other, b"outside", directory, b"new", 0, ME),
+            lambda: tree.rename(root, b"draft", root, b"new", 0, ME),
+            lambda: tree.rename(root, b"other", root, b"draft", EXCHANGE, ME),
+            lambda: tree.open(file, os.O_WRONLY, ME),
+            lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC, ME),
             lambda: tree.setattr(file, ChangedAttributes(size=0), None, ME),
             lambda: tree.setattr(file, ChangedAttributes(mode=0o600), reader, ME),
             lambda: tree.setattr(draft, ChangedAttributes(mode=0o700), None, ME),
-            lambda: tree.setxattr(file, b"user.one", b"1"),
-            lambda: tree.removexattr(file, b"user.one"),
+            lambda: tree.setxattr(file, b"user.one", b"1", ME),
+            lambda: tree.removexattr(file, b"user.one", ME),
         ]
         for change in changes:
             with pytest.raises(HostError, match="draft 'draft' is being committed") as caught:
@@ -885,7 +885,7 @@ class TestFreezing:
 
         tree.thaw(PROJECT, "draft")
         tree.thaw(PROJECT, "draft")
-        tree.rename(draft, b"file", other, b"moved", 0)
+        tree.rename(draft, b"file", other, b"moved", 0, ME)
         tree.release(reader)
 
     def test_consumed(
@@ -895,8 +895,8 @@ class TestFreezing:
         directory = tree.mkdir(draft, b"dir", 0o755, ME).inode
         nested = write(tree, directory, b"nested")
         other = tree.mkdir(root, b"other", 0o755, ME).inode
-        shared = tree.link(write(tree, draft, b"shared"), other, b"shared").inode
-        reader = tree.open(file, os.O_RDONLY).handle
+        shared = tree.link(write(tree, draft, b"shared"), other, b"shared", ME).inode
+        reader = tree.open(file, os.O_RDONLY, ME).handle
         tree.freeze(PROJECT, "draft")
         (host / "draft" / "file").rename(tmp_path / "pack")
         (host / "draft" / "dir" / "nested").unlink()
@@ -909,10 +909,10 @@ class TestFreezing:
         assert b"content" == tree.read(reader, 0, 10)
         assert 7 == tree.getattr(file).size
         for change in (
-            lambda: tree.open(file, os.O_WRONLY),
+            lambda: tree.open(file, os.O_WRONLY, ME),
             lambda: tree.setattr(file, ChangedAttributes(size=0), reader, ME),
-            lambda: tree.link(file, other, b"stolen"),
-            lambda: tree.setxattr(file, b"user.one", b"1"),
+            lambda: tree.link(file, other, b"stolen", ME),
+            lambda: tree.setxattr(file, b"user.one", b"1", ME),
             lambda: tree.lookup(draft, b"file"),
             lambda: tree.mkdir(directory, b"new", 0o755, ME),
             lambda: tree.getattr(nested),
@@ -987,24 +987,24 @@ class TestCommitsOfOthers:
         """However this mount reaches the file, until it has noticed."""
         other = tree.mkdir(root, b"other", 0o755, ME).inode
         if known_by == "handle":
-            tree.open(file, os.O_RDONLY)
+            tree.open(file, os.O_RDONLY, ME)
         elif known_by == "descriptor":
             tree.mkdir(draft, b"dir", 0o755, ME)
             with refused(errno.ENOTDIR):  # it was pinned for that
-                tree.rename(draft, b"dir", draft, b"file", 0)
+                tree.rename(draft, b"dir", draft, b"file", 0, ME)
         pack = commit()
         before = pack.stat()
 
         for change in (
-            lambda: tree.open(file, os.O_WRONLY),
-            lambda: tree.open(file, os.O_RDWR | os.O_TRUNC),
-            lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC),
+            lambda: tree.open(file, os.O_WRONLY, ME),
+            lambda: tree.open(file, os.O_RDWR | os.O_TRUNC, ME),
+            lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC, ME),
             lambda: tree.setattr(file, ChangedAttributes(size=0), None, ME),
             lambda: tree.setattr(file, ChangedAttributes(mode=0o644), None, ME),
             lambda: tree.setattr(file, ChangedAttributes(uid=1001), None, ME),
             lambda: tree.setattr(file, ChangedAttributes(mtime_ns=5), None, ME),
-            lambda: tree.setxattr(file, b"user.key", b"value"),
-            lambda: tree.link(file, other, b"stolen"),
+            lambda: tree.setxattr(file, b"user.key", b"value", ME),
+            lambda: tree.link(file, other, b"stolen", ME),
         ):
             with refused(errno.ESTALE):
                 change()
@@ -1032,7 +1032,7 @@ class TestCommitsOfOthers:
             if flags is None:
                 tree.setattr(file, ChangedAttributes(size=0), None, ME)
             else:
-                tree.open(file, flags)
+                tree.open(file, flags, ME)
 
         assert [b"content"] == [pack.read_bytes() for pack in packs]
         assert before >= descriptors() - 1  # the directory's own may be new
@@ -1066,7 +1066,7 @@ class TestCommitsOfOthers:
         packs = self.commit_after(monkeypatch, "link", commit)
 
         with refused(errno.ESTALE):
-            tree.link(file, other, b"stolen")
+            tree.link(file, other, b"stolen", ME)
 
         assert [1] == [pack.stat().st_nlink for pack in packs]
         assert [] == listed(tree, other)
@@ -1076,8 +1076,8 @@ class TestCommitsOfOthers:
     ) -> None:
         """A commit that just ends may be taking them; what else has them may be written."""
         os.link(host / "draft" / "file", tmp_path / "other")
-        handle = tree.open(file, os.O_RDONLY).handle
-        tree.unlink(draft, b"file")
+        handle = tree.open(file, os.O_RDONLY, ME).handle
+        tree.unlink(draft, b"file", ME)
 
         for changed in (ChangedAttributes(mode=0o666), ChangedAttributes(uid=1001)):
             with refused(errno.ESTALE):
@@ -1091,14 +1091,14 @@ class TestCommitsOfOthers:
     ) -> None:
         """All requests would wait for the lock that the one who waits has."""
         lease = os.open(host / "draft" / "file", os.O_RDONLY)
-        own = tree.open(file, os.O_RDONLY).handle if handle else None
+        own = tree.open(file, os.O_RDONLY, ME).handle if handle else None
         fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         try:
             for change in (
                 lambda: tree.setattr(file, ChangedAttributes(size=0), own, ME),
-                lambda: tree.open(file, os.O_WRONLY),
-                lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC),
+                lambda: tree.open(file, os.O_WRONLY, ME),
+                lambda: tree.open(file, os.O_RDONLY | os.O_TRUNC, ME),
             ):
                 with refused(errno.EBUSY):
                     change()
@@ -1111,8 +1111,8 @@ class TestCommitsOfOthers:
     def test_a_read_only_file_without_a_name(self, tree: DraftDirectory, draft: int) -> None:
         """It has no write bits, as a pack, but no name either: it is its owner's."""
         opened, attributes = tree.create(draft, b"file", 0o444, os.O_RDWR, ME)
-        tree.unlink(draft, b"file")
-        tree.release(tree.open(attributes.inode, os.O_WRONLY).handle)
+        tree.unlink(draft, b"file", ME)
+        tree.release(tree.open(attributes.inode, os.O_WRONLY, ME).handle)
         tree.release(opened.handle)
 
         assert 5 == tree.setattr(attributes.inode, ChangedAttributes(size=5), None, ME).size
@@ -1121,7 +1121,7 @@ class TestCommitsOfOthers:
 def test_truncating_by_opening_is_not_writing(tree: DraftDirectory, draft: int) -> None:
     """Nothing can be written by such a descriptor, so it keeps no draft from being committed."""
     inode = write(tree, draft, b"file")
-    handle = tree.open(inode, os.O_RDONLY | os.O_TRUNC).handle
+    handle = tree.open(inode, os.O_RDONLY | os.O_TRUNC, ME).handle
 
     assert (0, {"draft": 0}) == (tree.getattr(inode).size, tree.drafts(PROJECT))
     assert 5 == tree.setattr(inode, ChangedAttributes(size=5), handle, ME).size

@@ -84,8 +84,8 @@ async def test_extended_attributes(rig: Rig) -> None:
     async def attributes(path: str) -> dict[str, str]:
         inode = (await rig.walk(path)).inode
         return {
-            name.decode(): (await rig.fs.getxattr(inode, name)).decode()
-            for name in await rig.fs.listxattr(inode)
+            name.decode(): (await rig.fs.getxattr(inode, name, rig.caller)).decode()
+            for name in await rig.fs.listxattr(inode, rig.caller)
         }
 
     version = await attributes("artifacts/mnist/v0")
@@ -101,5 +101,5 @@ async def test_extended_attributes(rig: Rig) -> None:
         == (await attributes("collections/c"))["user.mregfs.aliases"]
     )
     with pytest.raises(MregfsError) as caught:
-        await rig.fs.getxattr((await rig.walk("artifacts")).inode, b"user.other")
+        await rig.fs.getxattr((await rig.walk("artifacts")).inode, b"user.other", rig.caller)
     assert errno.ENODATA == caught.value.errno

@@ -70,7 +70,7 @@ async def test_a_known_number_can_be_opened(rig: Rig, monkeypatch: pytest.Monkey
 
         lose(rig)
         await rig.control("tag mnist:v0 +seen")
-        assert b"user.mregfs.digest" in await rig.fs.listxattr(known.inode)
+        assert b"user.mregfs.digest" in await rig.fs.listxattr(known.inode, rig.caller)
 
     monkeypatch.setattr(rig.store.content, "open", losing_once(rig, rig.store.content.open))
     with pytest.raises(MregfsError) as caught:

@@ -167,7 +167,7 @@ class DraftDirectory:
         with self._locked("make the link", parent, name) as table:
             return self._made(table, parent, name, None, caller, make)[1]
 
-    def link(self, inode: int, parent: int, name: bytes) -> Attributes:
+    def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
         """Give a file one more name."""
         with self._locked("link", parent, name) as table:
             node, directory = table.alive(inode), table.alive(parent)
@@ -185,16 +185,16 @@ class DraftDirectory:
             node.lookups += 1
             return _attributes(node, found)
 
-    def unlink(self, parent: int, name: bytes) -> None:
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         """Remove a name of anything but a directory."""
         self._remove(parent, name, os.unlink)
 
-    def rmdir(self, parent: int, name: bytes) -> None:
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """Remove an empty directory."""
         self._remove(parent, name, os.rmdir)
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
     ) -> None:
         """Rename, also from draft to draft; RENAME_NOREPLACE and RENAME_EXCHANGE are known."""
         with self._locked("rename", parent, name) as table:
@@ -256,26 +256,26 @@ class DraftDirectory:
             path, pinned = table.place(node)
             return os.readlink(b"", dir_fd=node.descriptor) if pinned else os.readlink(path)
 
-    def setxattr(self, inode: int, name: bytes, value: bytes) -> None:
+    def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
         """Set an extended attribute; access control lists are not supported."""
         with self._locked("set an extended attribute of", inode) as table:
             path, follow = self._attributed(table, inode, name, change=True)
             os.setxattr(path, name, value, follow_symlinks=follow)
 
-    def getxattr(self, inode: int, name: bytes) -> bytes:
+    def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
         """Return the value of an extended attribute."""
         with self._locked("get an extended attribute of", inode) as table:
             path, follow = self._attributed(table, inode, name, change=False)
             return os.getxattr(path, name, follow_symlinks=follow)
 
-    def listxattr(self, inode: int) -> list[bytes]:
+    def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
         """Return the names of all extended attributes."""
         with self._locked("list the extended attributes of", inode) as table:
             path, follow = table.place(table.alive(inode))
             names = map(os.fsencode, os.listxattr(path, follow_symlinks=follow))
             return [name for name in names if not name.startswith(_ACL)]
 
-    def removexattr(self, inode: int, name: bytes) -> None:
+    def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
         """Remove an extended attribute."""
         with self._locked("remove an extended attribute of", inode) as table:
             path, follow = self._attributed(table, inode, name, change=True)
@@ -318,12 +318,12 @@ class DraftDirectory:
                 return self._opened(node, opened, flags), attributes
         attributes = self.lookup(parent, name)  # somebody made it since the kernel looked
         try:
-            return self.open(attributes.inode, flags), attributes
+            return self.open(attributes.inode, flags, caller), attributes
         except HostError:
             self.forget(attributes.inode, 1)
             raise
 
-    def open(self, inode: int, flags: int) -> OpenFile:
+    def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
         """Open a file; `backing` belongs to the tree and lasts until `release`."""
         with self._locked("open", inode) as table:
             node = table.alive(inode)
@@ -341,7 +341,7 @@ class DraftDirectory:
         with self._unlocked("read", handle) as opened:
             return os.pread(opened.descriptor, size, offset)
 
-    def write(self, handle: int, offset: int, data: bytes) -> int:
+    def write(self, handle: int, offset: int, data: bytes, caller: Caller | None) -> int:
         """Write at `offset`, and return how many bytes found room."""
         with self._unlocked("write", handle) as opened:
             return os.pwrite(opened.descriptor, data, offset)
@@ -360,7 +360,7 @@ class DraftDirectory:
                 table.closing.append(opened.descriptor)
                 table.reap(opened.node)
 
-    def opendir(self, inode: int) -> int:
+    def opendir(self, inode: int, caller: Caller) -> int:
         """Open a directory for reading."""
         with self._locked("open the directory", inode) as table:
             node = table.alive(inode)

@@ -199,18 +199,18 @@ class LoopbackFileSystem:
         return self._known(self._tree.symlink(self._real(parent), name, target, caller))
 
     async def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
-        return self._known(self._tree.link(inode, self._real(parent), name))
+        return self._known(self._tree.link(inode, self._real(parent), name, caller))
 
     async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
-        self._tree.unlink(self._real(parent), name)
+        self._tree.unlink(self._real(parent), name, caller)
 
     async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
-        self._tree.rmdir(self._real(parent), name)
+        self._tree.rmdir(self._real(parent), name, caller)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
     ) -> None:
-        self._tree.rename(self._real(parent), name, self._real(new_parent), new_name, flags)
+        self._tree.rename(self._real(parent), name, self._real(new_parent), new_name, flags, caller)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
@@ -219,19 +219,19 @@ class LoopbackFileSystem:
         return self._offered(opened, flags), self._known(attributes)
 
     async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
-        return self._open(inode, flags)
+        return self._open(inode, flags, caller)
 
     def open_nowait(self, inode: int, flags: int, caller: Caller) -> OpenFile | None:
-        return self._open(inode, flags) if self._settings.at_once else None
+        return self._open(inode, flags, caller) if self._settings.at_once else None
 
-    def _open(self, inode: int, flags: int) -> OpenFile:
+    def _open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
         self.calls["open"] += 1
         if 1 < inode <= _LAST_SPECIAL:
             handle = next(self._numbers)
             self._handles[handle] = inode
             self._texts[handle] = self._state() if inode == STATE else b""
             return OpenFile(handle, direct_io=inode < SLOW and inode != ABSENT)
-        return self._offered(self._tree.open(inode, flags), flags)
+        return self._offered(self._tree.open(inode, flags, caller), flags)
 
     def _offered(self, opened: OpenFile, flags: int) -> OpenFile:
         opened.handle = opened.handle << 1 | 1
@@ -298,19 +298,23 @@ class LoopbackFileSystem:
         }
         return json.dumps(state).encode()
 
-    async def write(self, handle: int, offset: int, data: bytes, requester: int = 0) -> int:
-        written = self._write(handle, offset, data)
+    async def write(
+        self, handle: int, offset: int, data: bytes, caller: Caller | None = None
+    ) -> int:
+        written = self._write(handle, offset, data, caller)
         return await trio.to_thread.run_sync(written) if callable(written) else written
 
     def write_nowait(
-        self, handle: int, offset: int, data: bytes, requester: int = 0
+        self, handle: int, offset: int, data: bytes, caller: Caller | None = None
     ) -> int | Later[int] | None:
-        return self._write(handle, offset, data) if self._settings.at_once else None
+        return self._write(handle, offset, data, caller) if self._settings.at_once else None
 
-    def _write(self, handle: int, offset: int, data: bytes) -> int | Later[int]:
+    def _write(
+        self, handle: int, offset: int, data: bytes, caller: Caller | None
+    ) -> int | Later[int]:
         if handle & 1:
             self.calls["write"] += 1
-            return self._tree.write(handle >> 1, offset, data)
+            return self._tree.write(handle >> 1, offset, data, caller)
         inode = self._handles[handle]
         if inode == ABSENT:
             raise UnavailableError("it does not answer")
@@ -369,10 +373,14 @@ class LoopbackFileSystem:
         return 1 if self._news_text else 0
 
     async def opendir(self, inode: int, caller: Caller) -> int:
-        return self._tree.opendir(self._real(inode)) << 1 | 1
+        return self._tree.opendir(self._real(inode), caller) << 1 | 1
 
     def opendir_nowait(self, inode: int, caller: Caller) -> int | None:
-        return self._tree.opendir(self._real(inode)) << 1 | 1 if self._settings.at_once else None
+        return (
+            self._tree.opendir(self._real(inode), caller) << 1 | 1
+            if self._settings.at_once
+            else None
+        )
 
     def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
         self.calls["readdir"] += 1
@@ -388,20 +396,20 @@ class LoopbackFileSystem:
     async def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
         self._tree.setxattr(self._real(inode), name, value)
 
-    async def getxattr(self, inode: int, name: bytes) -> bytes:
-        return self._getxattr(inode, name)
+    async def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
+        return self._getxattr(inode, name, caller)
 
-    def getxattr_nowait(self, inode: int, name: bytes) -> bytes | None:
-        return self._getxattr(inode, name) if self._settings.at_once else None
+    def getxattr_nowait(self, inode: int, name: bytes, caller: Caller) -> bytes | None:
+        return self._getxattr(inode, name, caller) if self._settings.at_once else None
 
-    def _getxattr(self, inode: int, name: bytes) -> bytes:
+    def _getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
         self.calls["getxattr"] += 1
         if 1 < inode <= _LAST_SPECIAL:
             raise HostError(errno.ENODATA, "no attributes here")
-        return self._tree.getxattr(self._real(inode), name)
+        return self._tree.getxattr(self._real(inode), name, caller)
 
-    async def listxattr(self, inode: int) -> list[bytes]:
-        return self._tree.listxattr(self._real(inode))
+    async def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
+        return self._tree.listxattr(self._real(inode), caller)
 
     async def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
         self._tree.removexattr(self._real(inode), name)
