@@ -24,6 +24,7 @@ __all__ = [
     "create",
     "duel",
     "exchange",
+    "haunt",
     "hold",
     "link",
     "mkdir",
@@ -338,3 +339,39 @@ def _use(kind: str, top: str, line: str, mount: str) -> None:
         control(mount, line)
     else:
         os.rename(top, line)
+
+
+def haunt(place: str, prefix: str, file: str, directory: str, seconds: float) -> int:
+    """Make every name below a directory a symlink to a file or directory, and itself again.
+
+    Whatever appears there meanwhile is taken in, too. With a prefix only names that begin so.
+
+    Returns:
+        How often something was swapped.
+    """
+    end = time.monotonic() + seconds
+    swapped = 0
+    while time.monotonic() < end:
+        pending = [place]
+        while pending:
+            here = pending.pop()
+            with contextlib.suppress(OSError):
+                for entry in list(os.scandir(here)):
+                    if entry.name.startswith(".haunting-") or entry.is_symlink():
+                        continue
+                    is_directory = entry.is_dir(follow_symlinks=False)
+                    if not entry.name.startswith(prefix):
+                        continue
+                    aside = f"{here}/.haunting-{entry.name}"
+                    with contextlib.suppress(OSError):
+                        os.symlink(directory if is_directory else file, aside)
+                    with contextlib.suppress(OSError):
+                        exchange(entry.path, aside)
+                        swapped += 1
+                        time.sleep(0.002 if prefix else 0)
+                        exchange(entry.path, aside)
+                    with contextlib.suppress(OSError):
+                        os.unlink(aside)
+                    if is_directory:
+                        pending.append(entry.path)
+    return swapped
