@@ -146,3 +146,90 @@ def test_nothing_below_the_edges_knows_the_time_or_rolls_dice():
     }
 
     assert {} == guilty
+
+
+# ---- names that somebody else could swap (`mregfs/threat-model.md`)
+
+GUARDED_ROOMS = ("stores/", "host/", "fuse/")
+BY_NAME = {
+    f"os.{name}"
+    for name in (
+        "chmod", "chown", "getxattr", "lchown", "link", "listdir", "listxattr", "makedirs",
+        "mkdir", "mkfifo", "mknod", "open", "remove", "removedirs", "removexattr", "rename",
+        "renames", "replace", "rmdir", "scandir", "setxattr", "symlink", "truncate", "unlink",
+        "utime", "walk",
+    )
+} | {"open", "io.open"}  # fmt: skip
+UNGUARDED_MODULES = {"glob", "pathlib", "shutil", "tempfile"}
+"""What they offer goes by paths, or by names that it makes up."""
+
+BARE_PATHS = {
+    "fuse/guard.py: os.open": "O_PATH of the mount point, which the user named",
+    "fuse/mount_table.py: open": "a table of the kernel's, by its name in /proc",
+    "fuse/mountpoint.py: import pathlib": "the mount point, which the user named",
+    "fuse/mountpoint.py: import shutil": "to find fusermount3 in $PATH",
+    "host/beneath.py: os.open": "the directory that the user named: the one path there is",
+}
+"""What is made by a path all the same, and why nobody can make that path another one."""
+
+TO_BE_MENDED = {
+    "stores/drafts_dir/directory.py",
+    "stores/drafts_dir/nodes.py",
+    "stores/drafts_dir/own.py",
+    "stores/export_dir.py",
+    "stores/index_lmdb/files.py",
+    "stores/index_lmdb/slots.py",
+    "stores/intake_dir/intake.py",
+    "stores/intake_dir/tree.py",
+    "stores/intake_dir/work.py",
+    "stores/leftovers.py",
+    "stores/objects_dir/objects.py",
+    "stores/ownership.py",
+    "stores/packs_dir.py",
+    "stores/verity.py",
+    "stores/whole_files_dir/directory.py",
+    "stores/whole_files_dir/draft.py",
+}
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_descriptor(node: ast.expr) -> bool:
+    """Tell whether an argument is a descriptor, as its name says, or leads to one by /proc."""
+    if isinstance(node, ast.Call):
+        return _dotted(node.func).endswith(("fileno", "descriptor", "open_directory"))
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0] if isinstance(node.values[0], ast.Constant) else node
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+        text = node.value if isinstance(node.value, str) else node.value.decode()
+        return text.startswith(("/proc/", "/sys/", "/dev/"))
+    last = _dotted(node).rpartition(".")[2].strip("_")
+    return last in ("fd", "file", "opened") or last.endswith(("_fd", "descriptor"))
+
+
+def _bare_paths(name: str) -> Iterator[str]:
+    """Yield the system calls of a module that are made by a path, and the modules made of such."""
+    for module in _imports(TREES[name]) & UNGUARDED_MODULES:
+        yield f"{name}: import {module}"
+    for node in ast.walk(TREES[name]):
+        if not isinstance(node, ast.Call) or _dotted(node.func) not in BY_NAME:
+            continue
+        relative = {keyword.arg for keyword in node.keywords} & {"dir_fd", "src_dir_fd"}
+        if not relative and not (node.args and _is_descriptor(node.args[0])):
+            yield f"{name}: {_dotted(node.func)}"
+
+
+def test_no_system_call_is_made_by_a_path():
+    """Who may change a directory on the way decides what a path means; a descriptor stays."""
+    found = {
+        each
+        for name in TREES
+        if name.startswith(GUARDED_ROOMS) and name not in TO_BE_MENDED
+        for each in _bare_paths(name)
+    }
+
+    assert set() == found - BARE_PATHS.keys()
