@@ -6,31 +6,18 @@ reads the environment.
 """
 
 import contextlib
-import functools
-import grp
 import os
-import pwd
 import stat
-import time
-from collections.abc import Iterable
 from pathlib import Path
-
-from mregfs.errors import InvalidError
 
 __all__ = [
     "cache_index",
-    "check_group",
-    "default_author",
     "default_store",
-    "groups_of",
     "is_remote",
     "mount_policies",
+    "said_author",
     "temporary_index",
-    "user_name",
 ]
-
-_NAMES_SECONDS = 60
-"""How long names of users and groups are believed: a directory service may take long to tell."""
 
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "fuse")
 
@@ -79,9 +66,9 @@ def temporary_index(store_id: str) -> Path | None:
     return None
 
 
-def default_author() -> str:
-    """Return who history says it was: `$MREGFS_AUTHOR`, else this user's name."""
-    return os.environ.get("MREGFS_AUTHOR") or user_name(os.geteuid())
+def said_author() -> str:
+    """Return whom history is to name beside this user: `$MREGFS_AUTHOR`, if that says anybody."""
+    return os.environ.get("MREGFS_AUTHOR", "")
 
 
 def mount_policies() -> dict[str, str]:
@@ -92,55 +79,6 @@ def mount_policies() -> dict[str, str]:
         "cache_size": os.environ.get("MREGFS_CACHE_SIZE", ""),
     }
     return {name: value for name, value in said.items() if value}
-
-
-def groups_of(gids: Iterable[int]) -> frozenset[str]:
-    """Return what groups are called in a protection: by their names and by their numbers."""
-    found = set()
-    for gid in gids:
-        found.add(str(gid))
-        name = _group_name(gid, _now())
-        if name:
-            found.add(name)
-    return frozenset(found)
-
-
-def user_name(uid: int) -> str:
-    """Return the name of a user, or `uid N` for one without."""
-    return _user_name(uid, _now()) or f"uid {uid}"
-
-
-def _now() -> int:
-    return int(time.monotonic() / _NAMES_SECONDS)
-
-
-@functools.lru_cache(1024)
-def _group_name(gid: int, now: int) -> str:
-    with contextlib.suppress(KeyError):
-        return grp.getgrgid(gid).gr_name
-    return ""
-
-
-@functools.lru_cache(1024)
-def _user_name(uid: int, now: int) -> str:
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(uid).pw_name
-    return ""
-
-
-def check_group(group: str) -> None:
-    """Refuse a group that this host does not know: nobody could be in it.
-
-    Raises:
-        InvalidError: there is none of that name or number.
-    """
-    with contextlib.suppress(KeyError):
-        grp.getgrnam(group)
-        return
-    with contextlib.suppress(KeyError, OverflowError, ValueError):
-        if str(grp.getgrgid(int(group)).gr_gid) == group:
-            return
-    raise InvalidError(f"there is no group {group!r} on this host", "list them: getent group")
 
 
 def is_remote(path: str) -> bool:

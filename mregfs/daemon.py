@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from importlib import metadata
 
 import msgspec
@@ -28,7 +27,6 @@ import trio
 
 import mregfs
 from mregfs.api import Store, open_store
-from mregfs.config import check_group, groups_of, user_name
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.fuse import mount_table
 from mregfs.fuse import mountpoint as mountpoints
@@ -36,6 +34,8 @@ from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
+from mregfs.host.callers import groups_of_process
+from mregfs.host.principals import principal
 from mregfs.model.changes import entry_key
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
@@ -70,9 +70,6 @@ second of a thread."""
 
 WAITER_INTERVAL_MS = 200
 """Between two looks whether the mount has been told to be ready."""
-
-_STATUS_SIZE = 1 << 20
-"""More than /proc/PID/status has, even with the 65536 groups that Linux allows."""
 
 
 class MountOptions(msgspec.Struct, frozen=True):
@@ -248,8 +245,7 @@ class Mounted:
             store.committer,
             self.drafts,
             store.open_draft_intake,
-            _identify,
-            check_group,
+            lambda caller: _identify(caller, where.st_uid),
             is_dying,
             read_only=options.read_only,
         )
@@ -264,6 +260,7 @@ class Mounted:
                 gestures=Gestures(tree, store.index, project, self._mountpoints),
                 xattrs=ExtendedAttributes(store.content, store.unique_size, self._read_path),
                 notices=notices,
+                with_groups=_with_groups,
                 clock=store.clock,
                 catch_up=store.log.catch_up,
                 behind=self._behind,
@@ -380,32 +377,14 @@ def _places_of(pid: int, mountpoint: str) -> set[str]:
     return places
 
 
-class _Groups:
-    """The groups of whoever makes a request; looked up when a rule asks, which few do."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-
-    def __contains__(self, group: object) -> bool:
-        return group in self._found
-
-    @cached_property
-    def _found(self) -> frozenset[str]:
-        gids = {self._caller.gid}
-        try:
-            with open(f"/proc/{self._caller.pid}/status", "rb", buffering=0) as status:
-                _, _, rest = status.read(_STATUS_SIZE).partition(b"\nGroups:")
-            gids.update(map(int, rest.partition(b"\n")[0].split()))
-        except OSError:  # the caller has ended, or is in a name space that we do not see
-            pass
-        return groups_of(gids)
+def _with_groups(caller: Caller) -> Caller:
+    """Return a caller with his groups; he must be waiting for his answer."""
+    return msgspec.structs.replace(caller, groups=groups_of_process(caller.pid))
 
 
-def _identify(caller: Caller) -> Principal:
+def _identify(caller: Caller, owner: int) -> Principal:
     """Return who a caller is for the rules and for history."""
-    return Principal(
-        author=user_name(caller.uid), groups=_Groups(caller), privileged=caller.uid == 0
-    )
+    return principal(caller.uid, {caller.gid, *(caller.groups or ())}, owner)
 
 
 def _may_read(caller: Caller, project: str) -> bool:

@@ -446,6 +446,8 @@ class Caller(msgspec.Struct, frozen=True):
     gid: int = 0
     pid: int = 0
     umask: int = 0o022
+    groups: tuple[int, ...] | None = None
+    """Looked up while he waits for his answer (his pid may be another's later); None: not yet."""
 
 
 class Attributes(msgspec.Struct):

@@ -187,7 +187,7 @@ class Changing(Session):
             UnsupportedError: one commits a draft; that is done in its mount.
             InvalidError: one is malformed; the message names its line.
         """
-        from mregfs.model.grammar import at_statement, parse_script
+        from mregfs.model.grammar import at_statement, author_of, parse_script
 
         statements = parse_script(script, self.project)
         if not statements:
@@ -195,7 +195,8 @@ class Changing(Session):
         commands = [_not_a_draft(each.command) for each in statements]
         reasons = dict.fromkeys([reason, *(each.reason for each in statements)])
         try:
-            return self._submit_all(commands, "; ".join(filter(None, reasons)))
+            said = "; ".join(filter(None, reasons))
+            return self._submit_all(commands, said, author_of(statements))
         except MregfsError as exc:
             if exc.position is None:
                 raise

@@ -20,7 +20,7 @@ class Registry(Looking, Changing, Upkeep):
     Args:
         store: the store's directory; by default the one of this user.
         project: that names are in when they do not say: `[entity/]project`.
-        author: whom history names; by default `$MREGFS_AUTHOR` or this user.
+        author: whom history names beside this user; by default `$MREGFS_AUTHOR`.
         read_only: refuse to change anything.
 
     Raises:

@@ -8,10 +8,13 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self
 
+from msgspec.structs import replace
+
 from mregfs.api.store import Store, open_store
-from mregfs.config import check_group, default_author, default_store, groups_of
+from mregfs.config import default_store, said_author
 from mregfs.errors import ImmutableError
-from mregfs.model.commands import Command, Principal, Protect
+from mregfs.host.principals import principal as principal_of
+from mregfs.model.commands import Command
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location, parse_location
@@ -33,10 +36,11 @@ class Session:
     ) -> None:
         self.project = parse_project(project) if project else DEFAULT_PROJECT
         self.store: Store = open_store(store or default_store(), read_only=read_only)
-        self._principal = Principal(
-            author or default_author(),
-            groups_of({os.getegid(), *os.getgroups()}),
-            os.geteuid() == 0,
+        self._principal = principal_of(
+            os.geteuid(),
+            {os.getegid(), *os.getgroups()},
+            os.stat(self.store.path).st_uid,
+            author or said_author(),
         )
         self._catalog = Catalog(self.store.index)
 
@@ -77,9 +81,11 @@ class Session:
     def _submit(self, command: Command, reason: str) -> dict[str, Any]:
         return self._submit_all([command], reason)[0]
 
-    def _submit_all(self, commands: Sequence[Command], reason: str) -> list[dict[str, Any]]:
+    def _submit_all(
+        self, commands: Sequence[Command], reason: str, author: str = ""
+    ) -> list[dict[str, Any]]:
         self._check_writable()
-        for command in commands:
-            if isinstance(command, Protect) and command.group not in self._principal.groups:
-                check_group(command.group)
-        return list(self.store.log.submit(commands, self._principal, reason).results)
+        principal = self._principal
+        if author:
+            principal = replace(principal, author=author)
+        return list(self.store.log.submit(commands, principal, reason).results)

@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 
 from mregfs.errors import CorruptError
+from mregfs.model.commands import signature
 from mregfs.model.records import Parent
 from mregfs.model.reference import format_time
 
 __all__ = [
     "ENTRY_GRAIN",
+    "AccessSet",
     "AliasDropped",
     "AliasProtected",
     "AliasSet",
@@ -49,7 +51,7 @@ class Fact(msgspec.Struct, frozen=True, tag_field="change", forbid_unknown_field
     """Base of all changes."""
 
     project: str
-    """`entity/project`."""
+    """`entity/project`; empty in a fact about the whole store."""
 
 
 class ProjectCreated(Fact, frozen=True, tag="project-created"):
@@ -156,6 +158,17 @@ class AliasUnprotected(Fact, frozen=True, tag="alias-unprotected"):
     alias: str
 
 
+class AccessSet(Fact, frozen=True, tag="access-set"):
+    """All that is said of who may read and change a project, or the store (`project` is empty).
+
+    None: what holds for the store holds for the project; of the store, what holds for a new one.
+    """
+
+    readers: str | None = None
+    writers: str | None = None
+    private_drafts: bool | None = None
+
+
 class Tagged(Fact, frozen=True, tag="tagged"):
     """The tags of a version (`number`) or of the artifact or collection itself (None)."""
 
@@ -194,6 +207,7 @@ Change = (
     | AliasDropped
     | AliasProtected
     | AliasUnprotected
+    | AccessSet
     | Tagged
     | Described
     | MetadataSet
@@ -204,8 +218,16 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one caller asked for, decided: all of it or nothing."""
 
     author: str
+    """Whom the caller said to be; the user himself if he said nothing."""
     changes: tuple[Change, ...]
     reason: str = ""
+    user: str = ""
+    """The user that the host knew the caller as."""
+
+    @property
+    def signature(self) -> str:
+        """What history calls the caller: the user, or `author (user)`."""
+        return signature(self.author, self.user)
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -271,7 +293,12 @@ def event_of(
 ) -> dict[str, Any]:
     """Return what an event line says, but for what happened in projects that may not be read."""
     changes = [
-        {"author": request.author, "reason": request.reason, **msgspec.to_builtins(change)}
+        {
+            "author": request.author,
+            "user": request.user,
+            "reason": request.reason,
+            **msgspec.to_builtins(change),
+        }
         for request in entry.requests
         for change in request.changes
         if may_read(change.project)

@@ -28,20 +28,46 @@ __all__ = [
     "Protect",
     "RenameCollection",
     "Rollback",
+    "SetAccess",
     "SetMetadata",
     "Tag",
     "Unlink",
     "Unprotect",
+    "signature",
 ]
 
 
-class Principal(msgspec.Struct, frozen=True):
-    """Who asks: what the rules about protected aliases look at, and what history remembers."""
+class _Everything:
+    """A container that holds whatever one asks for."""
 
-    author: str
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks: what the rules look at, and what history remembers."""
+
+    user: str
+    """The user that this host knows him as."""
     groups: Container[str] = frozenset()
+    """The groups he is in, by name and by number."""
     privileged: bool = False
-    """True for root: may take a protection away, not ignore it."""
+    """True for root and for the owner of the store: reads and changes everything, says who else
+    may, and can take a protection away, not ignore it."""
+    author: str = ""
+    """Whom he says to be, which history shows beside the user; empty: nobody else."""
+    known_groups: Container[str] = _Everything()
+    """The groups that there are on this host: others cannot be given any right."""
+
+    @property
+    def signature(self) -> str:
+        """What history calls him: the user, or `author (user)`."""
+        return signature(self.author, self.user)
+
+
+def signature(author: str, user: str) -> str:
+    """Return how somebody is shown who called himself `author` and was `user`."""
+    return f"{author} ({user})" if author and user and author != user else author or user
 
 
 class LogVersion(msgspec.Struct, frozen=True):
@@ -181,6 +207,20 @@ class Unprotect(msgspec.Struct, frozen=True):
     target: Location
 
 
+class SetAccess(msgspec.Struct, frozen=True):
+    """Say who may read and who may change the store, or one project; None leaves a part alone."""
+
+    project: ProjectName | None
+    """None: the whole store, where no project says otherwise."""
+    readers: str | None = None
+    """A group by name or number, `*` for everybody, or `` for nobody but the owner and root."""
+    writers: str | None = None
+    private_drafts: bool | None = None
+    """Whether a new draft can be read by its user alone, whatever his umask is."""
+    inherit: bool = False
+    """True: first forget what was said of the project; what holds for the store holds for it."""
+
+
 class Rollback(msgspec.Struct, frozen=True):
     """Move an alias back to where it pointed before (`target.when`; one move ago if unsaid)."""
 
@@ -204,5 +244,6 @@ Command = (
     | SetMetadata
     | Protect
     | Unprotect
+    | SetAccess
     | Rollback
 )

@@ -14,12 +14,13 @@ from mregfs.model.commands import (
     Command,
     Describe,
     Protect,
+    SetAccess,
     SetMetadata,
     Tag,
     Unprotect,
 )
 from mregfs.model.metadata import parse_metadata, parse_value
-from mregfs.model.names import ProjectName
+from mregfs.model.names import ProjectName, parse_project
 from mregfs.model.phrases import (
     CommitRequest,
     Strip,
@@ -34,6 +35,7 @@ from mregfs.model.phrases import (
     same,
 )
 from mregfs.model.reference import Location
+from mregfs.model.rules.access import NOBODY
 from mregfs.model.rules.guards import check_text
 from mregfs.model.words import Options, sort_options, split_commands
 
@@ -43,6 +45,7 @@ __all__ = [
     "CommitRequest",
     "Statement",
     "at_statement",
+    "author_of",
     "commit_request",
     "create_command",
     "link_command",
@@ -62,6 +65,9 @@ MAX_SCRIPT = 1 << 20
 MAX_REASON = 4096
 """Characters of a reason."""
 
+MAX_AUTHOR = 256
+"""Characters of an author's name."""
+
 
 class Statement(msgspec.Struct, frozen=True):
     """One command as it was written."""
@@ -69,6 +75,8 @@ class Statement(msgspec.Struct, frozen=True):
     command: Command | CommitRequest
     reason: str = ""
     """Why; history remembers it."""
+    author: str = ""
+    """Whom history is to name beside the user who asks."""
     line: int = 0
     """Where it stands in its script; 0 when it is alone or was never written."""
     name: str = ""
@@ -102,7 +110,7 @@ class CommandForm(msgspec.Struct, frozen=True):
     most: int | None
     """How many at most; None: any number."""
     values: frozenset[str] = frozenset()
-    """Options that take a value; `--reason` always does."""
+    """Options that take a value; `--reason` and `--author` always do."""
     letters: dict[str, str] = {}
     """Flags, by letter."""
     minus_is_operand: bool = False
@@ -156,11 +164,12 @@ def parse_words(words: Sequence[str], project: ProjectName, strip: Strip = same)
     try:
         options = sort_options(
             words[1:],
-            form.values | {"reason"},
+            form.values | {"reason", "author"},
             form.letters,
             minus_is_operand=form.minus_is_operand,
         )
         reason = check_text(options.one("reason") or "", "reason", MAX_REASON)
+        author = check_text(options.one("author") or "", "author", MAX_AUTHOR)
     except InvalidError as exc:
         raise InvalidError(exc.message, f"{exc.hint}; {usage}" if exc.hint else usage) from None
     count = len(options.operands)
@@ -168,7 +177,22 @@ def parse_words(words: Sequence[str], project: ProjectName, strip: Strip = same)
         raise InvalidError(f"{words[0]!r} has too few words", usage)
     if form.most is not None and count > form.most:
         raise InvalidError(f"{words[0]!r} has too many words", usage)
-    return Statement(form.build(_Words(options, project, strip)), reason, name=words[0])
+    return Statement(form.build(_Words(options, project, strip)), reason, author, name=words[0])
+
+
+def author_of(statements: Sequence[Statement]) -> str:
+    """Return whom the statements of one transaction name as their author; empty: nobody.
+
+    Raises:
+        InvalidError: they name several.
+    """
+    authors = list(dict.fromkeys(each.author for each in statements if each.author))
+    if len(authors) > 1:
+        raise InvalidError(
+            f"one transaction has one author, not {' and '.join(map(repr, authors))}",
+            "write the commands of each one at a time",
+        )
+    return authors[0] if authors else ""
 
 
 def at_statement(error: MregfsError, statement: Statement) -> MregfsError:
@@ -281,6 +305,27 @@ def _unprotect(words: _Words) -> Command:
     return Unprotect(words.locate())
 
 
+def _access(words: _Words) -> Command:
+    options = words.options
+    drafts = options.one("drafts")
+    if drafts not in (None, "private", "open"):
+        raise InvalidError(f"--drafts {drafts!r} means nothing", "write private or open")
+    return SetAccess(
+        parse_project(words.operands[0], words.project) if words.operands else None,
+        readers=_who(options.one("readers")),
+        writers=_who(options.one("writers")),
+        private_drafts=None if drafts is None else drafts == "private",
+        inherit="inherit" in options.flags,
+    )
+
+
+def _who(text: str | None) -> str | None:
+    """Return readers or writers as the log has them."""
+    if not text and text is not None:
+        raise InvalidError("no group is named", "write a group, * for everybody, - for nobody")
+    return NOBODY if text == "-" else text
+
+
 def _rollback(words: _Words) -> Command:
     return rollback_command(
         words.operands[0],
@@ -384,6 +429,16 @@ COMMANDS: dict[str, CommandForm] = {
         _unprotect,
         1,
         1,
+    ),
+    "access": CommandForm(
+        "access [PROJECT] [--readers GROUP|*|-] [--writers GROUP|*|-] [--drafts private|open] "
+        "[--inherit] [--reason TEXT]",
+        "Say who may read and who may change the store, or a project (*: everybody, -: its owner).",
+        _access,
+        0,
+        1,
+        frozenset({"readers", "writers", "drafts"}),
+        {"i": "inherit"},
     ),
     "rollback": CommandForm(
         "rollback TARGET [--to N|TIME|VERSION] [--expect vN] [--reason TEXT]",

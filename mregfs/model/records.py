@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "AccessRecord",
     "AliasRecord",
     "ArtifactRecord",
     "CollectionRecord",
@@ -185,6 +186,16 @@ class ProtectionRecord(Record, frozen=True):
     """An alias that only members of `group` may move or drop."""
 
     group: str
+    author: str
+    at_ns: int
+
+
+class AccessRecord(Record, frozen=True):
+    """Who may read and who may change a project, or the store; None: nothing was said."""
+
+    readers: str | None
+    writers: str | None
+    private_drafts: bool | None
     author: str
     at_ns: int
 

@@ -14,6 +14,7 @@ import msgspec
 from mregfs.errors import InvalidError, NotFoundError
 from mregfs.model.names import LATEST, ProjectName
 from mregfs.model.records import (
+    AccessRecord,
     AliasRecord,
     ArtifactRecord,
     CollectionRecord,
@@ -36,6 +37,7 @@ __all__ = [
     "Resolved",
     "State",
     "View",
+    "access_key",
     "encode_record",
     "number_key",
     "pack_number",
@@ -59,6 +61,7 @@ STATE_TABLES = (
     "reflog",
     "story",
     "protection",
+    "access",
     "tombstone",
     "inode",
 )
@@ -68,6 +71,7 @@ _R = TypeVar("_R")
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
     cls: msgspec.msgpack.Decoder(cls)
     for cls in (
+        AccessRecord,
         AliasRecord,
         ArtifactRecord,
         CollectionRecord,
@@ -114,6 +118,11 @@ def pack_number(number: int) -> bytes:
 def number_key(owner: int, number: int) -> bytes:
     """Return the key of a version or link: owner's inode, then number."""
     return owner.to_bytes(8, "big") + number.to_bytes(8, "big")
+
+
+def access_key(project: str) -> bytes:
+    """Return the key of what was said of who may use a project; of the store, of `` ."""
+    return b"/" + project.encode()  # an index takes no empty key
 
 
 def encode_record(record: msgspec.Struct) -> bytes:
@@ -219,6 +228,16 @@ class State:
     def protection(self, owner: int, alias: str) -> ProtectionRecord | None:
         """Return who protects an alias, or None."""
         return self._read(ProtectionRecord, "protection", pack_number(owner) + alias.encode())
+
+    def access(self, project: str = "") -> AccessRecord | None:
+        """Return what was said of who may use a project, or the store (no project); or None."""
+        return self._read(AccessRecord, "access", access_key(project))
+
+    def accesses(self) -> Iterator[tuple[str, AccessRecord]]:
+        """Yield (project, record) of all of which something was said; the store's project is ``."""
+        decode = _decoders[AccessRecord].decode
+        for key, data in self._scan("access"):
+            yield key[1:].decode(), decode(data)
 
     def first_number(self, project: ProjectName | str, name: str) -> int:
         """Return the number that a new artifact or collection of this name begins with.

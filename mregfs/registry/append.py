@@ -164,7 +164,12 @@ class Appender:
                     at_ns=at_ns,
                     host=self._host,
                     requests=tuple(
-                        Request(each.principal.author, each.changes, each.reason)
+                        Request(
+                            each.principal.author or each.principal.user,
+                            each.changes,
+                            each.reason,
+                            each.principal.user,
+                        )
                         for each in changed
                     ),
                 )
@@ -208,7 +213,7 @@ class Appender:
         for waiting in batch:
             waiting.changes, waiting.results, waiting.error = (), (), None
             attempt = Overlay(overlay)
-            own = Stamp(stamp.sequence, stamp.at_ns, waiting.principal.author, waiting.reason)
+            own = Stamp(stamp.sequence, stamp.at_ns, waiting.principal.signature, waiting.reason)
             changes: list[Change] = []
             results: list[dict[str, Any]] = []
             try:

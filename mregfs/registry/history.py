@@ -153,7 +153,7 @@ class _Story:
                 what = self._say(change)
                 if what:
                     yield HistoryLine(
-                        entry.sequence, entry.at_ns, request.author, request.reason, what
+                        entry.sequence, entry.at_ns, request.signature, request.reason, what
                     )
                 if self._ended:
                     return

@@ -40,11 +40,13 @@ class OpenFiles:
         events: EventReaders,
         status: Callable[[], bytes],
         questions: Questions,
+        with_groups: Callable[[Caller], Caller],
     ) -> None:
         self._questions = questions
         self._content = content
         self._events = events
         self._make_status = status
+        self._with_groups = with_groups
         self._control = ControlSessions()
         self._files: dict[int, OpenContent] = {}
         self._nodes: dict[int, Node] = {}
@@ -59,7 +61,7 @@ class OpenFiles:
         """
         opened = self.open_nowait(node, handle, flags, caller)
         if opened is None and node.kind is NodeKind.ANSWER:
-            if not await self._questions.open(handle, node.inode, caller):
+            if not await self._questions.open(handle, node.inode, self._with_groups(caller)):
                 raise stale(node.inode)
             self._special[handle] = node.kind
             opened = OpenFile(handle, direct_io=True)
@@ -84,7 +86,9 @@ class OpenFiles:
             self._nodes[handle] = node
             return OpenFile(handle, content.backing(), keep_cache=not content.watched)
         if node.kind is NodeKind.CONTROL:
-            self._control.open(handle, node.inode, flags, caller)
+            # Now, before he is answered: what is written later is written with his rights, though
+            # he may have ended by then, and his process id may be somebody else's.
+            self._control.open(handle, node.inode, flags, self._with_groups(caller))
         elif node.kind is NodeKind.EVENTS:
             self._events.open(handle, flags)
         elif node.kind in (NodeKind.STATUS, NodeKind.ANSWER):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from mregfs.model.names import ProjectName
-from mregfs.ports import Clock, DraftTree, Index
+from mregfs.ports import Caller, Clock, DraftTree, Index
 from mregfs.registry.content import Content
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.follower import Follower
@@ -34,6 +34,8 @@ class Parts(msgspec.Struct):
     gestures: Gestures
     xattrs: ExtendedAttributes
     notices: KernelNotices
+    with_groups: Callable[[Caller], Caller]
+    """Look up the supplementary groups of a caller, while he waits for his answer."""
     clock: Clock
     catch_up: Callable[[], int]
     """`Log.catch_up`: apply what other processes appended; may block."""

@@ -11,9 +11,11 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from msgspec.structs import replace
+
 from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError
-from mregfs.model.commands import Command, Principal, Protect
-from mregfs.model.grammar import CommitRequest, Statement, at_statement
+from mregfs.model.commands import Command, Principal
+from mregfs.model.grammar import CommitRequest, Statement, at_statement, author_of
 from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.commit import CommitProgress, Committer
 from mregfs.registry.log import Log
@@ -39,7 +41,6 @@ class Transactions:
         drafts: DraftTree,
         open_intake: Callable[[str], Intake],
         identify: Callable[[Caller], Principal],
-        check_group: Callable[[str], None],
         is_dying: Callable[[int], bool],
         *,
         read_only: bool,
@@ -49,7 +50,6 @@ class Transactions:
         self._drafts = drafts
         self._open_intake = open_intake
         self._identify = identify
-        self._check_group = check_group
         self._is_dying = is_dying
         self._read_only = read_only
 
@@ -60,7 +60,7 @@ class Transactions:
 
         Args:
             statements: what is asked.
-            caller: who asks; whose name history gets.
+            caller: who asks, with his groups; whose name history gets.
             requester: the thread that waits, 0 if unknown. When it is killed, a commit is given up.
 
         Raises:
@@ -72,7 +72,7 @@ class Transactions:
             )
         if not statements:
             raise InvalidError("there is no command", "write one a line; cat this file for a list")
-        principal = self._identify(caller)
+        principal = replace(self._identify(caller), author=author_of(statements))
         reasons = dict.fromkeys(s.reason for s in statements if s.reason)
         with ExitStack() as undo:
             commands: list[Command] = []
@@ -112,8 +112,6 @@ class Transactions:
         """Return what a statement asks of the rules; the content of a draft is stored before."""
         request = statement.command
         try:
-            if isinstance(request, Protect) and request.group not in principal.groups:
-                self._check_group(request.group)
             if not isinstance(request, CommitRequest):
                 return [request]
             return self._prepare(request, principal, undo, finish, consumed, requester)

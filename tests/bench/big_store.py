@@ -28,7 +28,7 @@ COLLECTIONS = 100
 LINKS = 10
 """Of each collection; one of them is `production`."""
 PER_ENTRY = 1000
-PRINCIPAL = Principal("bench")
+PRINCIPAL = Principal("bench", privileged=True)
 
 
 def big_store(artifacts: int = ARTIFACTS, versions: int = VERSIONS) -> Path:

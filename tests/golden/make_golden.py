@@ -107,6 +107,8 @@ def entries() -> list[bytes]:
             facts.Tagged(P, "mnist", 1, ("good",)),
             facts.Described(P, "mnist", None, "digits"),
             facts.MetadataSet(P, "mnist", 1, {"acc": 0.99}),
+            facts.AccessSet("", readers="*", writers="ml"),
+            facts.AccessSet(P, readers="", private_drafts=True),
         ],
         [
             facts.AliasUnprotected(P, "MNIST Grayscale 28x28", "production"),
@@ -126,7 +128,7 @@ def entries() -> list[bytes]:
             transaction=f"{number:032x}",
             at_ns=1_790_000_000_000_000_000 + number,
             host="golden",
-            requests=(Request("ann", tuple(changes), "why" if number == 2 else ""),),
+            requests=(Request("ann", tuple(changes), "why" if number == 2 else "", "root"),),
         )
         found.append(encode_entry(entry))
     return found

@@ -20,7 +20,7 @@ from mregfs.stores.objects_memory import ObjectsMemory
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "format-1"
-SEAL = "5e4afe157ed0b549981d8014fe9dcb59d3efcaa781eff56ad139c27217631b64"
+SEAL = "4b55c7d3757e05fe53bae3cd698db8b1934790cf5715412ade5c5bd4908237bc"
 """SHA-256 of all files of format 1."""
 
 LOG = [FORMAT_1 / f"log-{number}.json" for number in range(1, 6)]

@@ -57,8 +57,24 @@ class PlainRegistry:
         self.owners: dict[Key, Owner] = {}
         self.used: dict[Key, tuple[int, int]] = {}
         self.uids = 0
+        self.readers = {"": "*"}
+        self.writers = {"": ""}
 
     # ---- asking
+
+    def writer(self, project: str, principal: Principal) -> None:
+        self._among(self.writers.get(project, self.writers[""]), principal)
+
+    def reader(self, project: str, principal: Principal) -> None:
+        try:
+            self.writer(project, principal)
+        except ForbiddenError:
+            self._among(self.readers.get(project, self.readers[""]), principal)
+
+    @staticmethod
+    def _among(who: str, principal: Principal) -> None:
+        if not principal.privileged and who != "*" and who not in principal.groups:
+            raise ForbiddenError("")
 
     def owner(self, key: Key) -> Owner:
         if key not in self.owners:
@@ -193,7 +209,17 @@ class PlainRegistry:
             raise NotFoundError("")
         self.move_to(owner, alias, moves[-1 - steps], None, principal)
 
+    def access(
+        self, project: str, readers: str | None, writers: str | None, principal: Principal
+    ) -> None:
+        if not principal.privileged:
+            raise ForbiddenError("")
+        for who, said in ((self.readers, readers), (self.writers, writers)):
+            if said is not None:
+                who[project] = said
+
     def delete(self, key: Key, number: int, *, force: bool, principal: Principal) -> None:
+        self.writer(key[0], principal)
         owner = self.number(key, number)
         links = self.links(owner, number) if owner.kind == "artifact" else []
         if not force and (links or owner.at(number)):

@@ -79,9 +79,20 @@ class Choice:
         makers = (
             self.log, self.log, self.log, self.link, self.link, self.link, self.move, self.drop,
             self.rollback, self.delete, self.delete_owner, self.create, self.rename, self.protect,
-            self.unprotect, self.tag,
+            self.unprotect, self.tag, self.access,
         )  # fmt: skip
         return makers[self.draw(len(makers))]()
+
+    def access(self) -> Step:
+        project = ["", "e/p", "e/q"][self.draw(3)]
+        who = ["*", "*", "*", "ml", ""]
+        readers = who[self.draw(5)] if self.maybe() else None
+        writers = None if self.maybe() else who[self.draw(5)]
+        name = ProjectName(*project.split("/")) if project else None
+        return Step(
+            commands.SetAccess(name, readers, writers),
+            lambda p: p.access(project, readers, writers, self.principal),
+        )
 
     def logged(self, key: Key, content: int) -> Step:
         project = ProjectName(*key[0].split("/"))
@@ -199,6 +210,15 @@ class Choice:
         return Step(commands.Tag(locate(key, number), (tag,)), lambda p: p.tag(key, number, tag))
 
 
+def may(plain: PlainRegistry, command: Command, principal: Principal) -> None:
+    """Ask the model whether somebody may change what a command is about, and see its source."""
+    if not isinstance(command, commands.SetAccess):
+        about = command.target if hasattr(command, "target") else command
+        plain.writer(str(about.project), principal)
+    if hasattr(command, "source"):
+        plain.reader(str(command.source.project), principal)
+
+
 class RegistryMachine(RuleBasedStateMachine):
     """One store in memory, with its log."""
 
@@ -214,6 +234,11 @@ class RegistryMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         """Begin with an artifact and a collection that has an alias with a past."""
         mnist, best = KEYS[0], KEYS[1]
+        everybody = commands.SetAccess(None, writers="*")
+        root = PRINCIPALS[2]
+        self.carry_out(
+            [lambda choice: Step(everybody, lambda p: p.access("", None, "*", root))], root
+        )
         for content in range(3):
             self.carry_out([lambda choice, of=content: choice.logged(mnist, of)], PRINCIPALS[0])
         links = [lambda choice, of=number: choice.linked(mnist, of, best) for number in (0, 2)]
@@ -238,7 +263,7 @@ class RegistryMachine(RuleBasedStateMachine):
         plain = deepcopy(self.plain)
         choice = Choice(plain, lambda size: next(source, 0) % size, principal)
         sequence = len(self.log) + 1
-        stamp = Stamp(sequence, sequence, principal.author, "because")
+        stamp = Stamp(sequence, sequence, principal.signature, "because")
         changes: list[Change] = []
         with self.index.read() as view:
             draft = Overlay(view)
@@ -246,6 +271,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 step = maker(choice)
                 expected = found = None
                 try:
+                    may(plain, step.command, principal)
                     step.expected(plain)
                 except MregfsError as exc:
                     expected = type(exc)
@@ -261,7 +287,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.plain = plain
         if not changes:
             return
-        request = Request(principal.author, tuple(changes), "because")
+        request = Request(principal.user, tuple(changes), "because", principal.user)
         data = encode_entry(Entry(sequence, "0" * 64, "t", sequence, "h", (request,)))
         with self.index.read() as view:
             puts = apply_entry(view, decode_entry(data, "log/x"))

@@ -10,21 +10,22 @@ from mregfs.model.changes import Change, Entry, Request, decode_entry, encode_en
 from mregfs.model.commands import Command, LogVersion, Principal
 from mregfs.model.grammar import CommitRequest, parse_script
 from mregfs.model.names import DEFAULT_PROJECT
-from mregfs.model.records import OwnerRecord
+from mregfs.model.records import AccessRecord, OwnerRecord
 from mregfs.model.reference import Location, parse_location
 from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decide
-from mregfs.model.state import State
+from mregfs.model.state import State, access_key, encode_record
 
+EVERYBODY_WRITES = encode_record(AccessRecord("*", "*", None, "", 0))
 ANN = Principal("ann", frozenset({"ml"}))
 BOB = Principal("bob")
 ROOT = Principal("root", frozenset({"root"}), privileged=True)
 
 
 class Nothing:
-    """The view of an empty index."""
+    """The view of an empty index, but that everybody may write: who may is a matter of its own."""
 
-    def get(self, table: str, key: bytes) -> None:
-        del table, key
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return EVERYBODY_WRITES if (table, key) == ("access", access_key("")) else None
 
     def scan(
         self, table: str, prefix: bytes = b"", start: bytes = b"", *, reverse: bool = False
@@ -58,7 +59,7 @@ class Book:
     ) -> dict[str, Any]:
         """Carry commands out in one transaction, and return the last one's result."""
         sequence = len(self.entries) + 1
-        stamp = Stamp(sequence, sequence * 10**9, principal.author, reason)
+        stamp = Stamp(sequence, sequence * 10**9, principal.signature, reason)
         draft = Overlay(self.view)
         changes: list[Change] = []
         result: dict[str, Any] = {}
@@ -68,7 +69,9 @@ class Book:
             changes += decision.changes
             result = decision.result
         if changes:
-            request = Request(principal.author, tuple(changes), reason)
+            request = Request(
+                principal.author or principal.user, tuple(changes), reason, principal.user
+            )
             self.append(Entry(sequence, "0" * 64, "t", sequence * 10**9, "host", (request,)))
             assert draft.puts() == self.last_puts
         return result

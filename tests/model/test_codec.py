@@ -30,6 +30,8 @@ by_type = {
     str: text,
     int: integers,
     int | None: st.none() | integers,
+    str | None: st.none() | text,
+    bool | None: st.none() | st.booleans(),
     tuple[str, ...]: st.lists(text, max_size=3).map(tuple),
     tuple[Parent, ...]: parents,
 }
@@ -41,7 +43,7 @@ def build(cls: type) -> st.SearchStrategy:
 
 
 changes = st.one_of([build(cls) for cls in get_args(Change)])
-requests = st.builds(Request, text, st.lists(changes, max_size=4).map(tuple), text)
+requests = st.builds(Request, text, st.lists(changes, max_size=4).map(tuple), text, text)
 entries = st.builds(
     Entry, integers, text, text, integers, text, st.lists(requests, max_size=3).map(tuple)
 )

@@ -360,7 +360,7 @@ def test_what_is_malformed_is_refused_with_what_to_do(line, said):
 def test_reasons_are_kept_and_never_part_of_the_command():
     statement = parse_line("rm a:b --reason 'too slow'", P)
 
-    assert Statement(DropAlias(either("a", alias="b")), "too slow", 0, "rm") == statement
+    assert Statement(DropAlias(either("a", alias="b")), "too slow", name="rm") == statement
     assert "" == parse_line("rm a:b", P).reason
 
 

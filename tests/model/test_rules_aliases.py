@@ -172,7 +172,7 @@ def test_only_the_group_moves_drops_or_protects_otherwise_root_included(mnist):
                 ForbiddenError,
                 "'production'",
                 "'ml'",
-                principal.author,
+                principal.user,
                 principal=principal,
             )
     mnist.run("rm classifier:production")

@@ -22,7 +22,7 @@ from mregfs.registry.log import Log
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 
-PRINCIPAL = Principal("ann")
+PRINCIPAL = Principal("ann", privileged=True)
 
 
 class Ticks:

@@ -54,7 +54,7 @@ def test_load_ahead_leaves_no_import_to_the_first_commit(tmp_path: Path, out: Pa
         "before = set(sys.modules)\n"
         "request = phrases.commit_request('out', 'mnist', DEFAULT_PROJECT)\n"
         "intake = store.open_intake('out', consume=False)\n"
-        "store.committer.commit(intake, request, Principal('ann'))\n"
+        "store.committer.commit(intake, request, Principal('ann', privileged=True))\n"
         "new = set(sys.modules) - before\n"
         "print(sorted(m for m in new if m.startswith(('mregfs', 'pyfastcdc'))))"
     )
@@ -139,10 +139,11 @@ def test_a_group_is_a_name_or_a_number_that_this_host_knows(
 
 
 def test_a_mount_knows_its_callers_groups_by_name_and_number() -> None:
-    from mregfs.daemon import _identify
+    from mregfs.daemon import _identify, _with_groups
     from mregfs.ports import Caller
 
-    groups = _identify(Caller(os.geteuid(), os.getegid(), os.getpid())).groups
+    caller = _with_groups(Caller(os.geteuid(), os.getegid(), os.getpid()))
+    groups = _identify(caller, owner=0).groups
     assert all(str(gid) in groups for gid in (os.getegid(), *os.getgroups()))
     assert "4294967294" not in groups
     assert grp.getgrgid(os.getegid()).gr_name in groups
@@ -154,7 +155,7 @@ def test_scripts(registry: mregfs.Registry, out: Path) -> None:
     results = registry.run("ln mnist:v0 prod:live\ntag mnist +good  # why not\n", reason="r")
     assert 2 == len(results)
     (line, *_) = registry.history("prod:live")
-    assert ("live: nothing -> v0", "r", "ann") == (line.what, line.reason, line.author)
+    assert ("live: nothing -> v0", "r", "ann (root)") == (line.what, line.reason, line.author)
     with pytest.raises(NotFoundError):
         registry.run("rm prod:live\nrm prod:nothing")
     assert "v0" == registry.get("prod:live").number
@@ -464,9 +465,9 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     assert config.default_store().is_absolute()
     monkeypatch.setenv("MREGFS_AUTHOR", "somebody")
-    assert "somebody" == config.default_author()
+    assert "somebody" == config.said_author()
     monkeypatch.delenv("MREGFS_AUTHOR")
-    assert config.default_author()
+    assert "" == config.said_author()
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ def shared(tmp_path: Path) -> Path:
         registry.pin("first:v1")
     store = tmp_path / "store"
     init_store(store)
+    with mregfs.Registry(store) as registry:
+        registry.run("access --writers '*'")
     for path in (store, *store.rglob("*")):
         os.chown(path, OWNER, GROUP)
         path.chmod(0o2775 if path.is_dir() else 0o444)

@@ -2,6 +2,7 @@
 
     guards.py            what several rules ask first; Decision
     decide.py            which rule answers which command
+    access.py            who may read and who may change what
     decide_versions.py   log, delete, unlink
     decide_links.py      link, collections
     decide_aliases.py    move, drop, roll back, protect

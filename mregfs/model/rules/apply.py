@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from mregfs.model.changes import (
+    AccessSet,
     AliasDropped,
     AliasProtected,
     AliasSet,
@@ -33,6 +34,7 @@ from mregfs.model.changes import (
     VersionLogged,
 )
 from mregfs.model.records import (
+    AccessRecord,
     ArtifactRecord,
     CollectionRecord,
     EntityRecord,
@@ -43,7 +45,7 @@ from mregfs.model.records import (
     VersionRecord,
 )
 from mregfs.model.rules.ledger import Ledger, Stamp
-from mregfs.model.state import Put, View, number_key, pack_number
+from mregfs.model.state import Put, View, access_key, number_key, pack_number
 
 __all__ = ["PROJECT_INODES", "apply_changes", "apply_entry"]
 
@@ -61,7 +63,7 @@ def apply_entry(view: View, entry: Entry) -> list[Put]:
     """
     ledger = Ledger(view, Stamp(entry.sequence, entry.at_ns, ""))
     for request in entry.requests:
-        ledger.stamp = Stamp(entry.sequence, entry.at_ns, request.author, request.reason)
+        ledger.stamp = Stamp(entry.sequence, entry.at_ns, request.signature, request.reason)
         _apply_all(ledger, request.changes)
     return ledger.puts()
 
@@ -98,7 +100,7 @@ def _subjects(change: Change) -> list[tuple[str, str]]:
             return [(change.project, change.collection)]
         case CollectionRenamed():
             return [(change.project, change.new_name)]
-        case ProjectCreated():
+        case ProjectCreated() | AccessSet():
             return []
         case _:
             return [(change.project, change.name)]
@@ -158,6 +160,15 @@ def _collection_renamed(ledger: Ledger, fact: CollectionRenamed) -> None:
     inode = ledger.inode(collection.inode)
     assert inode is not None
     ledger.put("inode", pack_number(collection.inode), _replace(inode, name=fact.new_name))
+
+
+def _access_set(ledger: Ledger, fact: AccessSet) -> None:
+    if fact.project and ledger.project(fact.project) is None:
+        raise ledger.damaged(f"there is no project {fact.project}")
+    said = (fact.readers, fact.writers, fact.private_drafts)
+    record = AccessRecord(*said, ledger.stamp.author, ledger.stamp.at_ns)
+    nothing = said == (None, None, None)
+    ledger.put("access", access_key(fact.project), None if nothing else record)
 
 
 # ---- versions and links
@@ -315,6 +326,7 @@ def _backlink_key(link: LinkRecord) -> bytes:
 
 _EFFECTS: dict[type, Callable[[Ledger, Any], None]] = {
     ProjectCreated: _project_created,
+    AccessSet: _access_set,
     ArtifactCreated: _owner_created,
     CollectionCreated: _owner_created,
     OwnerDeleted: _owner_deleted,

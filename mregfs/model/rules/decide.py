@@ -1,6 +1,7 @@
 """Commands into facts: the one place where it is decided what may happen.
 
-Decided here: which rule answers which command; the rules are in the `decide_*` modules, in words in
+Decided here: which rule answers which command, and that nobody decides anything who may not
+change what it is about (`access`); the rules are in the `decide_*` modules, in words in
 `rules.md`. Not decided here: what the facts do (`apply`), when they are appended (`registry.log`).
 
 A rule reads the state and changes nothing. It is asked again, against newer state, whenever another
@@ -12,7 +13,13 @@ from typing import Any
 
 from mregfs.model import commands
 from mregfs.model.commands import Command, Principal
-from mregfs.model.rules import decide_aliases, decide_links, decide_owners, decide_versions
+from mregfs.model.rules import (
+    access,
+    decide_aliases,
+    decide_links,
+    decide_owners,
+    decide_versions,
+)
 from mregfs.model.rules.guards import Decision
 from mregfs.model.state import State
 
@@ -30,6 +37,7 @@ _RULES: dict[type, Callable[[State, Any, Principal], Decision]] = {
     commands.Rollback: decide_aliases.rollback,
     commands.Protect: decide_aliases.protect,
     commands.Unprotect: decide_aliases.unprotect,
+    commands.SetAccess: access.set_access,
     commands.DeleteOwner: decide_owners.delete_owner,
     commands.RenameCollection: decide_owners.rename_collection,
     commands.Tag: decide_owners.tag,
@@ -44,4 +52,7 @@ def decide(state: State, command: Command, principal: Principal) -> Decision:
     Raises:
         MregfsError: it may not happen; the message says what, which, and what to do.
     """
-    return _RULES[type(command)](state, command, principal)
+    access.require(state, command, principal)
+    decision = _RULES[type(command)](state, command, principal)
+    access.require_all(state, decision.changes, principal)
+    return decision

@@ -12,7 +12,7 @@ from mregfs.model.reference import Location, When
 from mregfs.model.rules.guards import (
     Decision,
     alias_of_target,
-    check_text,
+    check_group,
     move_alias,
     require_expected,
     require_group,
@@ -21,8 +21,6 @@ from mregfs.model.rules.guards import (
 from mregfs.model.state import Resolved, State
 
 __all__ = ["decide_move", "drop_alias", "number_in", "protect", "rollback", "unprotect"]
-
-_MAX_GROUP = 256
 
 
 def decide_move(state: State, command: MoveAlias, principal: Principal) -> Decision:
@@ -124,9 +122,7 @@ def drop_alias(state: State, command: DropAlias, principal: Principal) -> Decisi
 def protect(state: State, command: Protect, principal: Principal) -> Decision:
     """Let only members of a group move or drop an alias, which need not exist yet."""
     alias = alias_of_target(command.target)
-    group = check_text(command.group, "group", _MAX_GROUP)
-    if not group or not group.isprintable():
-        raise InvalidError(f"{group!r} is not the name of a group", "write --group NAME")
+    group = check_group(command.group, principal)
     owner = state.find_owner(command.target)
     known = state.protection(owner.inode, alias)
     require_group(known, owner, alias, principal)
@@ -153,7 +149,7 @@ def unprotect(state: State, command: Unprotect, principal: Principal) -> Decisio
     if not principal.privileged and known.group not in principal.groups:
         raise ForbiddenError(
             f"alias {alias!r} of {title(owner)} is protected by group {known.group!r}, and "
-            f"{principal.author!r} is not in it",
+            f"{principal.user!r} is not in it",
             "ask a member of the group, or root",
         )
     return Decision(

@@ -23,6 +23,7 @@ __all__ = [
     "Decision",
     "alias_of_target",
     "check_free",
+    "check_group",
     "check_text",
     "distinct",
     "move_alias",
@@ -38,6 +39,9 @@ MAX_DESCRIPTION = 65_536
 
 MAX_TAGS = 100
 """Tags of one version, artifact or collection; aliases given in one commit."""
+
+MAX_GROUP = 256
+"""Characters of a group's name."""
 
 _T = TypeVar("_T")
 
@@ -109,6 +113,20 @@ def with_project(state: State, project: ProjectName) -> list[Change]:
     return [] if state.project(project) else [ProjectCreated(str(project))]
 
 
+def check_group(group: str, principal: Principal) -> str:
+    """Return `group` when a right can be given to it on this host.
+
+    Raises:
+        InvalidError: it is no name of a group, or of none that this host knows.
+    """
+    check_text(group, "group", MAX_GROUP)
+    if not group or not group.isprintable():
+        raise InvalidError(f"{group!r} is not the name of a group", "write the name of one")
+    if group not in principal.groups and group not in principal.known_groups:
+        raise InvalidError(f"there is no group {group!r} on this host", "list them: getent group")
+    return group
+
+
 def alias_of_target(location: Location) -> str:
     """Return the alias that a command is about.
 
@@ -139,7 +157,7 @@ def require_group(
     if protection is not None and protection.group not in principal.groups:
         raise ForbiddenError(
             f"alias {alias!r} of {title(owner)} is protected by group {protection.group!r}, and "
-            f"{principal.author!r} is not in it",
+            f"{principal.user!r} is not in it",
             "ask a member of the group to do it, or root to unprotect the alias",
         )
 

@@ -1,0 +1,199 @@
+"""Who may read and who may change what: the store, and each project.
+
+Decided here: who the readers and the writers of a project are, what either may do, who says so.
+Not decided here: which groups a caller is in (the `Principal`), which modes the mount shows for it
+(`vfs.tree`), protected aliases (`guards`). `decide` asks for every command; whoever shows something
+of a project asks `may_read`.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from mregfs.errors import ForbiddenError, InvalidError
+from mregfs.model import commands
+from mregfs.model.changes import AccessSet, Change
+from mregfs.model.commands import Command, Principal, SetAccess
+from mregfs.model.records import AccessRecord
+from mregfs.model.rules.guards import Decision, check_group, with_project
+from mregfs.model.state import State
+
+__all__ = [
+    "EVERYBODY",
+    "NOBODY",
+    "Access",
+    "access_of",
+    "may_read",
+    "may_write",
+    "require",
+    "require_all",
+    "require_reader",
+    "require_writer",
+    "set_access",
+]
+
+EVERYBODY = "*"
+NOBODY = ""
+"""Nobody but the owner of the store and root."""
+
+_NOTHING = AccessRecord(None, None, None, "", 0)
+
+
+class Access(msgspec.Struct, frozen=True):
+    """What holds for a project: for each part what was said of it, else of the store, else this."""
+
+    readers: str = EVERYBODY
+    """A group by name or number, `EVERYBODY` or `NOBODY`."""
+    writers: str = NOBODY
+    """As `readers`. Who may write may read, too."""
+    private_drafts: bool = False
+
+
+def access_of(state: State, project: str = "") -> Access:
+    """Return what holds for a project; for the store where no project says otherwise (none)."""
+    access = _over(Access(), state.access())
+    return _over(access, state.access(project)) if project else access
+
+
+def _over(access: Access, said: AccessRecord | AccessSet | None) -> Access:
+    """Return what holds when this was said on top."""
+    if said is None:
+        return access
+    return Access(
+        access.readers if said.readers is None else said.readers,
+        access.writers if said.writers is None else said.writers,
+        access.private_drafts if said.private_drafts is None else said.private_drafts,
+    )
+
+
+def may_write(access: Access, principal: Principal) -> bool:
+    """Tell whether somebody may change what has this access."""
+    return principal.privileged or _is_among(access.writers, principal)
+
+
+def may_read(access: Access, principal: Principal) -> bool:
+    """Tell whether somebody may see what has this access."""
+    return may_write(access, principal) or _is_among(access.readers, principal)
+
+
+def _is_among(who: str, principal: Principal) -> bool:
+    return who == EVERYBODY or (who != NOBODY and who in principal.groups)
+
+
+def require_writer(state: State, project: str, principal: Principal) -> None:
+    """Check that somebody may change a project.
+
+    Raises:
+        ForbiddenError: he may not.
+    """
+    if principal.privileged:
+        return
+    access = access_of(state, project)
+    if not may_write(access, principal):
+        raise _refusal(project, "change", access.writers, principal)
+
+
+def require_reader(state: State, project: str, principal: Principal) -> None:
+    """Check that somebody may see a project.
+
+    Raises:
+        ForbiddenError: he may not.
+    """
+    if principal.privileged:
+        return
+    access = access_of(state, project)
+    if not may_read(access, principal):
+        raise _refusal(project, "read", access.readers, principal)
+
+
+def _refusal(project: str, what: str, who: str, principal: Principal) -> ForbiddenError:
+    option = "writers" if what == "change" else "readers"
+    grant = f"mregfs access {project} --{option}"
+    if who == NOBODY:
+        return ForbiddenError(
+            f"only the owner of the store may {what} project {project}, and {principal.user!r} "
+            "is not he",
+            f"ask him to let a group in: {grant} GROUP",
+        )
+    return ForbiddenError(
+        f"only members of group {who!r} may {what} project {project}, and {principal.user!r} "
+        "is not in it",
+        f"ask one of them, or the owner of the store for another group: {grant} GROUP",
+    )
+
+
+def require(state: State, command: Command, principal: Principal) -> None:
+    """Check that somebody may change the project that a command is about, and read its sources.
+
+    Raises:
+        ForbiddenError: he may not.
+    """
+    if principal.privileged or isinstance(command, SetAccess):
+        return
+    match command:
+        case commands.LogVersion() | commands.CreateArtifact() | commands.CreateCollection():
+            require_writer(state, str(command.project), principal)
+        case _:
+            require_writer(state, str(command.target.project), principal)
+    match command:
+        case commands.LogVersion():
+            sources = [str(parent.project) for parent in command.parents]
+        case commands.LinkVersion() | commands.MoveAlias():
+            sources = [str(command.source.project)]
+        case _:
+            sources = []
+    for project in sources:
+        require_reader(state, project, principal)
+
+
+def require_all(state: State, changes: Iterable[Change], principal: Principal) -> None:
+    """Check that somebody may change every project that facts are about.
+
+    A version that is deleted with force is taken out of the collections of other projects, too.
+
+    Raises:
+        ForbiddenError: he may not.
+    """
+    if principal.privileged:
+        return
+    for project in dict.fromkeys(change.project for change in changes):
+        require_writer(state, project, principal)
+
+
+def set_access(state: State, command: SetAccess, principal: Principal) -> Decision:
+    """Say who may read and change the store or a project; only its owner and root may."""
+    project = "" if command.project is None else str(command.project)
+    what = f"project {project}" if project else "the store"
+    if not principal.privileged:
+        raise ForbiddenError(
+            f"only root and the owner of the store may say who may use {what}, and "
+            f"{principal.user!r} is neither",
+            "ask one of them",
+        )
+    if command.inherit and not project:
+        raise InvalidError("the store inherits from nothing", "name a project")
+    for who in (command.readers, command.writers):
+        if who is not None and who not in (EVERYBODY, NOBODY):
+            check_group(who, principal)
+    known = state.access(project) or _NOTHING
+    before = _NOTHING if command.inherit else known
+    fact = AccessSet(
+        project,
+        before.readers if command.readers is None else command.readers,
+        before.writers if command.writers is None else command.writers,
+        before.private_drafts if command.private_drafts is None else command.private_drafts,
+    )
+    said = {"readers": fact.readers, "writers": fact.writers, "private_drafts": fact.private_drafts}
+    changes: list[Change] = []
+    if list(said.values()) != [known.readers, known.writers, known.private_drafts]:
+        changes = [] if command.project is None else with_project(state, command.project)
+        changes.append(fact)
+    holds = _over(access_of(state) if project else Access(), fact)
+    return Decision(
+        tuple(changes),
+        {
+            "project": project or None,
+            **msgspec.structs.asdict(holds),
+            "inherited": [part for part, value in said.items() if value is None],
+        },
+    )
