@@ -245,6 +245,7 @@ class Mounted:
             store.committer,
             self.drafts,
             store.open_draft_intake,
+            _with_groups,
             lambda caller: _identify(caller, where.st_uid),
             is_dying,
             read_only=options.read_only,
@@ -378,7 +379,9 @@ def _places_of(pid: int, mountpoint: str) -> set[str]:
 
 
 def _with_groups(caller: Caller) -> Caller:
-    """Return a caller with his groups; he must be waiting for his answer."""
+    """Return a caller with his groups; where they are not known he must wait for his answer."""
+    if caller.groups is not None:
+        return caller
     return msgspec.structs.replace(caller, groups=groups_of_process(caller.pid))
 
 

@@ -66,9 +66,7 @@ class RegistryFileSystem:
         self._gestures = parts.gestures
         self._pending = PendingLinks(parts.index, parts.tree)
         events = parts.make_events()
-        self._files = OpenFiles(
-            parts.content, events, parts.status, parts.questions, parts.with_groups
-        )
+        self._files = OpenFiles(parts, events)
         self._follower = parts.make_follower(events.wake)
         self._listings: dict[int, Listing] = {}
         self._refused: dict[str, int] = {}
@@ -106,7 +104,6 @@ class RegistryFileSystem:
         return self._next_handle
 
     async def _run(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
-        caller = self._parts.with_groups(caller)  # while he waits: his pid is his
         try:
             run = partial(self._parts.transactions.run, statements, caller, caller.pid)
             return await trio.to_thread.run_sync(run, limiter=self._writers)

@@ -18,10 +18,10 @@ from mregfs.errors import (
     NotFoundError,
 )
 from mregfs.ports import Caller, OpenFile
-from mregfs.registry.content import Content, OpenContent
+from mregfs.registry.content import OpenContent
 from mregfs.vfs.control import ControlSessions, Outcome
 from mregfs.vfs.events import EventReaders
-from mregfs.vfs.query import Questions
+from mregfs.vfs.parts import Parts
 from mregfs.vfs.surface import Later
 from mregfs.vfs.tree import Node, NodeKind, stale
 
@@ -34,19 +34,12 @@ _WRITING = 0o3
 class OpenFiles:
     """The handle table of one mount. Between two awaits a task has it to itself."""
 
-    def __init__(
-        self,
-        content: Content,
-        events: EventReaders,
-        status: Callable[[], bytes],
-        questions: Questions,
-        with_groups: Callable[[Caller], Caller],
-    ) -> None:
-        self._questions = questions
-        self._content = content
+    def __init__(self, parts: Parts, events: EventReaders) -> None:
+        self._questions = parts.questions
+        self._content = parts.content
         self._events = events
-        self._make_status = status
-        self._with_groups = with_groups
+        self._make_status = parts.status
+        self._with_groups = parts.with_groups
         self._control = ControlSessions()
         self._files: dict[int, OpenContent] = {}
         self._nodes: dict[int, Node] = {}

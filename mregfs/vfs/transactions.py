@@ -40,6 +40,7 @@ class Transactions:
         committer: Committer,
         drafts: DraftTree,
         open_intake: Callable[[str], Intake],
+        with_groups: Callable[[Caller], Caller],
         identify: Callable[[Caller], Principal],
         is_dying: Callable[[int], bool],
         *,
@@ -49,6 +50,7 @@ class Transactions:
         self._committer = committer
         self._drafts = drafts
         self._open_intake = open_intake
+        self._with_groups = with_groups
         self._identify = identify
         self._is_dying = is_dying
         self._read_only = read_only
@@ -60,7 +62,7 @@ class Transactions:
 
         Args:
             statements: what is asked.
-            caller: who asks, with his groups; whose name history gets.
+            caller: who asks, whose name history gets; he waits, or his groups are known.
             requester: the thread that waits, 0 if unknown. When it is killed, a commit is given up.
 
         Raises:
@@ -72,6 +74,7 @@ class Transactions:
             )
         if not statements:
             raise InvalidError("there is no command", "write one a line; cat this file for a list")
+        caller = self._with_groups(caller)
         principal = replace(self._identify(caller), author=author_of(statements))
         reasons = dict.fromkeys(s.reason for s in statements if s.reason)
         with ExitStack() as undo:
