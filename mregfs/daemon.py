@@ -237,6 +237,11 @@ class Mounted:
         where = os.stat(store.path)
         ownership = Ownership(where.st_uid, where.st_gid, where.st_mode & 0o777)
         tree = Tree(project, store.content, ownership)
+        self._verifier = (
+            store.verify_in_background(lambda: passthrough_state().available)
+            if options.verify == "first-read"
+            else None
+        )
         aliased = Aliased(store.index, store.log, store.coalescer)
         self.coalescing = Coalescing(aliased.follow, self._may_coalesce)
         self.drafts: DraftTree = store.open_drafts()
@@ -338,6 +343,7 @@ class Mounted:
                 "refused": self.file_system.refused | passthrough.refused,
             },
             "verify": self._options.verify,
+            "verified": self._verifier and self._verifier.figures(),
             "fs_verity": store.verity.why_not or "on",
             "coalesce": self._options.coalesce,
             "cache": store.whole_files.figures(),

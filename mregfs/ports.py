@@ -165,6 +165,10 @@ class PackFile(Protocol):
         """Return up to `length` bytes at `offset`; shorter only at the end of the pack."""
         ...
 
+    def stamp(self) -> tuple[int, int]:
+        """Return size and time of the last change, in ns: a write changes the two."""
+        ...
+
     def close(self) -> None:
         """Release the descriptor."""
         ...
@@ -174,11 +178,7 @@ class PackStore(Protocol):
     """Immutable data objects with unique, never reused ids (32 lowercase hexadecimal digits)."""
 
     def open(self, pack: str) -> PackFile:
-        """Open a pack for reading.
-
-        Raises:
-            NotFoundError: no such pack.
-        """
+        """Open a pack for reading; raises NotFoundError."""
         ...
 
     def is_cached(self, opened: PackFile, offset: int, length: int) -> bool:
@@ -189,11 +189,7 @@ class PackStore(Protocol):
         ...
 
     def size(self, pack: str) -> int:
-        """Return the pack's size in bytes.
-
-        Raises:
-            NotFoundError: no such pack.
-        """
+        """Return the pack's size in bytes; raises NotFoundError."""
         ...
 
     def create(self, pack: str, pieces: Iterable[bytes]) -> int:

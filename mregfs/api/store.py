@@ -5,15 +5,13 @@ here: the format of a store (`registry/format.md`). The only place that names co
 `Registry` and the daemon call it.
 """
 
-import contextlib
 import importlib
 import logging
 import os
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mregfs import __version__
 from mregfs.config import cache_index, is_remote, temporary_index
 from mregfs.errors import ExistsError, ForbiddenError, HostError
+from mregfs.host.priority import let_others_go_first, read_when_idle
 from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
@@ -39,14 +38,11 @@ from mregfs.stores.whole_files_dir import WholeFilesDirectory
 if TYPE_CHECKING:
     from mregfs.registry.coalesce import Coalescer
     from mregfs.registry.commit import Committer
+    from mregfs.registry.verifier import Verifier
 
 __all__ = ["Store", "init_store", "open_store"]
 
 log = logging.getLogger(__name__)
-
-_DIGESTS_NICE = 5
-"""How nice the threads that digest are (nice(2)); with 5 a busy thread of the daemon gets three
-times as much of a processor."""
 
 _STAGING = "staging"
 
@@ -200,7 +196,7 @@ class Store:
             self.content,
             new_id=new_id,
             threads=len(os.sched_getaffinity(0)),
-            begin_thread=_let_others_go_first,
+            begin_thread=let_others_go_first,
             protect=self.protect,
         )
 
@@ -223,6 +219,25 @@ class Store:
     @cached_property
     def _guard(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, "verity")
+
+    def verify_in_background(self, wanted: Callable[[], bool]) -> "Verifier":
+        """From now on verify what the kernel reads by itself, once for each file; see `Verifier`.
+
+        `wanted` tells whether it does.
+        """
+        from mregfs.registry.verifier import Verifier
+        from mregfs.stores.scanner_direct import DirectScanner
+
+        self.content.verifier = Verifier(
+            self.index,
+            self.packs,
+            self.whole_files,
+            open_scanner=DirectScanner,
+            begin_thread=read_when_idle,
+            clock=self.clock,
+            wanted=wanted,
+        )
+        return self.content.verifier
 
     def open_intake(self, path: str | os.PathLike[str], *, consume: bool) -> Intake:
         """Return a directory as the source of one commit; `consume`: it is a draft of ours."""
@@ -276,6 +291,8 @@ class Store:
 
     def close(self) -> None:
         """Let go of everything; calling it again does nothing."""
+        if self.content.verifier is not None:
+            self.content.verifier.close()
         if "_guard" in self.__dict__:
             self._guard.shutdown(cancel_futures=True)
         self.index.close()
@@ -319,12 +336,3 @@ def _open_index(path: str, store_id: str) -> IndexLmdb:
 def new_id() -> str:
     """Return a random id: 32 hexadecimal digits."""
     return secrets.token_hex(16)
-
-
-def _let_others_go_first() -> None:
-    """Lower the priority of this thread, not of its process: digests are in no hurry.
-
-    Who looks a name up meanwhile is then answered in half the time; an idle host digests as fast.
-    """
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _DIGESTS_NICE)

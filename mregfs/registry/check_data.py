@@ -4,14 +4,15 @@ Decided here: the order (pack by pack), that what is shared is read once, how fa
 decided here: past which caches bytes are read (`ports.PackScanner`). Only `check` calls this.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mregfs.errors import HostError, MregfsError
 from mregfs.model.digest import BLOCK, DIGEST_SIZE, block_digest, file_digest
 from mregfs.model.layout import Extent
-from mregfs.ports import Clock, PackFile, PackScanner, PackStore, WholeFiles
+from mregfs.ports import PackFile, PackScanner, PackStore, WholeFiles
 from mregfs.registry.check_content import StoredFile
 from mregfs.registry.findings import CheckProgress, Findings, and_more
+from mregfs.registry.pace import Pace
 
 __all__ = ["DataCheck", "Pace"]
 
@@ -19,30 +20,6 @@ _Run = tuple[str, int, int]
 """Pack, offset, length."""
 
 _KEPT_OPEN = 64  # packs; a file that is put together from more is rare
-
-
-class Pace:
-    """Keeps a reader at a rate.
-
-    Args:
-        rate: bytes a second; 0: as fast as it goes.
-        clock: tells the time.
-        pause: waits for some seconds.
-    """
-
-    def __init__(self, rate: int, clock: Clock, pause: Callable[[float], None]) -> None:
-        self._rate = rate
-        self._clock = clock
-        self._pause = pause
-        self._due = 0.0
-
-    def spend(self, count: int) -> None:
-        """Wait until `count` more bytes may have been read; time that was not used is lost."""
-        if self._rate:
-            now = self._clock() / 1e9
-            self._due = max(self._due, now) + count / self._rate
-            if self._due > now:
-                self._pause(self._due - now)
 
 
 class DataCheck:

@@ -8,7 +8,7 @@ vfs, the CLI and the Python API call this, from any thread.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mregfs.errors import CorruptError, InvalidError, NotFoundError
 from mregfs.model.digest import DIGEST_SIZE, block_count
@@ -20,11 +20,14 @@ from mregfs.registry import rows
 from mregfs.registry.opening import Blocks, OpenContent
 from mregfs.registry.rows import CONTENT_TABLES, FileEntry
 
+if TYPE_CHECKING:
+    from mregfs.registry.verifier import Verifier
+
 __all__ = ["CONTENT_TABLES", "Content", "FileEntry", "OpenContent", "Verification"]
 
 Verification = Literal["first-read", "always", "commit"]
 """When blocks are verified: at their first read in this process, at each read, or only at commit.
-Files that the kernel reads by itself (passthrough) are verified by `fsck --data`, not here; so with
+Files that the kernel reads by itself (passthrough) are verified afterwards (`verifier`); so with
 `always` it reads none by itself."""
 
 _BATCH = 256  # entries of a directory read under one view
@@ -51,6 +54,8 @@ class Content:
         self._packs = packs
         self._index = index
         self._verification = verification
+        self.verifier: Verifier | None = None
+        """Verifies what the kernel reads by itself, where there is one."""
         self._blocks: OrderedDict[tuple[str, int], Blocks] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -245,6 +250,8 @@ class Content:
             blocks,
             whole=lambda: self._whole(entry.digest),
             watched=self._verification == "always",
+            digest=entry.digest,
+            verifier=self.verifier,
         )
 
     def _whole(self, digest: bytes) -> PackFile | None:

@@ -10,12 +10,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from threading import Lock
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from mregfs.errors import CorruptError, NotFoundError
 from mregfs.model.digest import BLOCK, DIGEST_SIZE, block_digest
 from mregfs.model.layout import Extent, FileLayout
 from mregfs.ports import PackFile, PackStore
+
+if TYPE_CHECKING:
+    from mregfs.registry.verifier import Reading, Verifier
 
 __all__ = ["Blocks", "OpenContent"]
 
@@ -45,6 +48,13 @@ class Blocks:
         self._trust = trust
         self.complete = False
 
+    def __len__(self) -> int:
+        return len(self._verified)
+
+    def digest(self, number: int) -> bytes:
+        """Return the digest that a block was committed with."""
+        return self._digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
+
     def verified(self, first: int, last: int) -> bool:
         """Tell whether all blocks from `first` to `last` have been verified."""
         return self.complete or 0 not in self._verified[first : last + 1]
@@ -63,7 +73,7 @@ class Blocks:
                 if self._trust:
                     self._verified[number] = 1
                     continue
-                expected = self._digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
+                expected = self.digest(number)
                 found = block_digest(view[start : start + BLOCK])
                 if found != expected:
                     log.error(
@@ -92,6 +102,8 @@ class OpenContent:
         blocks: what the bytes are verified with.
         whole: opens the copy of the file in one piece that the host's cache has, if it has one.
         watched: True when each read is to be verified, so that nobody may read past us.
+        digest: of the file.
+        verifier: verifies in the background what is read past us; None: nobody does.
     """
 
     def __init__(
@@ -103,6 +115,8 @@ class OpenContent:
         *,
         whole: Callable[[], PackFile | None] = lambda: None,
         watched: bool = False,
+        digest: bytes = b"",
+        verifier: "Verifier | None" = None,
     ) -> None:
         self.size = layout.size
         self._name = name
@@ -114,6 +128,9 @@ class OpenContent:
         self._open: dict[str, PackFile] = {}
         self._lock = Lock()
         self.watched = watched
+        self._digest = digest
+        self._verifier = verifier
+        self._reading: Reading | None = None
         copy = whole() if self.is_scattered() else None
         if copy is not None and copy.size != self.size:
             copy.close()
@@ -148,13 +165,20 @@ class OpenContent:
         `close`. There is none when each read is to be verified.
 
         Raises:
-            CorruptError: the pack is missing.
+            CorruptError: the pack is missing, or known to be damaged.
         """
         if self.watched or self._inline is not None:
             return -1
         if self._copy is not None:
-            return self._copy.fileno()
-        return -1 if self.is_scattered() else self._pack(self._extents[0].pack).fileno()
+            file, key = self._copy, self._digest
+        elif self.is_scattered():
+            return -1
+        else:
+            pack = self._extents[0].pack
+            file, key = self._pack(pack), bytes.fromhex(pack)
+        if self._verifier is not None and self._reading is None:
+            self._reading = self._verifier.opened(key, file, self._blocks)
+        return file.fileno()
 
     def runs(self) -> Iterator[tuple[PackFile, int, int]]:
         """Yield the packs, offsets and lengths that the file is put together from, in order.
@@ -208,6 +232,9 @@ class OpenContent:
 
     def close(self) -> None:
         """Let go of the packs."""
+        reading, self._reading = self._reading, None
+        if reading is not None and self._verifier is not None:
+            self._verifier.closed(reading)
         with self._lock:
             packs, self._open = self._open, {}
         for pack in packs.values():

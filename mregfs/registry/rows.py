@@ -19,9 +19,11 @@ from mregfs.ports import Put
 
 __all__ = [
     "CONTENT_TABLES",
+    "PACK_KEY_SIZE",
     "ROOT",
     "FileEntry",
     "Place",
+    "Verdict",
     "entry_row",
     "name_key",
     "pack_inode",
@@ -31,7 +33,9 @@ __all__ = [
     "parse_layout",
     "parse_name",
     "parse_reference",
+    "parse_verdict",
     "rows_of",
+    "verdict_row",
 ]
 
 CONTENT_TABLES = (
@@ -43,14 +47,20 @@ CONTENT_TABLES = (
     "file",
     "chunk",
     "pack_ref",
+    "verified",
 )
-"""What the log does not determine alone: derived from manifests and layouts, filled on demand."""
+"""What the log does not determine alone: derived from manifests and layouts, filled on demand; and
+what was found when bytes were verified."""
 
 _ENTRY = struct.Struct(">IBQ32s")  # position, kind and executable bit, size, digest
 _NAME = struct.Struct(">I")
 _EXTENT = struct.Struct(">16sQQ")
 _CHUNK = struct.Struct(">16sQQ")
 _NUMBER = struct.Struct(">Q")
+_VERDICT = struct.Struct(">BQqQ")  # damaged, size, time of change, first damaged byte
+
+PACK_KEY_SIZE = 16
+"""Bytes of a key that is a pack's id; one that is a file's digest has 32."""
 
 _KINDS = ("file", "directory", "symlink")
 _EXECUTABLE = 0x10
@@ -81,6 +91,15 @@ class Place(msgspec.Struct, frozen=True):
     pack: str
     offset: int
     length: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What was found when a file that the kernel reads by itself was verified."""
+
+    stamp: tuple[int, int]
+    """Of the file then; what was found holds as long as it is the same."""
+    damaged_at: int | None
+    """First byte of the first damaged block; None when there is none."""
 
 
 ROOT = FileEntry(0, 0, "", "directory", False, 0, "", b"")
@@ -161,6 +180,18 @@ def reference_key(pack: str, version: int) -> bytes:
 def parse_reference(key: bytes) -> int:
     """Return the inode of the version that a reference to a pack is from."""
     return int.from_bytes(key[16:24], "big")
+
+
+def verdict_row(verdict: Verdict) -> bytes:
+    """Return the row of a verdict, under the pack's id or the file's digest."""
+    damaged = verdict.damaged_at is not None
+    return _VERDICT.pack(damaged, *verdict.stamp, verdict.damaged_at or 0)
+
+
+def parse_verdict(row: bytes) -> Verdict:
+    """Return the verdict that a row holds."""
+    damaged, size, changed, start = _VERDICT.unpack(row)
+    return Verdict((size, changed), start if damaged else None)
 
 
 def rows_of(

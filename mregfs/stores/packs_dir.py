@@ -97,6 +97,11 @@ class PackDescriptor:
             self._store._release(descriptor)
         return data
 
+    def stamp(self) -> tuple[int, int]:
+        """Return the file's size and its change time (ctime) in nanoseconds."""
+        found = os.fstat(self.fileno())
+        return found.st_size, found.st_ctime_ns
+
     def close(self) -> None:
         """Release the descriptor; calling it again does nothing."""
         with self._store._lock:

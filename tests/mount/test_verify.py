@@ -1,5 +1,6 @@
 """Damaged bytes are never given out: EIO where they are, all else reads; fsck names them."""
 
+import ctypes
 import errno
 import json
 import os
@@ -110,3 +111,91 @@ def test_fsck_names_the_file_and_the_block_and_exits_11(make_mount):
 
 def test_status_says_whether_the_file_system_guards_packs(registry_mount):
     assert registry_mount.status()["fs_verity"]
+
+
+# ---- what the kernel reads by itself
+
+
+@pytest.fixture
+def passing_mount(make_mount, passthrough):
+    """A damaged mount whose file the kernel reads by itself."""
+    if not passthrough:
+        pytest.skip("needs passthrough")
+    mount = damaged_mount(make_mount)
+    file = mount.path / "artifacts/mnist/v0/model.bin"
+    if b"passthrough" != os.getxattr(file, "user.mregfs.read_path"):
+        pytest.skip("read through the daemon here")
+    return mount, file
+
+
+def wait_for_verdict(mount, wait_until) -> None:
+    wait_until(lambda: mount.status()["verified"]["waiting"] == 0, "all is verified")
+
+
+def code_of_open(file: Path) -> int:
+    try:
+        os.close(os.open(file, os.O_RDONLY))
+    except OSError as exc:
+        return exc.errno or -1
+    return 0
+
+
+def test_a_damaged_file_that_the_kernel_reads_is_found_after_its_first_reader(
+    passing_mount, wait_until
+):
+    """The first reader may be wrong; then it is an ERROR, and EIO, also after a restart."""
+    mount, file = passing_mount
+    assert MODEL != file.read_bytes()
+    wait_for_verdict(mount, wait_until)
+
+    assert [mount.pack] == mount.status()["verified"]["damaged"]
+    assert errno.EIO == code_of_open(file)
+    found = [line for line in mount.log.read_text().splitlines() if mount.pack in line]
+    assert "ERROR mregfs.registry.verifier: 'model.bin' is damaged in 1 of 8 blocks" in found[0]
+    assert bytes(50_000) == file.with_name("small.bin").read_bytes()
+
+    mount.stop()
+    mount.start()
+    assert errno.EIO == code_of_open(file)
+    assert 0 == mount.status()["verified"]["waiting"]
+
+    flip_on_disk(mount.store)  # back to what it was, as by a restored backup
+    assert MODEL == file.read_bytes()
+    wait_for_verdict(mount, wait_until)
+    assert [0, 1] == [code_of_open(file), mount.status()["verified"]["verified"]]
+    mount.stop()
+    mount.start()
+    assert MODEL == file.read_bytes()
+    assert {"waiting": 0, "verified": 0, "damaged": []} == mount.status()["verified"]
+
+
+def test_who_has_a_damaged_file_open_goes_on(passing_mount, wait_until):
+    """The kernel asks nobody about what is open, by whom else it may be opened or not."""
+    mount, file = passing_mount
+    with file.open("rb") as opened:
+        first = file.read_bytes()
+        wait_until(lambda: mount.status()["verified"]["waiting"] == 1, "it is open")
+        assert first == opened.read()
+    wait_for_verdict(mount, wait_until)
+    assert errno.EIO == code_of_open(file)
+
+
+def test_it_is_read_at_idle_priority(passing_mount, wait_until):
+    mount, file = passing_mount
+    file.read_bytes()
+    wait_for_verdict(mount, wait_until)
+    libc = ctypes.CDLL(None)
+    number = {"x86_64": 252, "aarch64": 31}[os.uname().machine]  # ioprio_get
+    tasks = os.listdir(f"/proc/{mount.daemon.pid}/task")
+    classes = [libc.syscall(number, 1, int(task)) >> 13 for task in tasks]
+    assert 1 == classes.count(3)
+
+
+@pytest.mark.parametrize("option", ["verify=commit", "nopassthrough"])
+def test_nothing_is_verified_in_the_background_where_that_is_not_wanted(make_mount, option):
+    mount = make_mount(options=("-o", option))
+    mount.init()
+    mount.start()
+    file = mount.commit("mnist", {"model.bin": MODEL}) / "model.bin"
+    assert MODEL == file.read_bytes()
+    assert mount.status()["verified"] in (None, {"waiting": 0, "verified": 0, "damaged": []})

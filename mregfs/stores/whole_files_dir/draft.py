@@ -56,6 +56,11 @@ class WholeFile:
         except OSError as exc:
             raise translated(exc, "cannot read", self._path) from exc
 
+    def stamp(self) -> tuple[int, int]:
+        """Return the file's size and when it was last written (mtime): a use changes its ctime."""
+        found = os.fstat(self.fileno())
+        return found.st_size, found.st_mtime_ns
+
     def close(self) -> None:
         """Release the descriptor; calling it again does nothing."""
         fd, self._fd = self._fd, -1
