@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -22,7 +22,7 @@ import mregfs.api
 import mregfs.cli.main
 from tests.attack.people import whereabouts
 
-__all__ = ["Outcome", "begin_verb", "run_verb"]
+__all__ = ["Outcome", "begin_call", "begin_verb", "run_verb"]
 
 PATIENCE = 10.0
 """Seconds for a verb; one that has to wait for somebody says so after 5 or 10."""
@@ -95,6 +95,25 @@ def begin_verb(
     environment: Mapping[str, str] | None = None,
 ) -> Running:
     """Start `mregfs WORDS` as a user, with an environment that says nothing of a store."""
+
+    def verb() -> int:
+        for variable in [name for name in os.environ if name.startswith("MREGFS_")]:
+            del os.environ[variable]
+        os.environ.update(environment or {})
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        if uid:
+            os.setgroups(list(groups))
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        os.umask(0o022)
+        os.chdir(directory or "/")
+        return mregfs.cli.main.run([str(word) for word in words])
+
+    return begin_call(verb)
+
+
+def begin_call(function: Callable[[], int]) -> Running:
+    """Start a function in a process of its own; what it returns is the exit code."""
     fd, name = tempfile.mkstemp(prefix="mregfs-verb-")
     pid = os.fork()
     if pid:
@@ -103,30 +122,20 @@ def begin_verb(
     code = 99
     try:
         os.setsid()
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        for variable in [name for name in os.environ if name.startswith("MREGFS_")]:
-            del os.environ[variable]
-        os.environ.update(environment or {})
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
         sys.stdin = os.fdopen(0, closefd=False)
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False)
-        if uid:
-            os.setgroups(list(groups))
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-        os.umask(0o022)
-        os.chdir(directory or "/")
-        code = _run([str(word) for word in words])
+        code = _run(function)
     finally:
         os._exit(code)
 
 
-def _run(words: list[str]) -> int:
+def _run(function: Callable[[], int]) -> int:
     try:
-        code = mregfs.cli.main.run(words)
+        code = function()
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
     except BaseException:  # noqa: BLE001 - nothing may get into the fork's copy of the test
