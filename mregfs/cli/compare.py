@@ -62,6 +62,7 @@ def du(session: Session, ref: str | None) -> None:
     if session.as_json:
         print_json(as_builtins(usage))
         return
+    unknown = f"{count(usage.unknown, 'version')} with damaged layouts: mregfs fsck names them"
     print_pairs(
         [
             ("versions", count(usage.versions, "version") + f", {count(usage.files, 'file')}"),
@@ -69,5 +70,6 @@ def du(session: Session, ref: str | None) -> None:
             ("unique", human_size(usage.unique)),
             ("shared", human_size(usage.shared)),
             ("deleting frees", human_size(usage.freed_by_deleting)),
+            *([("not counted", unknown)] if usage.unknown else []),
         ]
     )

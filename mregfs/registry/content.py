@@ -14,7 +14,7 @@ from mregfs.errors import CorruptError, InvalidError, NotFoundError
 from mregfs.model.digest import DIGEST_SIZE, block_count
 from mregfs.model.layout import FileLayout, Layout, decode_layout, layout_key
 from mregfs.model.manifest import Manifest, decode_manifest, manifest_key
-from mregfs.model.records import VersionRecord
+from mregfs.model.records import VersionRecord, VersionSize
 from mregfs.ports import Index, ObjectStore, PackFile, PackStore, View, WholeFiles
 from mregfs.registry import rows
 from mregfs.registry.opening import Blocks, OpenContent
@@ -89,7 +89,7 @@ class Content:
         """
         return decode_manifest(self._object(manifest_key(version.digest)), version.digest)
 
-    def layout(self, version: VersionRecord) -> Layout:
+    def layout(self, version: VersionRecord | VersionSize) -> Layout:
         """Load the layout of a version from the store.
 
         Raises:

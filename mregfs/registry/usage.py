@@ -7,7 +7,9 @@ A run of bytes of a pack is shared when a version that is not asked about refers
 and what nobody refers to counts for nobody.
 
 The versions that share a pack are asked only until all that was asked about is known to be shared,
-and once for each layout; no other version is looked at.
+and once for each layout. Which they are the index knows of versions that this host has looked into;
+of the others the layouts are read, one at a time, and not kept. So the answer is the same whatever
+the index has, and takes memory for the runs that are apart, not for all there are.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,6 +17,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
+from mregfs.errors import CorruptError
+from mregfs.model.layout import Extent, Layout
 from mregfs.model.records import ArtifactRecord, OwnerRecord, VersionRecord, VersionSize
 from mregfs.model.reference import Location
 from mregfs.model.state import State
@@ -24,8 +28,8 @@ from mregfs.registry.content import Content
 
 __all__ = ["Usage", "select", "unique_size", "usage", "usage_of_all"]
 
-MOST_LOADED = 1000
-"""Layouts that a look at the whole store reads from the store at most."""
+_JOINED_FROM = 4096
+"""Runs of a pack that are kept before those that touch are joined."""
 
 _Run = tuple[int, int]
 """Start and end of a run of bytes of a pack."""
@@ -47,11 +51,17 @@ class Usage(msgspec.Struct, frozen=True):
     versions: int
     freed_by_deleting: int
     """What deleting all of them, and then `gc`, gives back."""
+    unknown: int = 0
+    """Versions that cannot be counted, as their layouts are damaged: `fsck` names them."""
 
 
 def unique_size(index: Index, content: Content, version: VersionRecord) -> int:
-    """Return the bytes that are stored for one version alone."""
-    return usage(index, content, [version]).unique
+    """Return the bytes that are stored for one version alone, as far as this host knows.
+
+    What it shares with versions that this host has not looked into counts as its own: this is asked
+    of one version after the other. `usage` is exact.
+    """
+    return _usage(index, content, [version], lambda: None, exact=False).unique
 
 
 def select(index: Index, location: Location | None) -> list[VersionRecord]:
@@ -92,32 +102,57 @@ def usage(
 ) -> Usage:
     """Return the space that these versions take; loads their content if need be.
 
-    Other versions count as far as this host has looked into them. `check` is called again and again
-    and may raise: then nobody waits any more.
+    `check` is called again and again and may raise: then nobody waits any more.
     """
+    return _usage(index, content, versions, check, exact=True)
+
+
+def _usage(
+    index: Index,
+    content: Content,
+    versions: Sequence[VersionRecord],
+    check: Callable[[], None],
+    *,
+    exact: bool,
+) -> Usage:
     for version in versions:
         check()
         content.ensure(version)
     asked = {version.inode for version in versions}
-    own: _Runs = {}
-    unique = shared = 0
+    own = _Space()
+    inline = unknown = 0
+    alone: _Runs = {}
+    strangers: list[VersionSize] = []
     with index.read() as view:
         for version in versions:
             check()
-            unique += _add_runs(view, version, own)
-        for pack, runs in own.items():
+            inline += _add_runs(view, version, own)
+        for pack, runs in own.joined().items():
             check()
-            mine = _union(runs)
-            alone = _length(_alone(view, pack, mine, asked))
-            unique += alone
-            shared += _length(mine) - alone
+            alone[pack] = _alone(view, pack, runs, asked)
+        if exact and any(alone.values()):
+            strangers = _not_looked_into(view, asked, check)
+    for stranger in strangers:
+        if not any(alone.values()):
+            break
+        check()
+        try:
+            layout = content.layout(stranger)
+        except CorruptError:
+            unknown += 1
+            continue
+        for extent in _extents(layout):
+            if extent.pack in alone:
+                _subtract(alone[extent.pack], (extent.offset, extent.offset + extent.length))
+    unique = inline + sum(map(_length, alone.values()))
     return Usage(
         logical=sum(version.size for version in versions),
         unique=unique,
-        shared=shared,
+        shared=inline + own.length() - unique,
         files=sum(version.files for version in versions),
         versions=len(versions),
         freed_by_deleting=unique,
+        unknown=unknown,
     )
 
 
@@ -125,10 +160,9 @@ def usage_of_all(index: Index, content: Content, check: Callable[[], None] = lam
     """Return the space that all versions of the store take; nothing of it is shared with others.
 
     Versions with the same layout have their bytes at the same place, so each layout is looked at
-    once. Of those that this host has not looked into, it loads `MOST_LOADED`; the others count as
-    if they had no packs. `check` is that of `usage`.
+    once: in the index, or else in the store. `check` is that of `usage`.
     """
-    logical = files = count = 0
+    logical = files = count = unknown = 0
     first: dict[str, VersionSize] = {}
     copies: dict[str, int] = {}
     with index.read() as view:
@@ -142,14 +176,26 @@ def usage_of_all(index: Index, content: Content, check: Callable[[], None] = lam
             else:
                 copies[version.layout] = 1
                 first[version.layout] = version
-    _load_missing(index, content, first.values(), check)
-    runs: _Runs = {}
-    unique = 0
+    space = _Space()
+    inline = 0
     with index.read() as view:
-        for layout, version in first.items():
+        for version in list(first.values()):
             check()
-            unique += _add_runs(view, version, runs) * copies[layout]
-    unique += sum(_length(_union(each)) for each in runs.values())
+            if _is_looked_into(view, version):
+                inline += _add_runs(view, version, space) * copies[version.layout]
+                del first[version.layout]
+    for version in first.values():
+        check()
+        try:
+            layout = content.layout(version)
+        except CorruptError:
+            unknown += copies[version.layout]
+            continue
+        for file in layout.files.values():
+            inline += len(file.inline or b"") * copies[version.layout]
+        for extent in _extents(layout):
+            space.add(extent)
+    unique = inline + space.length()
     return Usage(
         logical=logical,
         unique=unique,
@@ -157,28 +203,63 @@ def usage_of_all(index: Index, content: Content, check: Callable[[], None] = lam
         files=files,
         versions=count,
         freed_by_deleting=unique,
+        unknown=unknown,
     )
 
 
-def _load_missing(
-    index: Index, content: Content, versions: Iterable[VersionSize], check: Callable[[], None]
-) -> None:
-    with index.read() as view:
-        state = State(view)
-        missing = []
-        for each in versions:
-            if view.get("content", rows.pack_inode(each.inode)) is None:
-                record = state.version(each.artifact, each.number)
-                if record is not None:
-                    missing.append(record)
-            if len(missing) == MOST_LOADED:
-                break
-    for version in missing:
+class _Space:
+    """Runs of packs, each byte counted once."""
+
+    def __init__(self) -> None:
+        self._runs: _Runs = {}
+        self._join_at: dict[str, int] = {}
+
+    def add(self, extent: Extent) -> None:
+        """Add a run; what touches is joined now and then, so that not all are in memory."""
+        runs = self._runs.setdefault(extent.pack, [])
+        runs.append((extent.offset, extent.offset + extent.length))
+        if len(runs) > self._join_at.get(extent.pack, _JOINED_FROM):
+            joined = self._runs[extent.pack] = _union(runs)
+            self._join_at[extent.pack] = 2 * len(joined) + _JOINED_FROM
+
+    def joined(self) -> _Runs:
+        """Return the runs of each pack, sorted and apart."""
+        self._runs = {pack: _union(runs) for pack, runs in self._runs.items()}
+        return self._runs
+
+    def length(self) -> int:
+        """Return how many bytes they are."""
+        return sum(map(_length, self.joined().values()))
+
+
+def _not_looked_into(
+    view: View, asked: Collection[int], check: Callable[[], None]
+) -> list[VersionSize]:
+    """Return, for each layout that the index does not have, a version that is not asked about."""
+    known: set[str] = set()
+    found: dict[str, VersionSize] = {}
+    for version in State(view).version_sizes():
         check()
-        content.ensure(version)
+        if version.inode in asked or version.layout in known:
+            continue
+        if _is_looked_into(view, version):
+            known.add(version.layout)
+        else:
+            found.setdefault(version.layout, version)
+    return [version for layout, version in found.items() if layout not in known]
 
 
-def _add_runs(view: View, version: VersionRecord | VersionSize, runs: _Runs) -> int:
+def _is_looked_into(view: View, version: VersionSize) -> bool:
+    row = view.get("content", rows.pack_inode(version.inode))
+    return row is not None and rows.parse_content(row)[1] == version.layout
+
+
+def _extents(layout: Layout) -> Iterator[Extent]:
+    for file in layout.files.values():
+        yield from file.extents
+
+
+def _add_runs(view: View, version: VersionRecord | VersionSize, space: _Space) -> int:
     """Collect where a version's bytes are; return how many are in its layout itself."""
     inline = 0
     end = rows.pack_inode(version.inode + version.entries)
@@ -188,8 +269,7 @@ def _add_runs(view: View, version: VersionRecord | VersionSize, runs: _Runs) -> 
         layout = rows.parse_layout(row)
         inline += len(layout.inline or b"")
         for extent in layout.extents:
-            run = (extent.offset, extent.offset + extent.length)
-            runs.setdefault(extent.pack, []).append(run)
+            space.add(extent)
     return inline
 
 
@@ -208,9 +288,9 @@ def _alone(view: View, pack: str, mine: list[_Run], asked: Collection[int]) -> l
         neighbour = None if content in seen else _version_at(state, inode)
         if neighbour is not None:
             seen.add(content)
-            theirs: _Runs = {}
+            theirs = _Space()
             _add_runs(view, neighbour, theirs)
-            for run in theirs.get(pack, ()):
+            for run in theirs.joined().get(pack, ()):
                 _subtract(left, run)
     return left
 

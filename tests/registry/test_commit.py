@@ -29,9 +29,9 @@ from mregfs.errors import (
 )
 from mregfs.model import phrases
 from mregfs.model.commands import CreateCollection, LinkVersion, MoveAlias
+from mregfs.model.layout import layout_key
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
-from mregfs.ports import Put
 from mregfs.registry import usage as usage_module
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.usage import select, usage, usage_of_all
@@ -689,24 +689,42 @@ def test_usage_looks_at_few_neighbours(store: Store, draft: Draft) -> None:
     assert read <= 6
 
 
-def test_usage_of_all_loads_only_so_much(
+def test_usage_is_the_same_whatever_the_index_has(
     store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Into an index that has no content yet; what it does not load has no packs."""
+    """Into an index that has no content yet: it is counted, and not loaded."""
+    monkeypatch.setattr(usage_module, "_JOINED_FROM", 2)
     for name in ("one", "two", "three"):
         commit(store, draft({"m": LARGE, "c": b"tiny"}), name)
+    tensors = [random.Random(n).randbytes(1 << 20) for n in range(3)]
+    for last in (b"x", b"y"):
+        commit(store, draft({"m": safetensors(*tensors)[:-1] + last}), "four")
     before = usage_of_all(store.index, store.content)
-    assert len(LARGE) + 3 * 4 == before.unique
+    assert sum(packs_of(store).values()) + 3 * 4 == before.unique
+    where = Location(DEFAULT_PROJECT, "four", number=0)
+    one = usage(store.index, store.content, select(store.index, where))
+    assert 0 < one.shared
+
     store.log.rebuild(IndexMemory())
     assert before == usage_of_all(store.index, store.content)
-    with store.index.read() as view:
-        rows = list(view.scan("content"))
-    assert 3 == len(rows)
-    store.index.write(Put("content", key, None) for key, _ in rows)
-    store.index.write(Put("layout", key, None) for key in _keys(store, "layout"))
-    monkeypatch.setattr(usage_module, "MOST_LOADED", 2)
-    partial = usage_of_all(store.index, store.content)
-    assert (3, len(LARGE) + 2 * 4) == (partial.versions, partial.unique)
+    assert [] == _keys(store, "content")
+    for number in (0, 1):
+        where = Location(DEFAULT_PROJECT, "four", number=number)
+        assert one == usage(store.index, store.content, select(store.index, where))
+        assert before == usage_of_all(store.index, store.content)
+
+
+def test_usage_says_what_it_cannot_count(store: Store, draft: Draft) -> None:
+    commit(store, draft({"m": LARGE}), "one")
+    commit(store, draft({"m": LARGE, "c": b"tiny"}), "two")
+    (lost,) = select(store.index, Location(DEFAULT_PROJECT, "two", number=0))
+    store.log.rebuild(IndexMemory())
+    store.objects.delete(layout_key(lost.layout))
+
+    found = usage_of_all(store.index, store.content)
+    assert (2, 1, len(LARGE)) == (found.versions, found.unknown, found.unique)
+    kept = select(store.index, Location(DEFAULT_PROJECT, "one", number=0))
+    assert 1 == usage(store.index, store.content, kept).unknown
 
 
 def _keys(store: Store, table: str) -> list[bytes]:
