@@ -35,10 +35,11 @@ from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
 from mregfs.host.callers import groups_of_process
-from mregfs.host.principals import principal
+from mregfs.host.principals import group_number, principal
 from mregfs.model.changes import entry_key
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
+from mregfs.model.rules.access import may_read
 from mregfs.ports import Caller, DraftTree
 from mregfs.registry.aliased import Aliased
 from mregfs.registry.answers import Answers
@@ -48,11 +49,12 @@ from mregfs.vfs.events import EventReaders
 from mregfs.vfs.filesystem import RegistryFileSystem
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.modes import Modes
 from mregfs.vfs.parts import Parts
 from mregfs.vfs.query import Questions
 from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.transactions import Transactions
-from mregfs.vfs.tree import Ownership, Tree
+from mregfs.vfs.tree import Tree
 from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
 
 __all__ = ["MountOptions", "Mounted", "run_mount"]
@@ -235,8 +237,8 @@ class Mounted:
         self._project = project
         self._options = options
         where = os.stat(store.path)
-        ownership = Ownership(where.st_uid, where.st_gid, where.st_mode & 0o777)
-        tree = Tree(project, store.content, ownership)
+        self._modes = Modes(store.index, where.st_uid, where.st_gid, group_number)
+        tree = Tree(project, store.content, self._modes)
         self._verifier = (
             store.verify_in_background(lambda: passthrough_state().available)
             if options.verify == "first-read"
@@ -251,7 +253,7 @@ class Mounted:
             self.drafts,
             store.open_draft_intake,
             _with_groups,
-            lambda caller: _identify(caller, where.st_uid),
+            self._identify,
             is_dying,
             read_only=options.read_only,
         )
@@ -273,12 +275,22 @@ class Mounted:
                 make_follower=lambda wake: Follower(
                     store.log, store.index, tree, notices, self._waking(wake)
                 ),
-                make_events=lambda: EventReaders(store.index.applied, store.log.entries),
+                make_events=lambda: EventReaders(
+                    store.index.applied, store.log.entries, self._may_read
+                ),
                 status=self.status,
-                questions=Questions(self._answers(), tree.queries, _may_read),
+                questions=Questions(self._answers(), tree.queries, self._may_read),
                 read_only=options.read_only,
             )
         )
+
+    def _identify(self, caller: Caller) -> Principal:
+        """Return who a caller is for the rules and for history."""
+        return principal(caller.uid, {caller.gid, *(caller.groups or ())}, self._modes.uid)
+
+    def _may_read(self, caller: Caller, project: str) -> bool:
+        """Tell whether a caller may read a project."""
+        return may_read(self._modes.access(project), self._identify(caller))
 
     def _behind(self) -> bool:
         """Tell whether another process appended what nobody applied to this host's index yet."""
@@ -389,16 +401,6 @@ def _with_groups(caller: Caller) -> Caller:
     if caller.groups is not None:
         return caller
     return msgspec.structs.replace(caller, groups=groups_of_process(caller.pid))
-
-
-def _identify(caller: Caller, owner: int) -> Principal:
-    """Return who a caller is for the rules and for history."""
-    return principal(caller.uid, {caller.gid, *(caller.groups or ())}, owner)
-
-
-def _may_read(caller: Caller, project: str) -> bool:
-    """Tell whether a caller may read a project: who may read the mount may."""
-    return True
 
 
 class _Waiter:

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from mregfs.cli.output import clean, count, print_json
-from mregfs.cli.session import Session, read_text, reference_argument, verb
+from mregfs.cli.session import Session, read_text, reason_option, reference_argument, verb
 from mregfs.errors import InvalidError
 
 __all__ = [
@@ -30,10 +30,6 @@ __all__ = [
 ]
 
 _Command = Callable[..., None]
-
-
-def _reason(command: _Command) -> _Command:
-    return click.option("--reason", metavar="TEXT", help="Why; history remembers it.")(command)
 
 
 def _expect(command: _Command) -> _Command:
@@ -115,7 +111,7 @@ def _moved(result: dict[str, Any]) -> str:
 @reference_argument("target")
 @click.option("-s", "-f", "-n", "-T", "_like_ln", is_flag=True, hidden=True)
 @_expect
-@_reason
+@reason_option
 @verb
 def ln(
     session: Session,
@@ -149,7 +145,7 @@ def ln(
 @reference_argument("target")
 @click.option("--force", "-f", is_flag=True, help="With its aliases, links and versions.")
 @_expect
-@_reason
+@reason_option
 @verb
 def rm(
     session: Session, target: str, expect: str | None, reason: str | None, *, force: bool
@@ -170,7 +166,7 @@ def rm(
 @click.command()
 @reference_argument("source")
 @reference_argument("target")
-@_reason
+@reason_option
 @verb
 def mv(session: Session, source: str, target: str, reason: str | None) -> None:
     """Rename a collection, or commit a draft.
@@ -189,7 +185,7 @@ def mv(session: Session, source: str, target: str, reason: str | None) -> None:
 @reference_argument("target")
 @click.option("--type", "kind", metavar="TYPE", help="Of an artifact: model, unless given.")
 @click.option("--description", metavar="TEXT")
-@_reason
+@reason_option
 @verb
 def mkdir(
     session: Session, target: str, kind: str | None, description: str | None, reason: str | None
@@ -222,7 +218,7 @@ class _TagCommand(click.Command):
 @reference_argument("target")
 @click.argument("tags", nargs=-1, metavar="[+TAG | -TAG]...", type=click.UNPROCESSED)
 @click.option("--remove", multiple=True, metavar="TAG", help="As -TAG.")
-@_reason
+@reason_option
 @verb
 def tag(
     session: Session,
@@ -246,7 +242,7 @@ def tag(
 @click.command()
 @reference_argument("target")
 @click.argument("text")
-@_reason
+@reason_option
 @verb
 def describe(session: Session, target: str, text: str, reason: str | None) -> None:
     """Set a description.
@@ -268,7 +264,7 @@ def describe(session: Session, target: str, text: str, reason: str | None) -> No
 @click.command("set")
 @reference_argument("target")
 @click.argument("values", nargs=-1, required=True, metavar="KEY=JSON|KEY-...")
-@_reason
+@reason_option
 @verb
 def set_(session: Session, target: str, values: tuple[str, ...], reason: str | None) -> None:
     """Set and remove keys of the metadata.
@@ -307,7 +303,7 @@ def _as_json(word: str) -> str:
 @reference_argument("target")
 @click.option("--to", metavar="N|TIME|VERSION", help="N moves ago, a time, or a version.")
 @_expect
-@_reason
+@reason_option
 @verb
 def rollback(
     session: Session, target: str, to: str | None, expect: str | None, reason: str | None
@@ -331,7 +327,7 @@ def rollback(
 @click.command()
 @reference_argument("target")
 @click.option("--group", required=True, metavar="G", help="Who may move or drop the alias.")
-@_reason
+@reason_option
 @verb
 def protect(session: Session, target: str, group: str, reason: str | None) -> None:
     """Let only one group move an alias.
@@ -346,7 +342,7 @@ def protect(session: Session, target: str, group: str, reason: str | None) -> No
 
 @click.command()
 @reference_argument("target")
-@_reason
+@reason_option
 @verb
 def unprotect(session: Session, target: str, reason: str | None) -> None:
     """Let anyone move an alias again."""

@@ -22,12 +22,14 @@ from mregfs.cli.progress import progress
 from mregfs.cli.session import (
     Session,
     command_line,
+    not_a_writer,
     owner_argument,
     read_text,
+    reason_option,
     reference_argument,
     verb,
 )
-from mregfs.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
+from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -48,7 +50,7 @@ def _version_options(command: _Command) -> _Command:
         click.option("--run", metavar="RUN", help="What made it: a run's name or address."),
         click.option("--parent", "parents", multiple=True, metavar="REF", help="Made from this."),
         click.option("--link", metavar="COLLECTION[:ALIAS]", help="Link it there as well."),
-        click.option("--reason", metavar="TEXT", help="Why; history remembers it."),
+        reason_option,
     )
     for option in reversed(options):
         command = option(command)
@@ -148,10 +150,7 @@ def _commit_draft(
             results = transact(mount, line, waiting)
     except MountGoneError as exc:
         if isinstance(exc.__cause__, PermissionError):
-            raise ForbiddenError(
-                "you may not change this registry",
-                f"ask its owner for write permission on {mount.store}",
-            ) from exc
+            raise not_a_writer(mount.point) from exc
         raise UnavailableError(
             f"{draft!r} is a draft of the mount {mount.point!r}, which takes no commands ({exc})",
             f"unmount it, and mount it again: mregfs umount --lazy {mount.point}",

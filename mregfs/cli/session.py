@@ -7,6 +7,7 @@ when there is one, else to the store itself. Not decided here: what a verb asks 
 Both ways take the same line of the control file's grammar, so a verb means the same either way.
 """
 
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
@@ -16,7 +17,7 @@ import click
 
 from mregfs.cli.main import OutputError
 from mregfs.cli.place import Place, find_place
-from mregfs.errors import InvalidError
+from mregfs.errors import ForbiddenError, InvalidError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -29,8 +30,10 @@ __all__ = [
     "Session",
     "check_unicode",
     "command_line",
+    "not_a_writer",
     "owner_argument",
     "read_text",
+    "reason_option",
     "reference_argument",
     "verb",
 ]
@@ -85,7 +88,7 @@ class Session:
         if self._registry is None:
             from mregfs.api import Registry
 
-            self._registry = Registry(self.place.store, str(self.place.project))
+            self._registry = Registry(self.place.store, str(self.place.project), author=author())
         return self._registry
 
     def locate(self, text: str, *, beside: bool = False) -> str:
@@ -142,8 +145,9 @@ class Session:
                 own = [self.place.for_mount(name, mount) for name in names]
                 line = command_line(command, [*own, *words], options, flags)
                 result = transact(mount, line)[0]
-            except MountGoneError:
-                pass
+            except MountGoneError as exc:
+                if isinstance(exc.__cause__, PermissionError) and not _is_ours(self.place.store):
+                    raise not_a_writer(mount.point) from exc
             else:
                 self.done = True
                 return result
@@ -158,14 +162,59 @@ class Session:
             self._registry = None
 
 
+def _is_ours(path: str) -> bool:
+    """Tell whether a store's directory is this user's."""
+    try:
+        return os.stat(path).st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def not_a_writer(mountpoint: str) -> ForbiddenError:
+    """Return the error for whom the control file of a mount is closed to."""
+    return ForbiddenError(
+        f"you may not change the registry that is mounted on {mountpoint!r}",
+        "ask its owner to let a group of yours: mregfs access --writers GROUP",
+    )
+
+
+AUTHOR = "mregfs.author"
+"""Where a command line's `--author` is, in the context's `meta`."""
+
+
+def _keep_author(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    ctx.meta[AUTHOR] = value
+
+
+def reason_option(command: _F) -> _F:
+    """Add what history remembers of every change: why, and who stands behind this user."""
+    command = click.option("--reason", metavar="TEXT", help="Why; history remembers it.")(command)
+    return click.option(
+        "--author",
+        metavar="NAME",
+        expose_value=False,
+        callback=_keep_author,
+        help="Whom history names beside this user; by default $MREGFS_AUTHOR.",
+    )(command)
+
+
+def author() -> str:
+    """Return whom history is to name beside this user; empty: nobody."""
+    from mregfs.config import said_author
+
+    said = click.get_current_context().meta.get(AUTHOR)
+    return said if isinstance(said, str) else said_author()
+
+
 def command_line(
     command: str, operands: Sequence[str], options: Options | None = None, flags: str = ""
 ) -> str:
-    """Return a line for the control file; see `Session.change`."""
+    """Return a line for the control file, with its author; see `Session.change`."""
     words = [command]
+    options = {**(options or {}), "author": author()}
     if flags:
         words.append(f"-{flags}")
-    for option, given in (options or {}).items():
+    for option, given in options.items():
         for value in [given] if isinstance(given, str) else given or ():
             if value:
                 words += [f"--{option}", value]

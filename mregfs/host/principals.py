@@ -22,6 +22,9 @@ __all__ = ["group_number", "principal", "user_name", "user_of"]
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 
+_NO_NUMBER = (1 << 32) - 1
+"""What chown(2) takes for none."""
+
 _NAMES_SECONDS = 60
 """How long names of users and groups are believed: a directory service may take long to tell."""
 
@@ -51,14 +54,14 @@ class _Groups:
         self._gids = frozenset(gids)
 
     def __contains__(self, group: object) -> bool:
-        return isinstance(group, str) and _number(group) in self._gids
+        return isinstance(group, str) and group_number(group) in self._gids
 
 
 class _Known:
     """The groups that this host knows."""
 
     def __contains__(self, group: object) -> bool:
-        return isinstance(group, str) and group_number(group) is not None
+        return isinstance(group, str) and _known_number(group) is not None
 
 
 _KNOWN = _Known()
@@ -82,18 +85,21 @@ def user_of(name: str) -> tuple[int, int] | None:
 
 
 def group_number(group: str) -> int | None:
+    """Return the number of a group; None where this host knows none of that name.
+
+    What is a number stands for itself, where no group has it as its name.
+    """
+    known = _known_number(group)
+    if known is None and _NUMBER.fullmatch(group) and int(group) < _NO_NUMBER:
+        return int(group)
+    return known
+
+
+def _known_number(group: str) -> int | None:
     """Return the number of a group that this host knows, by name or number; or None."""
-    # Not believed for a while: that there is none. It may have been made a moment ago.
     known = _group_number(group, _now())
+    # That there is none is not believed for a while: it may have been made a moment ago.
     return _look_up_group(group) if known is None else known
-
-
-def _number(group: str) -> int:
-    """Return the number of a group, though this host may not know it; -1: it stands for none."""
-    known = group_number(group)
-    if known is not None:
-        return known
-    return int(group) if _NUMBER.fullmatch(group) else -1
 
 
 def _now() -> int:

@@ -283,9 +283,9 @@ def decode_entry(data: bytes, key: str) -> Entry:
         ) from exc
 
 
-def event_line(entry: Entry) -> bytes:
+def event_line(entry: Entry, may_read: Callable[[str], bool] = lambda project: True) -> bytes:
     """Return an entry as watchers get it: one line of JSON, all changes in order."""
-    return _encoder.encode(event_of(entry)) + b"\n"
+    return _encoder.encode(event_of(entry, may_read)) + b"\n"
 
 
 def event_of(

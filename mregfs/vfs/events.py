@@ -15,6 +15,7 @@ import trio
 
 from mregfs.errors import HostError, InvalidError
 from mregfs.model.changes import Entry, event_line
+from mregfs.ports import Caller
 
 __all__ = ["EventReaders"]
 
@@ -28,6 +29,8 @@ class Reader(msgspec.Struct):
     position: int
     """Sequence number of the last entry it got."""
     nonblocking: bool
+    caller: Caller
+    """Who opened it, with his groups."""
     rest: bytes = b""
     """What did not fit into the last read."""
     waker: Callable[[], None] | None = None
@@ -40,19 +43,24 @@ class EventReaders:
     Args:
         head: returns the newest entry that the index has; nothing later is told.
         entries_since: reads the log.
+        may_read: tells whether a caller, whose groups are known, may read a project.
     """
 
     def __init__(
-        self, head: Callable[[], int], entries_since: Callable[[int], Iterator[Entry]]
+        self,
+        head: Callable[[], int],
+        entries_since: Callable[[int], Iterator[Entry]],
+        may_read: Callable[[Caller, str], bool],
     ) -> None:
         self._head = head
         self._entries_since = entries_since
+        self._may_read = may_read
         self._readers: dict[int, Reader] = {}
         self._news = trio.Event()
 
-    def open(self, handle: int, flags: int) -> None:
-        """Add a reader that gets what comes from now on."""
-        self._readers[handle] = Reader(self._head(), bool(flags & _O_NONBLOCK))
+    def open(self, handle: int, flags: int, caller: Caller) -> None:
+        """Add a reader that gets what comes from now on, in projects that he may read."""
+        self._readers[handle] = Reader(self._head(), bool(flags & _O_NONBLOCK), caller)
 
     def close(self, handle: int) -> None:
         """Remove a reader."""
@@ -100,7 +108,7 @@ class EventReaders:
             for entry in self._entries_since(reader.position):
                 if entry.sequence > head:
                     break
-                line = event_line(entry)
+                line = event_line(entry, lambda of: self._may_read(reader.caller, of))
                 pieces.append(line)
                 length += len(line)
                 reader.position = entry.sequence

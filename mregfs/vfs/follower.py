@@ -28,7 +28,10 @@ def changes_names(entry: facts.Entry) -> bool:
 
 
 class Follower:
-    """One mount's place in the log. `seen` is the last entry that the kernel was told of."""
+    """One mount's place in the log. `seen` is the last entry that the kernel was told of.
+
+    `on_news` is called after new entries, `on_access` when another may read or change something.
+    """
 
     def __init__(
         self,
@@ -37,12 +40,14 @@ class Follower:
         tree: Tree,
         notices: KernelNotices,
         on_news: Callable[[], None],
+        on_access: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
         self._index = index
         self._tree = tree
         self._notices = notices
         self._on_news = on_news
+        self._on_access = on_access
         self.seen = index.applied()
         self._names = _OwnerNames(index)
         self.stale_names = 0
@@ -97,10 +102,22 @@ class Follower:
                 self._directory_changed(change.project, "collection", change.name)
             case facts.Tagged() | facts.Described() | facts.MetadataSet():
                 self._tree.forget_versions()
+            case facts.AccessSet():
+                self._access_changed(change.project)
             case facts.ProjectCreated():
                 self._notices.forget_attributes(PROJECTS)
             case _:
                 pass
+
+    def _access_changed(self, project: str) -> None:
+        """Let the kernel ask again what it refuses to whom: before that, what it is to be told."""
+        self._tree.modes.refresh()
+        self._on_access()
+        with self._index.read() as view:
+            inodes = list(self._tree.guarded(State(view), project))
+        self.stale_names += 1  # who has changed it waits until the kernel knows
+        for inode in inodes:
+            self._notices.forget_attributes(inode)
 
     def _number_changed(self, project: str, owner: str, number: int) -> None:
         self._name_changed(project, owner, f"v{number}")

@@ -83,7 +83,7 @@ class OpenFiles:
             # he may have ended by then, and his process id may be somebody else's.
             self._control.open(handle, node.inode, flags, self._with_groups(caller))
         elif node.kind is NodeKind.EVENTS:
-            self._events.open(handle, flags)
+            self._events.open(handle, flags, self._with_groups(caller))
         elif node.kind in (NodeKind.STATUS, NodeKind.ANSWER):
             if flags & _WRITING:
                 raise ForbiddenError(f"{node.kind.name.lower()} is only to be read")

@@ -13,7 +13,6 @@ import errno
 from collections.abc import Iterator
 from enum import Enum, auto
 from stat import S_IFDIR, S_IFLNK, S_IFREG
-from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +28,7 @@ from mregfs.model.records import (
 from mregfs.model.state import State
 from mregfs.ports import Attributes
 from mregfs.registry.content import Content, FileEntry
+from mregfs.vfs.modes import Modes
 from mregfs.vfs.query import QUERY_BITS, QueryNames
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "ROOT",
     "Node",
     "NodeKind",
-    "Ownership",
     "Tree",
     "is_reserved",
     "stale",
@@ -111,14 +110,6 @@ class Node(msgspec.Struct, frozen=True):
         return self.entry is not None or not self.position
 
 
-class Ownership(NamedTuple):
-    """Owner, group and permission bits of the store's directory: who may do what in the mount."""
-
-    uid: int
-    gid: int
-    mode: int
-
-
 _FIXED = {
     ROOT: NodeKind.ROOT,
     ARTIFACTS: NodeKind.ARTIFACTS,
@@ -146,12 +137,12 @@ _MAX_CACHED = 1 << 16
 class Tree:
     """The read side of one mount of one project."""
 
-    def __init__(self, project: ProjectName, content: Content, ownership: Ownership) -> None:
+    def __init__(self, project: ProjectName, content: Content, modes: Modes) -> None:
         self.project = str(project)
         self._entity = project.entity
         self._project_name = project.project
         self._content = content
-        self._ownership = ownership
+        self.modes = modes
         self._versions: dict[int, Node] = {}
         self.queries = QueryNames(QUERY)
         self.changed_at_ns = 0
@@ -443,10 +434,13 @@ class Tree:
 
     def attributes(self, state: State, node: Node) -> Attributes:
         """Return what stat tells of a node, and how long the kernel may believe it."""
-        own = self._ownership
         kind = node.kind
         if kind is NodeKind.VERSION:
             return self._version_attributes(node)
+        if kind is NodeKind.CONTROL:
+            own = self.modes.control()
+        else:
+            own = self.modes.directory(self.project if kind is NodeKind.ENTITY else node.project)
         attributes = Attributes(
             node.inode,
             S_IFDIR | (own.mode & 0o777),
@@ -477,24 +471,25 @@ class Tree:
             attributes.mode = S_IFREG | (own.mode & 0o444)
         elif kind not in (NodeKind.ARTIFACTS, NodeKind.COLLECTIONS):
             attributes.mode = S_IFDIR | (own.mode & 0o555)
+        if kind is NodeKind.CONTROL and node.inode != CONTROL:
+            attributes.attr_timeout = 0.0  # `guarded` does not know these
         if node.inode & QUERY_BITS == QUERY_BITS:
             attributes.entry_timeout = 0.0  # the names are without number
         attributes.atime_ns = attributes.mtime_ns = attributes.ctime_ns = at_ns
         return attributes
 
     def _version_attributes(self, node: Node) -> Attributes:
-        own, version, entry = self._ownership, node.version, node.entry
+        own, version, entry = self.modes, node.version, node.entry
         assert version is not None
-        readable = own.mode & 0o444
-        searchable = own.mode & 0o555
         at_ns = version.created_at_ns
-        mode, size = S_IFDIR | searchable, 0
+        # Who may reach it is for the directories above to say: so it never changes.
+        mode, size = S_IFDIR | 0o555, 0
         if entry is not None:
             size = entry.size
             if entry.kind == "symlink":
                 mode, size = S_IFLNK | 0o777, len(entry.target.encode())
             elif entry.kind == "file":
-                mode = S_IFREG | (searchable if entry.executable else readable)
+                mode = S_IFREG | (0o555 if entry.executable else 0o444)
         return Attributes(
             node.inode,
             mode,
@@ -513,6 +508,19 @@ class Tree:
         )
 
     # ---- where a change shows
+
+    def guarded(self, state: State, project: str) -> Iterator[int]:
+        """Yield the inodes that show who may read and change a project; all, if it is empty."""
+        if project in ("", self.project):
+            yield from (ROOT, ARTIFACTS, COLLECTIONS, PROJECTS, META, EVENTS, STATUS, QUERY)
+            yield from (SELF, OWN_ENTITY)
+        yield CONTROL
+        for record in state.projects():
+            name = f"{record.entity}/{record.name}"
+            if project in ("", name):
+                yield from (record.inode, record.inode + 1, record.inode + 2)
+                yield from (owner.inode for owner in state.artifacts(name))
+                yield from (owner.inode for owner in state.collections(name))
 
     def owner_directory(self, state: State, project: str, kind: str) -> int | None:
         """Return the inode of the `artifacts` or `collections` directory of a project."""

@@ -116,7 +116,7 @@ def test_show_a_version_through_its_collection(promoted: CommandLine) -> None:
     assert "tags:     shipped\n" in shown
     assert "links:    default/default/classifier:v1\n" in shown
     info = promoted.json("show", "classifier:production")
-    assert ("v1", {"accuracy": 0.98}, "tester") == (
+    assert ("v1", {"accuracy": 0.98}, "tester (root)") == (
         info["version"],
         info["metadata"],
         info["author"],

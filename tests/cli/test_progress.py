@@ -66,14 +66,14 @@ from mregfs.cli import main
 sys.argv[1:] = ["history", "classifier:production"]
 main.main()
 """
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "90"}
 
     _, shown = on_a_terminal(program, environment)
 
     lines = shown.splitlines()
     assert "\x1b[1m" in lines[0]
     assert "…" in lines[1]
-    assert max(len(line) for line in lines[1:]) <= 80
+    assert max(len(line) for line in lines[1:]) <= 90
 
 
 INTERRUPTED = """

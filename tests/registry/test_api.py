@@ -139,11 +139,11 @@ def test_a_group_is_a_name_or_a_number_that_this_host_knows(
 
 
 def test_a_mount_knows_its_callers_groups_by_name_and_number() -> None:
-    from mregfs.daemon import _identify, _with_groups
-    from mregfs.ports import Caller
+    from mregfs.host.callers import groups_of_process
+    from mregfs.host.principals import principal
 
-    caller = _with_groups(Caller(os.geteuid(), os.getegid(), os.getpid()))
-    groups = _identify(caller, owner=0).groups
+    gids = {os.getegid(), *groups_of_process(os.getpid())}
+    groups = principal(os.geteuid(), gids, owner=0).groups
     assert all(str(gid) in groups for gid in (os.getegid(), *os.getgroups()))
     assert "4294967294" not in groups
     assert grp.getgrgid(os.getegid()).gr_name in groups

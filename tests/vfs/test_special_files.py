@@ -184,8 +184,8 @@ async def test_events_are_not_ahead_of_the_index(rig: Rig) -> None:
     for number in range(2):
         await rig.commit("mnist", {"a": b"%d" % number})
     shown = rig.store.index.applied() - 1
-    readers = EventReaders(lambda: shown, rig.store.log.entries)
-    readers.open(2, NONBLOCK)
+    readers = EventReaders(lambda: shown, rig.store.log.entries, lambda caller, project: True)
+    readers.open(2, NONBLOCK, rig.caller)
     readers.write(2, b"since 0")
     lines = (await readers.read(2, 1 << 20)).splitlines()
 

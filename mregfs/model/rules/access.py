@@ -6,6 +6,7 @@ Not decided here: which groups a caller is in (the `Principal`), which modes the
 of a project asks `may_read`.
 """
 
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -35,6 +36,9 @@ __all__ = [
 EVERYBODY = "*"
 NOBODY = ""
 """Nobody but the owner of the store and root."""
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+"""Of a group: in containers most have no name."""
 
 _NOTHING = AccessRecord(None, None, None, "", 0)
 
@@ -161,10 +165,15 @@ def require_all(state: State, changes: Iterable[Change], principal: Principal) -
 
 
 def set_access(state: State, command: SetAccess, principal: Principal) -> Decision:
-    """Say who may read and change the store or a project; only its owner and root may."""
+    """Say who may read and change the store or a project; only its owner and root may.
+
+    A command that says nothing changes nothing, and is for every reader.
+    """
     project = "" if command.project is None else str(command.project)
     what = f"project {project}" if project else "the store"
-    if not principal.privileged:
+    if command == SetAccess(command.project):
+        require_reader(state, project, principal)
+    elif not principal.privileged:
         raise ForbiddenError(
             f"only root and the owner of the store may say who may use {what}, and "
             f"{principal.user!r} is neither",
@@ -173,7 +182,7 @@ def set_access(state: State, command: SetAccess, principal: Principal) -> Decisi
     if command.inherit and not project:
         raise InvalidError("the store inherits from nothing", "name a project")
     for who in (command.readers, command.writers):
-        if who is not None and who not in (EVERYBODY, NOBODY):
+        if who not in (None, EVERYBODY, NOBODY) and not _NUMBER.fullmatch(who):
             check_group(who, principal)
     known = state.access(project) or _NOTHING
     before = _NOTHING if command.inherit else known
