@@ -202,7 +202,8 @@ def author() -> str:
     """Return whom history is to name beside this user; empty: nobody."""
     from mregfs.config import said_author
 
-    said = click.get_current_context().meta.get(AUTHOR)
+    context = click.get_current_context(silent=True)
+    said = None if context is None else context.meta.get(AUTHOR)
     return said if isinstance(said, str) else said_author()
 
 

@@ -1,0 +1,317 @@
+"""Who may read and change a registry, as real users find it through a real mount."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mregfs.host.callers import groups_of_process
+from tests.attack.people import Person, answer_of
+from tests.mount.conftest import MakeMount, Mount
+
+TEAM, OTHERS = 64210, 64211
+"""Groups that this host has no name for."""
+
+FILES = {"weights": b"w" * 100_000, "config.json": b"{}"}
+
+
+@pytest.fixture
+def people() -> Iterator[dict[str, Person]]:
+    """A member of the team, a member of another group, a stranger."""
+    made = {
+        "alice": Person("alice", 64201, (TEAM,)),
+        "bob": Person("bob", 64202, (OTHERS,)),
+        "eve": Person("eve", 64203),
+    }
+    try:
+        yield made
+    finally:
+        for person in made.values():
+            person.end()
+
+
+@pytest.fixture
+def open_place(tmp_path: Path) -> None:
+    """Let every user walk to the mount."""
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_mode & 0o055 != 0o055 and path.stat().st_uid == os.geteuid():
+            path.chmod(path.stat().st_mode | 0o055)
+
+
+@pytest.fixture
+def team(open_place: None, make_mount: MakeMount) -> Mount:
+    """A mount that everybody may enter, of a store with a version, an alias and a collection."""
+    mount = make_mount(options=("--allow-other",))
+    mount.init()
+    mount.start()
+    mount.commit("mnist", FILES, "--alias best")
+    mount.commit("mnist", {**FILES, "config.json": b"{1}"})
+    mount.cli("ln", "mnist:v0", "prod:live")
+    return mount
+
+
+# ---- what people do; run in their own processes
+
+
+def listing(path: str) -> list[str]:
+    return sorted(os.listdir(path))
+
+
+def reading(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def commanding(path: str, script: str) -> None:
+    """Write a script on the control file, and fail as `echo … >` does."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, script.encode())
+    finally:
+        os.close(descriptor)
+
+
+def asking(path: str, script: str) -> dict[str, Any]:
+    """Write a script on the control file, and return the reply."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.write(descriptor, script.encode())
+        reply: dict[str, Any] = json.loads(os.read(descriptor, 1 << 20))
+        return reply
+    finally:
+        os.close(descriptor)
+
+
+def moving_alias(directory: str, number: str, alias: str) -> None:
+    """Do what `ln -sfn` does."""
+    temporary = f"{directory}/CuXXXXXX"
+    os.symlink(number, temporary)
+    try:
+        os.rename(temporary, f"{directory}/{alias}")
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+Gesture = tuple[Callable[..., Any], tuple[str, ...]]
+
+
+def changes(mount: Path) -> dict[str, Gesture]:
+    """Return the gestures that only writers may make; each undoes what another needs not."""
+    control = f"{mount}/.mregfs/control"
+    artifact, collection = f"{mount}/artifacts/mnist", f"{mount}/collections/prod"
+    return {
+        "tag": (commanding, (control, "tag mnist good\n")),
+        "new link": (os.symlink, ("../../artifacts/mnist/v1", f"{collection}/gold")),
+        "alias moved": (os.symlink, ("v1", f"{artifact}/second")),
+        "ln -sfn": (moving_alias, (artifact, "v1", "best")),
+        "rm alias": (os.unlink, (f"{artifact}/best",)),
+        "mkdir collection": (os.mkdir, (f"{mount}/collections/new",)),
+        "rename collection": (
+            os.rename,
+            (f"{mount}/collections/new", f"{mount}/collections/other"),
+        ),
+        "rmdir collection": (os.rmdir, (f"{mount}/collections/other",)),
+        "mkdir artifact": (os.mkdir, (f"{mount}/artifacts/new",)),
+    }
+
+
+def answers(person: Person, mount: Path) -> dict[str, str]:
+    return {
+        name: answer_of(person, gesture, *words)
+        for name, (gesture, words) in changes(mount).items()
+    }
+
+
+REFUSED = {"EACCES", "EPERM"}
+
+
+def test_a_plain_store_is_read_by_everybody_and_changed_by_its_owner(
+    team: Mount, people: dict[str, Person]
+) -> None:
+    for person in people.values():
+        assert [".mregfs", "artifacts", "collections", "projects", "staging"] == person.do(
+            listing, str(team.path)
+        )
+        assert FILES["weights"] == person.do(reading, f"{team.path}/artifacts/mnist/best/weights")
+        refused = answers(person, team.path)
+        assert set(refused.values()) <= REFUSED | {"ENOENT"}, refused
+        assert "ENOENT" not in [refused["tag"], refused["rm alias"]]
+    assert "v1" == os.readlink(f"{team.path}/artifacts/mnist/latest")
+
+
+def test_writers_write_and_readers_read(team: Mount, people: dict[str, Person]) -> None:
+    """A group that is let in by a verb can at once what the others can at once no more."""
+    team.cli("access", "--readers", str(OTHERS), "--writers", str(OTHERS))
+    team.cli("access", "--readers", "*", "--writers", str(TEAM))
+    assert {"ok"} == set(answers(people["alice"], team.path).values())
+    for name in ("bob", "eve"):
+        refused = answers(people[name], team.path)
+        assert "ok" not in refused.values(), refused
+        assert FILES["weights"] == people[name].do(
+            reading, f"{team.path}/artifacts/mnist/latest/weights"
+        )
+
+
+def test_strangers_do_not_even_see_what_there_is(team: Mount, people: dict[str, Person]) -> None:
+    """Of a registry with readers; and it is so from the moment at which that is said."""
+    inside = f"{team.path}/artifacts/mnist/v0/weights"
+    for person in people.values():
+        person.do(reading, inside)
+        person.do(listing, str(team.path / "collections"))
+    team.cli("access", "--readers", str(TEAM), "--writers", str(TEAM))
+    for name in ("bob", "eve"):
+        for path in (team.path, team.path / "artifacts", team.path / "artifacts/mnist"):
+            assert "EACCES" == answer_of(people[name], listing, str(path)), path
+        for path in (inside, f"{team.path}/.mregfs/status", f"{team.path}/.mregfs/query/ls"):
+            assert "EACCES" == answer_of(people[name], reading, str(path)), path
+        assert "EACCES" == answer_of(people[name], os.mkdir, f"{team.path}/staging/x")
+    assert {"ok"} == set(answers(people["alice"], team.path).values())
+    team.cli("access", "--readers", "*")
+    assert FILES["weights"] == people["eve"].do(reading, inside)
+
+
+def test_readers_of_a_closed_registry_cannot_write(team: Mount, people: dict[str, Person]) -> None:
+    """Where readers and writers are two groups a mode cannot say it: the rules do."""
+    team.cli("access", "--readers", str(OTHERS), "--writers", str(TEAM))
+    assert FILES["weights"] == people["bob"].do(reading, f"{team.path}/artifacts/mnist/v0/weights")
+    refused = answers(people["bob"], team.path)
+    assert "ok" not in refused.values(), refused
+    both = Person("cleo", 64204, (TEAM, OTHERS))
+    try:
+        assert {"ok"} == set(answers(both, team.path).values())
+    finally:
+        both.end()
+
+
+def test_a_project_has_readers_and_writers_of_its_own(
+    team: Mount, people: dict[str, Person]
+) -> None:
+    team.cli("access", "--writers", str(TEAM))
+    team.cli("access", "team/b", "--readers", str(OTHERS), "--writers", str(OTHERS))
+    theirs = team.path / "projects/team/b"
+    assert "ok" == answer_of(people["bob"], os.mkdir, f"{theirs}/collections/picks")
+    assert "ok" == answer_of(people["bob"], os.mkdir, f"{theirs}/staging/draft")
+    for name in ("alice", "eve"):
+        assert "EACCES" == answer_of(people[name], listing, str(theirs))
+        assert "EACCES" == answer_of(people[name], os.mkdir, f"{theirs}/collections/mine")
+        assert "EACCES" == answer_of(people[name], os.mkdir, f"{theirs}/staging/mine")
+    reply = people["alice"].do(
+        asking, f"{team.path}/.mregfs/control", "mkdir projects/team/b/collections/mine\n"
+    )
+    assert (False, "ForbiddenError") == (reply["ok"], reply["error"])
+    assert all(
+        word in reply["message"] + reply["hint"]
+        for word in (repr(str(OTHERS)), "uid 64201", "team/b", "mregfs access")
+    )
+    assert "ok" == answer_of(people["alice"], os.mkdir, f"{team.path}/collections/mine")
+    assert "EPERM" == answer_of(
+        people["bob"], commanding, f"{team.path}/.mregfs/control", "mkdir collections/his\n"
+    )
+
+
+def following(path: str) -> str:
+    """Return all that happened, as the events file tells it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        os.write(descriptor, b"since 0")
+        return os.read(descriptor, 1 << 20).decode()
+    finally:
+        os.close(descriptor)
+
+
+def test_what_is_told_leaves_out_what_may_not_be_seen(
+    team: Mount, people: dict[str, Person]
+) -> None:
+    """Events and answers of a mount are for everybody who may enter it."""
+    team.cli("access", "team/b", "--readers", str(OTHERS), "--writers", str(OTHERS))
+    people["bob"].do(os.mkdir, f"{team.path}/projects/team/b/collections/plans")
+    for name, seen in (("alice", False), ("eve", False), ("bob", True)):
+        assert seen == ("plans" in people[name].do(following, f"{team.path}/.mregfs/events"))
+        answer = people[name].do(reading, f"{team.path}/.mregfs/query/ls%20-a").decode()
+        assert seen == ("plans" in answer), name
+
+
+def test_only_the_owner_and_root_say_who_may(team: Mount, people: dict[str, Person]) -> None:
+    team.cli("access", "--writers", str(TEAM))
+    control = f"{team.path}/.mregfs/control"
+    assert "EPERM" == answer_of(people["alice"], commanding, control, "access --writers '*'\n")
+    assert "ok" == answer_of(people["alice"], commanding, control, "access\n")
+
+
+# ---- whose groups
+
+
+def test_the_groups_are_those_of_who_opened(team: Mount, tmp_path: Path) -> None:
+    """A descriptor that was passed on, whose opener's pid is now another's, gains nothing."""
+    team.cli("access", "--writers", "*")
+    team.cli("protect", "prod:live", "--group", "games")
+    control = f"{team.path}/.mregfs/control"
+    mine, his = socket.socketpair()
+    opener = os.fork()
+    if not opener:
+        os.setgroups([])
+        os.setgid(64203)
+        os.setuid(64203)
+        descriptor = os.open(control, os.O_RDWR)
+        socket.send_fds(his, [b"x"], [descriptor])
+        os._exit(0)
+    _, (descriptor,), _, _ = socket.recv_fds(mine, 1, 1)
+    mine.close()
+    his.close()
+    os.waitpid(opener, 0)
+    reader, writer = os.pipe()
+    impostor = _fork_as(opener)
+    if not impostor:
+        os.close(writer)
+        os.setgroups([60])
+        os.setgid(64202)
+        os.setuid(64202)
+        os.read(reader, 1)
+        os._exit(0)
+    try:
+        assert opener == impostor
+        while not groups_of_process(impostor):
+            time.sleep(0.001)
+        os.write(descriptor, b"ln mnist:v1 prod:live\n")
+        reply = json.loads(os.read(descriptor, 1 << 16))
+        assert (False, "ForbiddenError") == (reply["ok"], reply["error"])
+        assert "v0" == os.readlink(f"{team.path}/collections/prod/live")
+    finally:
+        os.close(descriptor)
+        os.close(writer)
+        os.waitpid(impostor, 0)
+
+
+def _fork_as(pid: int) -> int:
+    """Fork until the child has a certain process id; return 0 in that child."""
+    ready, told = os.pipe()
+    for _ in range(2000):
+        with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+            last.write(str(pid - 1))
+        child = os.fork()
+        if not child:
+            if os.getpid() == pid:
+                return 0
+            os._exit(0)
+        if child == pid:
+            os.close(ready)
+            os.close(told)
+            return child
+        os.waitpid(child, 0)
+    raise AssertionError(f"no child got the process id {pid}")
+
+
+def test_an_author_stands_beside_the_user(team: Mount, people: dict[str, Person]) -> None:
+    team.cli("access", "--writers", str(TEAM))
+    people["alice"].do(commanding, f"{team.path}/.mregfs/control", "tag mnist good --author root\n")
+    (line, *_) = json.loads(team.cli("history", "mnist", "--json").stdout)
+    assert "root (uid 64201)" == line["author"]
+    team.cli("tag", "mnist", "better", "--author", "the nightly build")
+    (line, *_) = json.loads(team.cli("history", "mnist", "--json").stdout)
+    assert "the nightly build (root)" == line["author"]
