@@ -169,13 +169,15 @@ BARE_PATHS = {
     "fuse/mountpoint.py: import pathlib": "the mount point, which the user named",
     "fuse/mountpoint.py: import shutil": "to find fusermount3 in $PATH",
     "host/beneath.py: os.open": "the directory that the user named: the one path there is",
+    "host/plain.py: os.getxattr": "the path is of a descriptor, as for all of these: `path_of`",
+    "host/plain.py: os.listxattr": "likewise",
+    "host/plain.py: os.removexattr": "likewise",
+    "host/plain.py: os.setxattr": "likewise",
+    "host/plain.py: os.open": "relative to a directory, or, to open again, as above",
 }
 """What is made by a path all the same, and why nobody can make that path another one."""
 
 TO_BE_MENDED = {
-    "stores/drafts_dir/directory.py",
-    "stores/drafts_dir/nodes.py",
-    "stores/drafts_dir/own.py",
     "stores/export_dir.py",
     "stores/index_lmdb/files.py",
     "stores/index_lmdb/slots.py",
