@@ -267,8 +267,9 @@ def test_a_draft_of_a_registry_that_one_may_not_change(
     monkeypatch.setattr(place, "read_mounts", lambda: [place.Mount(str(point), str(cli.store))])
     monkeypatch.setattr(control, "transact", refuse)
 
-    says = "you may not change this registry: ask its owner for write permission on"
-    assert (7, f"{says} {cli.store}") == cli.fail("commit", "staging/u3", "art")
+    says = f"you may not change the registry that is mounted on {str(point)!r}: ask its owner to"
+    how = "let a group of yours: mregfs access --writers GROUP"
+    assert (7, f"{says} {how}") == cli.fail("commit", "staging/u3", "art")
 
 
 @pytest.mark.parametrize(
