@@ -84,6 +84,10 @@ class Beneath:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
+
     def duplicate(self) -> "Beneath":
         """Hold the same directory once more, to be closed by itself."""
         made = Beneath(os.dup(self.fd), self.path, owner=self.owner)
