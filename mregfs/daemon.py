@@ -34,12 +34,12 @@ from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
-from mregfs.host.callers import groups_of_process
+from mregfs.host.callers import Credentials, groups_of_process
 from mregfs.host.principals import principal
 from mregfs.model.changes import entry_key
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
-from mregfs.ports import Caller, DraftTree
+from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.aliased import Aliased
 from mregfs.registry.answers import Answers
 from mregfs.registry.content import Verification
@@ -112,6 +112,7 @@ def run_mount(options: MountOptions) -> None:
     )
     try:
         store.log.catch_up()
+        store.recover()
         if not store.read_only:
             _limit_cache(store, options.cache_size)
             store.protect_all()
@@ -249,7 +250,8 @@ class Mounted:
             store.log,
             store.committer,
             self.drafts,
-            store.open_draft_intake,
+            self._open_draft_intake,
+            store.recover,
             _with_groups,
             lambda caller: _identify(caller, where.st_uid),
             is_dying,
@@ -279,6 +281,11 @@ class Mounted:
                 read_only=options.read_only,
             )
         )
+
+    def _open_draft_intake(self, project: str, draft: str, inode: int, caller: Caller) -> Intake:
+        """Return a draft on its way to become a version, for a caller who could do so himself."""
+        who = Credentials(caller.uid, caller.gid, caller.groups or ())
+        return self._store.open_draft_intake(project, draft, inode, who)
 
     def _behind(self) -> bool:
         """Tell whether another process appended what nobody applied to this host's index yet."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mregfs import __version__
 from mregfs.config import cache_index, is_remote, temporary_index
 from mregfs.errors import ExistsError, ForbiddenError, HostError
+from mregfs.host.beneath import Beneath
 from mregfs.host.priority import let_others_go_first, read_when_idle
 from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.model.records import VersionRecord
@@ -36,6 +37,7 @@ from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
 
 if TYPE_CHECKING:
+    from mregfs.host.callers import Credentials
     from mregfs.registry.coalesce import Coalescer
     from mregfs.registry.commit import Committer
     from mregfs.registry.verifier import Verifier
@@ -104,8 +106,6 @@ def open_store(
 
     Without `coalesced`, copies of files in one piece are not used for reading.
 
-    Opened for writing, what crashed commits left behind is cleaned up first.
-
     Raises:
         InvalidError: there is no store.
         UnsupportedError: a newer program made it, or the file system lets two writers create one
@@ -117,7 +117,7 @@ def open_store(
     writable = not read_only and os.access(where, os.W_OK)
     if writable:
         objects.probe_exclusive()
-    store = Store(
+    return Store(
         where,
         objects,
         description,
@@ -125,13 +125,6 @@ def open_store(
         verification=verification,
         coalesced=coalesced,
     )
-    try:
-        if writable and _has_entries(os.path.join(where, "intake")):
-            store.open_intake(where, consume=False).recover(store.committer.is_committed)
-    except BaseException:
-        store.close()
-        raise
-    return store
 
 
 class Store:
@@ -150,6 +143,7 @@ class Store:
         self.path = path
         self.address = path
         """What names the store in a list of mounts."""
+        self.directory = Beneath.at(path)
         self.id = description.id
         self.description = description
         self.read_only = read_only
@@ -239,15 +233,31 @@ class Store:
         )
         return self.content.verifier
 
-    def open_intake(self, path: str | os.PathLike[str], *, consume: bool) -> Intake:
-        """Return a directory as the source of one commit; `consume`: it is a draft of ours."""
+    def open_intake(self, path: str | os.PathLike[str]) -> Intake:
+        """Return a directory or a file elsewhere as the source of one commit."""
         from mregfs.stores.intake_dir import IntakeDirectory
 
-        return IntakeDirectory(path, self.packs_path, consume=consume)
+        return IntakeDirectory(self.directory, self.packs, path)
 
-    def open_draft_intake(self, path: str) -> Intake:
-        """Return a draft as the source of one commit, which consumes it."""
-        return self.open_intake(path, consume=True)
+    def open_draft_intake(
+        self, project: str, draft: str, inode: int = 0, who: "Credentials | None" = None
+    ) -> Intake:
+        """Return a draft as the source of one commit, which consumes it.
+
+        Args:
+            project: whose draft it is, as ENTITY/PROJECT.
+            draft: its name.
+            inode: of its directory on the host, if that is known.
+            who: who asks for the commit; None: this process itself.
+        """
+        from mregfs.stores.intake_dir import DraftPlace, IntakeDirectory
+
+        return IntakeDirectory(self.directory, self.packs, DraftPlace(project, draft, inode), who)
+
+    def recover(self) -> None:
+        """Finish or undo what commits left that ended in a crash."""
+        if not self.read_only and _has_entries(os.path.join(self.path, "intake")):
+            self.open_intake(self.path).recover(self.committer.is_committed)
 
     def open_drafts(self) -> DraftTree:
         """Open the staging area."""
@@ -298,6 +308,7 @@ class Store:
         self.index.close()
         self.packs.close()
         self.objects.close()
+        self.directory.close()
 
 
 def _has_entries(path: str) -> bool:

@@ -1,6 +1,7 @@
 """What is the operating system's: names below a directory, callers' credentials, descriptors.
 
     beneath.py       a directory held by descriptor, and names that never lead out of it
+    renames.py       exchanges, and renames that replace nothing
     callers.py       who a caller is, and whether this process can act for him
     descriptors.py   how many descriptors users get, and how many are kept
     _native.c        system calls that Python lacks, and calls made with a caller's credentials

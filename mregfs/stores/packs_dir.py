@@ -248,6 +248,44 @@ class PacksDirectory:
             if descriptor is not None:
                 self._forget(descriptor)
 
+    def adopt(self, pack: str, descriptor: int) -> None:
+        """Let an open file be a pack too, under a name of its own. Not yet durable: see `sync`.
+
+        Raises:
+            ExistsError: the id is taken; its bytes are untouched.
+        """
+        path = self.path_of(pack)
+        try:
+            self._make(os.path.dirname(path))
+            _link_open(descriptor, path)
+        except FileExistsError as exc:
+            raise ExistsError(f"pack {pack} exists in {self.path}") from exc
+        except OSError as exc:
+            raise _translated(exc, "cannot make a pack", path) from exc
+
+    def holds(self, pack: str, descriptor: int) -> bool:
+        """Tell whether a pack is this very file."""
+        path = self.path_of(pack)
+        try:
+            return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as exc:
+            raise _translated(exc, "cannot find pack", path) from exc
+
+    def replace(self, pack: str, descriptor: int) -> None:
+        """Let another open file, with the same bytes, take the place of a pack, durably."""
+        path = self.path_of(pack)
+        temporary = os.path.join(self._temporary, f"{pack}.{secrets.token_hex(4)}")
+        try:
+            os.fsync(descriptor)
+            self._make(self._temporary)
+            _link_open(descriptor, temporary)
+            os.rename(temporary, path)
+            _sync(os.path.dirname(path))
+        except OSError as exc:
+            raise _translated(exc, "cannot replace pack", path) from exc
+
     def list(self) -> Iterator[str]:
         """Yield the ids of all packs, sorted, reading one directory at a time."""
         for folder in self._names(self.path, _FOLDER):
@@ -379,6 +417,12 @@ class PacksDirectory:
                 return os.statvfs(os.path.dirname(self.path))
         except OSError as exc:
             raise _translated(exc, "cannot tell the free space", self.path) from exc
+
+
+def _link_open(descriptor: int, path: str) -> None:
+    # Only with a directory (which an absolute path does not need) does Python call linkat(2) with
+    # AT_SYMLINK_FOLLOW; link(2) would link the symlink in /proc.
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=0, follow_symlinks=True)
 
 
 def _sync(path: str) -> None:
