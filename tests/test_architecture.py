@@ -169,6 +169,8 @@ BARE_PATHS = {
     "fuse/mountpoint.py: import pathlib": "the mount point, which the user named",
     "fuse/mountpoint.py: import shutil": "to find fusermount3 in $PATH",
     "host/beneath.py: os.open": "the directory that the user named: the one path there is",
+    "stores/intake_dir/intake.py: os.open": "a directory elsewhere that the user named",
+    "stores/intake_dir/tree.py: os.open": "a file elsewhere that the user named",
 }
 """What is made by a path all the same, and why nobody can make that path another one."""
 
