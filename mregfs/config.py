@@ -10,6 +10,7 @@ import functools
 import grp
 import os
 import pwd
+import resource
 import stat
 import time
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ __all__ = [
     "default_store",
     "groups_of",
     "is_remote",
+    "memory_for_checkpoint",
     "mount_policies",
     "temporary_index",
     "user_name",
@@ -92,6 +94,22 @@ def mount_policies() -> dict[str, str]:
         "cache_size": os.environ.get("MREGFS_CACHE_SIZE", ""),
     }
     return {name: value for name, value in said.items() if value}
+
+
+def memory_for_checkpoint() -> int:
+    """Return how many bytes a checkpoint may unpack to: an eighth of the memory that there is.
+
+    Its rows are held several times while an index is filled from them.
+    """
+    bounds = [1 << 40]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        bounds.append(limit)
+    with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max") as file:
+        bounds.append(int(file.read()))  # `max` is no number
+    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as file:
+        bounds += [int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:")]
+    return min(bounds) // 8
 
 
 def groups_of(gids: Iterable[int]) -> frozenset[str]:

@@ -19,8 +19,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mregfs import __version__
-from mregfs.config import cache_index, is_remote, temporary_index
-from mregfs.errors import ExistsError, ForbiddenError, HostError
+from mregfs.config import cache_index, is_remote, memory_for_checkpoint, temporary_index
+from mregfs.errors import (
+    CorruptError,
+    ExistsError,
+    ForbiddenError,
+    HostError,
+    NoSpaceError,
+    NotFoundError,
+)
 from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
@@ -61,7 +68,7 @@ _LATER = (
 )
 """Modules that a daemon imports when it has nothing better to do."""
 
-INDEX_SCHEMA = "1"
+INDEX_SCHEMA = "2"
 """Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
 
 
@@ -131,7 +138,7 @@ def open_store(
     )
     try:
         if writable and _has_entries(os.path.join(where, "intake")):
-            store.open_intake(where, consume=False).recover(store.committer.is_committed)
+            _recover(store)
     except BaseException:
         store.close()
         raise
@@ -169,6 +176,8 @@ class Store:
             clock=self.clock,
             new_id=new_id,
             host=socket.gethostname(),
+            identify=self._identify,
+            checkpoint_limit=memory_for_checkpoint,
         )
         self.verity = FsVerity(self.packs_path)
         self.whole_files = WholeFilesDirectory(os.path.join(path, "cache", "whole"))
@@ -179,6 +188,12 @@ class Store:
             verification=verification,
             whole_files=self.whole_files if coalesced else None,
         )
+
+    def _identify(self) -> None:
+        """Check that the store is still the one that was opened."""
+        found = read_description(self.objects, self.path)
+        if found.id != self.id:
+            raise NotFoundError(f"another store is in the place of {self.path}")
 
     @cached_property
     def coalescer(self) -> "Coalescer":
@@ -281,6 +296,15 @@ class Store:
         self.index.close()
         self.packs.close()
         self.objects.close()
+
+
+def _recover(store: "Store") -> None:
+    """Clean up after crashed commits, unless the log cannot say what became of them."""
+    try:
+        store.log.catch_up(strict=True)
+        store.open_intake(store.path, consume=False).recover(store.committer.is_committed)
+    except (CorruptError, NoSpaceError) as exc:
+        log.warning("what crashed commits left stays until the log can be followed: %s", exc)
 
 
 def _has_entries(path: str) -> bool:

@@ -61,6 +61,7 @@ STATE_TABLES = (
     "protection",
     "tombstone",
     "inode",
+    "recent",
 )
 """All that the log determines; a checkpoint holds exactly these tables."""
 

@@ -20,7 +20,7 @@ from mregfs.stores.objects_memory import ObjectsMemory
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "format-1"
-SEAL = "5e4afe157ed0b549981d8014fe9dcb59d3efcaa781eff56ad139c27217631b64"
+SEAL = "2a1247331b13f047c69647c1e38819a530a60d96fbe275e8116ace6d54637d2b"
 """SHA-256 of all files of format 1."""
 
 LOG = [FORMAT_1 / f"log-{number}.json" for number in range(1, 6)]

@@ -5,6 +5,7 @@ here: `latest`, which nobody moves (`ledger`), and moving an alias while linking
 """
 
 from mregfs.errors import ForbiddenError, InvalidError, NotFoundError
+from mregfs.model.bounds import MAX_GROUP
 from mregfs.model.changes import AliasDropped, AliasProtected, AliasUnprotected
 from mregfs.model.commands import DropAlias, MoveAlias, Principal, Protect, Rollback, Unprotect
 from mregfs.model.records import ArtifactRecord, OwnerRecord
@@ -21,8 +22,6 @@ from mregfs.model.rules.guards import (
 from mregfs.model.state import Resolved, State
 
 __all__ = ["decide_move", "drop_alias", "number_in", "protect", "rollback", "unprotect"]
-
-_MAX_GROUP = 256
 
 
 def decide_move(state: State, command: MoveAlias, principal: Principal) -> Decision:
@@ -124,7 +123,7 @@ def drop_alias(state: State, command: DropAlias, principal: Principal) -> Decisi
 def protect(state: State, command: Protect, principal: Principal) -> Decision:
     """Let only members of a group move or drop an alias, which need not exist yet."""
     alias = alias_of_target(command.target)
-    group = check_text(command.group, "group", _MAX_GROUP)
+    group = check_text(command.group, "group", MAX_GROUP)
     if not group or not group.isprintable():
         raise InvalidError(f"{group!r} is not the name of a group", "write --group NAME")
     owner = state.find_owner(command.target)
