@@ -27,14 +27,14 @@ import trio
 
 import mregfs
 from mregfs.api import Store, open_store
-from mregfs.errors import InvalidError, MregfsError
+from mregfs.errors import ForbiddenError, InvalidError, MregfsError
 from mregfs.fuse import mount_table
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
-from mregfs.host.callers import groups_of_process
+from mregfs.host.callers import give_up_privileges, groups_of_process, why_not_for_others
 from mregfs.host.principals import group_number, principal
 from mregfs.model.changes import entry_key
 from mregfs.model.commands import Principal
@@ -102,6 +102,7 @@ def run_mount(options: MountOptions) -> None:
     """
     _log_to_stderr(options.log_level)
     _raise_descriptor_limit()
+    _prepare_for_others(options)
     waiter = _Waiter(options.ready_fd)
     project = parse_project(options.project)
     if "\n" in options.mountpoint:
@@ -123,6 +124,20 @@ def run_mount(options: MountOptions) -> None:
         raise _only(group) from None
     finally:
         store.close()
+
+
+def _prepare_for_others(options: MountOptions) -> None:
+    """Refuse to let users in whose requests could only be done with our own rights.
+
+    Then give up what must not be lent to those who are let in.
+    """
+    why_not = why_not_for_others()
+    if options.allow_other and not options.read_only and why_not:
+        raise ForbiddenError(
+            f"other users would write as the user who mounts: {why_not}",
+            "mount as root, or with --read-only, or without --allow-other",
+        )
+    give_up_privileges()
 
 
 def _limit_cache(store: Store, size: int | None) -> None:

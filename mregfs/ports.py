@@ -474,6 +474,8 @@ class ChangedAttributes(msgspec.Struct):
     size: int | None = None
     atime_ns: int | None = None
     mtime_ns: int | None = None
+    atime_now: bool = False  # the host's own time, which takes less of a right than any other
+    mtime_now: bool = False
 
 
 class OpenFile(msgspec.Struct):
@@ -486,6 +488,8 @@ class OpenFile(msgspec.Struct):
     direct_io: bool = False
     nonseekable: bool = False
     append_only: bool = False
+    lent: bool = False
+    """Users may write `backing`, with no more rights than anybody has."""
     owned: bool = False
     """True when `backing` is to be closed by the FUSE adapter right after registering it."""
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mregfs import __version__
 from mregfs.config import cache_index, is_remote, temporary_index
 from mregfs.errors import ExistsError, ForbiddenError, HostError
+from mregfs.host.beneath import Beneath
 from mregfs.host.priority import let_others_go_first, read_when_idle
 from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.model.records import VersionRecord
@@ -253,7 +254,8 @@ class Store:
         """Open the staging area."""
         from mregfs.stores.drafts_dir import DraftDirectory
 
-        return DraftDirectory(self.drafts_path)
+        with Beneath.at(self.path) as store:
+            return DraftDirectory(store, _STAGING)
 
     def load_ahead(self) -> None:
         """Import what the first commit would otherwise wait 25 ms for.

@@ -21,16 +21,21 @@
 #include <linux/fs.h>
 #include <linux/fuse.h>
 #include <link.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "../host/_credentials.c"
 #include "_passthrough_map.c"
 
 /* ---- of the protocol, what older copies of linux/fuse.h do not have --------------------------- */
@@ -42,9 +47,6 @@
 #define OPEN_KEEP_CACHE (1u << 1)      /* FOPEN_KEEP_CACHE */
 #define OPEN_NOFLUSH (1u << 5)         /* FOPEN_NOFLUSH */
 #define OPEN_PASSTHROUGH (1u << 7)     /* FOPEN_PASSTHROUGH */
-#define SETATTR_KILL (1u << 11)        /* FATTR_KILL_SUIDGID */
-#define WRITE_KILL (1u << 2)           /* FUSE_WRITE_KILL_SUIDGID */
-#define OPEN_KILL (1u << 0)            /* FUSE_OPEN_KILL_SUIDGID */
 #define OP_COPY_FILE_RANGE 47
 #define OPCODES 64                     /* more than the protocol has; the rest is counted at 0 */
 
@@ -95,8 +97,9 @@ static struct {
 	int agreed;          /* INIT was answered with passthrough */
 	int mounts;          /* calls of fuse_session_mount() that came through here */
 	uint64_t unique;     /* the latest request that went to libfuse */
-	uint32_t pid;        /* who made it */
-	int kill;            /* setuid and setgid are to go before it is carried out */
+	uint32_t opcode;
+	uint32_t pid, uid, gid; /* who made it */
+	int now;             /* of a SETATTR: 1, atime is to be now; 2, mtime */
 	uint64_t count[OPCODES];
 	uint64_t at_once;    /* requests that neither libfuse nor pyfuse3 has seen */
 	uint64_t opened, closed; /* backing ids */
@@ -132,20 +135,6 @@ static void interrupted(uint64_t unique)
 	PyGILState_Release(gil);
 }
 
-/* Whether a cached write has bits to take away; a file without a descriptor may have some. */
-static int write_kills(const struct fuse_write_in *arg)
-{
-	int kills = 0;
-
-	if (arg->write_flags & WRITE_KILL) {
-		pthread_mutex_lock(&lock);
-		struct record *handle = find(&handles, arg->fh);
-		kills = !handle || handle->fd < 0 || plain_mode(handle->fd) >= 0;
-		pthread_mutex_unlock(&lock);
-	}
-	return kills;
-}
-
 /* What libfuse is to see of a request of `size` bytes: its length, or 0 when it is done with. */
 static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
 {
@@ -153,8 +142,11 @@ static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
 
 	session.count[in->opcode < OPCODES ? in->opcode : 0]++;
 	session.unique = in->unique;
+	session.opcode = in->opcode;
 	session.pid = in->pid;
-	session.kill = 0;
+	session.uid = in->uid;
+	session.gid = in->gid;
+	session.now = 0;
 	switch (in->opcode) {
 	case FUSE_INTERRUPT:
 		interrupted(((struct fuse_interrupt_in *)(in + 1))->unique);
@@ -172,21 +164,15 @@ static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
 		session.killpriv = (arg->flags & INIT_KILLPRIV_V2) != 0;
 		break;
 	}
-	case FUSE_OPEN: {
-		struct fuse_open_in *arg = (struct fuse_open_in *)(in + 1);
-
-		waiting.detail = arg->flags;
-		session.kill = session.killpriv && (arg->open_flags & OPEN_KILL);
+	case FUSE_OPEN:
+		waiting.detail = ((struct fuse_open_in *)(in + 1))->flags;
 		break;
-	}
 	case FUSE_CREATE:
 		waiting.detail = ((struct fuse_create_in *)(in + 1))->flags;
 		break;
 	case FUSE_SETATTR:
-		session.kill = (((struct fuse_setattr_in *)(in + 1))->valid & SETATTR_KILL) != 0;
-		return size;
-	case FUSE_WRITE:
-		session.kill = write_kills((struct fuse_write_in *)(in + 1));
+		session.now = ((((struct fuse_setattr_in *)(in + 1))->valid & FATTR_ATIME_NOW) ? 1 : 0) |
+			      ((((struct fuse_setattr_in *)(in + 1))->valid & FATTR_MTIME_NOW) ? 2 : 0);
 		return size;
 	default:
 		return size;
@@ -342,6 +328,27 @@ int fuse_session_mount(void *libfuse_session, const char *mountpoint)
 	return result;
 }
 
+/* ---- backing files ---------------------------------------------------------------------------- */
+
+#define NOBODY 65534
+
+/* Whether a server elsewhere decides who may use the file. */
+static int is_remote(int fd)
+{
+	static const uint32_t remote[] = {NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, 0xFE534D42 /* SMB 2 */,
+					  0xFF534D42 /* CIFS */, 0x00C36400 /* Ceph */, V9FS_MAGIC,
+					  0x0BD00BD0 /* Lustre */, 0x47504653 /* GPFS */,
+					  AFS_SUPER_MAGIC, CODA_SUPER_MAGIC, 0x65735546 /* FUSE */};
+	struct statfs found;
+
+	if (fstatfs(fd, &found) != 0)
+		return 0;
+	for (size_t i = 0; i < sizeof(remote) / sizeof(*remote); i++)
+		if ((uint32_t)found.f_type == remote[i])
+			return 1;
+	return 0;
+}
+
 /* ---- the module ------------------------------------------------------------------------------- */
 
 static PyObject *configure(PyObject *module, PyObject *args)
@@ -389,17 +396,51 @@ static PyObject *answer_request(PyObject *module, PyObject *args)
 	Py_RETURN_NONE;
 }
 
-static PyObject *backing_open(PyObject *module, PyObject *argument)
+/* Give the kernel a file that users write, as nobody: it writes with the credentials of this call,
+ * and those of root, or with CAP_SYS_RESOURCE, reach into the file system's reserve and past quotas. */
+static int lend(struct backing_map *map)
 {
-	struct backing_map map = {.fd = (int)PyLong_AsLong(argument)};
-	int id;
+	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct own[2], less[2];
+	struct who nobody = {.other = 1, .uid = NOBODY, .gid = NOBODY, .count = -1};
+	const unsigned bit = 1u << CAP_SYS_RESOURCE;
+	int id, error;
+
+	if (is_remote(map->fd))
+		return -EOPNOTSUPP; /* its server would judge nobody's rights */
+	if (syscall(SYS_capget, &header, own) != 0)
+		return -errno;
+	memcpy(less, own, sizeof(own));
+	less[0].effective &= ~bit;
+	if ((own[0].effective & bit) && syscall(SYS_capset, &header, less) != 0)
+		return -errno;
+	error = become(&nobody);
+	id = error ? -error : ioctl(session.fd, DEV_IOC_BACKING_OPEN, map);
+	if (!error) {
+		id = id < 0 ? -errno : id;
+		back(&nobody);
+	}
+	if ((own[0].effective & bit) && syscall(SYS_capset, &header, own) != 0)
+		abort(); /* not again with what a thread is to have */
+	return id;
+}
+
+static PyObject *backing_open(PyObject *module, PyObject *args)
+{
+	struct backing_map map = {0};
+	int id, lent;
 
 	(void)module;
-	if (PyErr_Occurred())
+	if (!PyArg_ParseTuple(args, "ip:backing_open", &map.fd, &lent))
 		return NULL;
-	id = ioctl(session.fd, DEV_IOC_BACKING_OPEN, &map);
+	if (lent) {
+		id = lend(&map);
+	} else {
+		id = ioctl(session.fd, DEV_IOC_BACKING_OPEN, &map);
+		id = id < 0 ? -errno : id;
+	}
 	if (id <= 0)
-		return PyLong_FromLong(id < 0 ? -errno : -EIO);
+		return PyLong_FromLong(id < 0 ? id : -EIO);
 	session.opened++;
 	return PyLong_FromLong(id);
 }
@@ -448,8 +489,8 @@ static PyObject *unbind_handle(PyObject *module, PyObject *argument)
 static PyObject *request(PyObject *module, PyObject *unused)
 {
 	(void)module, (void)unused;
-	return Py_BuildValue("(KIO)", (unsigned long long)session.unique, session.pid,
-			     session.kill ? Py_True : Py_False);
+	return Py_BuildValue("(KIIIIi)", (unsigned long long)session.unique,
+			     session.opcode, session.pid, session.uid, session.gid, session.now);
 }
 
 static PyObject *figures(PyObject *module, PyObject *unused)
@@ -487,13 +528,13 @@ static PyMethodDef methods[] = {
 	 "answer_by(function, opcodes): who answers requests at once, and a bit for each kind of them."},
 	{"answer", answer_request, METH_VARARGS,
 	 "answer(unique, answer): answer a request; bytes or an errno, from any thread."},
-	{"backing_open", backing_open, METH_O,
-	 "backing_open(fd): a backing id of the kernel for the file, or -errno."},
+	{"backing_open", backing_open, METH_VARARGS,
+	 "backing_open(fd, lent): a backing id of the kernel for the file, or -errno; lent: users write it."},
 	{"backing_close", backing_close, METH_O, "backing_close(id): 0 or -errno."},
 	{"bind", bind_handle, METH_VARARGS,
 	 "bind(handle, backing_id, fd): how the kernel is to treat a handle that is about to open."},
 	{"unbind", unbind_handle, METH_O, "unbind(handle): the handle was released."},
-	{"request", request, METH_NOARGS, "request(): of the latest request: its number, its pid, whether setuid bits are to go."},
+	{"request", request, METH_NOARGS, "request(): of the latest request: its number, opcode, pid, uid and gid, which times are to be now."},
 	{"figures", figures, METH_NOARGS, "figures(): the state of the session, for people and tests."},
 	{NULL, NULL, 0, NULL},
 };

@@ -17,28 +17,13 @@
 struct job { /* what may take long on the host: a thread does it, the event loop goes on */
 	struct job *next;
 	int device, in, out;
-	uint32_t opcode, uid;
+	uint32_t opcode, uid, gid;
 	uint64_t unique;
 	union {
 		struct fuse_fallocate_in fallocate;
 		struct fuse_copy_file_range_in copy;
 	} arg;
 };
-
-/* The mode without what a write takes away (setgid only stands for a group if it may execute), or
- * -1 when there is nothing to take. */
-static int plain_mode(int fd)
-{
-	struct stat found;
-	mode_t gone;
-
-	if (fstat(fd, &found) != 0)
-		return -1;
-	gone = found.st_mode & S_ISUID;
-	if (found.st_mode & S_IXGRP)
-		gone |= found.st_mode & S_ISGID;
-	return gone ? (int)(found.st_mode & 07777 & ~gone) : -1;
-}
 
 static struct {
 	pthread_mutex_t lock;
@@ -57,17 +42,25 @@ static void finish(struct job *job)
 	free(job);
 }
 
+/* Do it as the caller, where we are root and can: his are the blocks that it takes, and the kernel
+ * takes set-id bits away as it does from his own writes. */
 static void carry_out(struct job *job)
 {
-	int error = 0, mode;
+	struct who who = {.other = geteuid() == 0 && (job->uid != 0 || job->gid != getegid()),
+			  .uid = job->uid, .gid = job->gid, .count = -1};
+	int error = -become(&who);
 
-	if (session.killpriv && job->uid != 0 && (mode = plain_mode(job->out)) >= 0)
-		fchmod(job->out, (mode_t)mode);
+	if (error) {
+		reply(job->device, job->unique, error, NULL, 0);
+		finish(job);
+		return;
+	}
 	if (job->opcode == FUSE_FALLOCATE) {
 		if (fallocate(job->out, (int)job->arg.fallocate.mode,
 			      (off_t)job->arg.fallocate.offset,
 			      (off_t)job->arg.fallocate.length) != 0)
 			error = -errno;
+		back(&who);
 		reply(job->device, job->unique, error, NULL, 0);
 	} else {
 		/* Only what shares the blocks is worth doing here: the kernel copies as fast. */
@@ -76,13 +69,11 @@ static void carry_out(struct job *job)
 			.src_length = job->arg.copy.len, .dest_offset = job->arg.copy.off_out};
 		struct fuse_write_out written = {.size = (uint32_t)job->arg.copy.len};
 
-		if (ioctl(job->out, FICLONERANGE, &range) != 0) {
+		if (ioctl(job->out, FICLONERANGE, &range) != 0)
 			/* ENOSYS: this host cannot, so the kernel never asks again. */
 			error = errno == EOPNOTSUPP || errno == ENOTTY ? -ENOSYS : -EOPNOTSUPP;
-			reply(job->device, job->unique, error, NULL, 0);
-		} else {
-			reply(job->device, job->unique, 0, &written, sizeof(written));
-		}
+		back(&who);
+		reply(job->device, job->unique, error, &written, error ? 0 : sizeof(written));
 	}
 	finish(job);
 }
@@ -161,7 +152,7 @@ static void start(int fd, const struct fuse_in_header *in)
 		return;
 	}
 	*job = (struct job){.device = -1, .in = -1, .out = -1, .opcode = in->opcode, .uid = in->uid,
-			    .unique = in->unique};
+			    .gid = in->gid, .unique = in->unique};
 	pthread_mutex_lock(&lock);
 	if (in->opcode == FUSE_FALLOCATE) {
 		job->arg.fallocate = *(const struct fuse_fallocate_in *)(in + 1);

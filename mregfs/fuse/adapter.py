@@ -38,14 +38,13 @@ from mregfs.fuse.translation import (
     caller_of,
     changes_of,
     entry_of,
-    plain_mode,
     statvfs_of,
 )
 from mregfs.fuse.waits import Waits
-from mregfs.fuse.wire import BATCH_FORGET, FORGET, READ, forgets
+from mregfs.fuse.wire import BATCH_FORGET, FORGET, READ, SETXATTR, forgets
 from mregfs.fuse.workers import Workers
 from mregfs.host.descriptors import SHORTAGE, is_claimable, share
-from mregfs.ports import Attributes, Caller, ChangedAttributes, OpenFile
+from mregfs.ports import Attributes, Caller, OpenFile
 from mregfs.vfs.surface import FileSystem
 
 __all__ = ["Adapter"]
@@ -207,7 +206,9 @@ class Adapter(pyfuse3.Operations):
             return _errno_of(exc, operation.__name__, (inode, body))
         if not callable(answer):
             return answer
-        unique, _, _ = self._passthrough.request()
+        request = self._passthrough.request()
+        assert request is not None, "it came by the extension"
+        unique = request.unique
         name, what = operation.__name__, (inode, body[:_SPELLED])
         workers = self._readers if opcode == READ else self._writers
         try:
@@ -333,21 +334,9 @@ class Adapter(pyfuse3.Operations):
         ctx: Context,
     ) -> pyfuse3.EntryAttributes:
         """Change mode, owner, size or times."""
-        changed = changes_of(attr, fields)
-        if changed.mode is None and self._passthrough.request()[2]:
-            changed.mode = self._without_privileges(inode)
+        request = self._passthrough.request()
+        changed = changes_of(attr, fields, request.now if request else 0)
         return entry_of(await self._fs.setattr(inode, changed, fh, caller_of(ctx)))
-
-    def _without_privileges(self, inode: int) -> int | None:
-        """Return the mode without what a write takes away; None when there is nothing to take."""
-        mode = stat.S_IMODE(self._fs.getattr(inode).mode)
-        plain = plain_mode(mode)
-        return plain if plain != mode else None
-
-    async def _drop_privileges(self, inode: int, caller: Caller) -> None:
-        mode = self._without_privileges(inode)
-        if mode is not None:
-            await self._fs.setattr(inode, ChangedAttributes(mode=mode), None, caller)
 
     @_answers
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Context) -> None:
@@ -357,7 +346,11 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def getxattr(self, inode: int, name: bytes, ctx: Context) -> bytes:
         """Return an extended attribute."""
-        return await self._fs.getxattr(inode, name, caller_of(ctx))
+        request = self._passthrough.request()
+        # pyfuse3 asks for itself whether an attribute is there that must not be, or must, before
+        # it is set: who sets it need not be allowed to read.
+        checking = request is not None and request.opcode == SETXATTR
+        return await self._fs.getxattr(inode, name, Caller() if checking else caller_of(ctx))
 
     @_answers
     async def listxattr(self, inode: int, ctx: Context) -> Sequence[bytes]:
@@ -384,8 +377,6 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def open(self, inode: int, flags: int, ctx: Context) -> pyfuse3.FileInfo:
         """Open a file."""
-        if self._passthrough.request()[2]:  # it is also truncated
-            await self._drop_privileges(inode, caller_of(ctx))
         opened = await self._fs.open(inode, flags, caller_of(ctx))
         return self._file(inode, opened)
 
@@ -422,7 +413,8 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read; a reader that is interrupted or killed while it waits gets EINTR."""
-        unique, pid, _ = self._passthrough.request()
+        request = self._passthrough.request()
+        unique, pid = (request.unique, request.pid) if request else (0, 0)
         direct = self._passthrough.inode_of(fh) is None
         return await self._waits.read(
             self._fs.read, fh, off, size, unique=unique, pid=pid, direct=direct
@@ -431,12 +423,10 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write, and return how many bytes."""
-        _, requester, kills_set_id = self._passthrough.request()
-        if kills_set_id:
-            inode = self._passthrough.inode_of(fh)
-            if inode is not None:
-                await self._drop_privileges(inode, Caller())
-        return await self._fs.write(fh, off, buf, Caller(pid=requester) if requester else None)
+        request = self._passthrough.request()
+        known = request is not None and request.pid  # what is mapped, nobody in particular writes
+        caller = Caller(request.uid, request.gid, request.pid) if request and known else None
+        return await self._fs.write(fh, off, buf, caller)
 
     @_answers
     async def flush(self, fh: int) -> None:

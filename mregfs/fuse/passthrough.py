@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import NamedTuple
 
 import msgspec
 
@@ -110,6 +111,18 @@ def choose_read_path(open_as: ReadPath | None, opened: OpenFile, *, available: b
     return ReadPath.PASSTHROUGH
 
 
+class Request(NamedTuple):
+    """What pyfuse3 does not tell of a request."""
+
+    unique: int
+    opcode: int
+    pid: int
+    uid: int
+    gid: int
+    now: int
+    """Of a SETATTR: the times that are to be now (1, atime; 2, mtime), not what it gives."""
+
+
 class _OpenInode:
     """An inode that is open: how, and what its handles share."""
 
@@ -191,18 +204,13 @@ class Passthrough:
             return "this libfuse has no fuse_session_custom_io (3.14 and later have it)"
         if not figures["offered"]:
             return f"Linux {platform.release()} does not offer FUSE_PASSTHROUGH (6.9 and later do)"
-        if _native.backing_open(-1) == -errno.EPERM:
+        if _native.backing_open(-1, False) == -errno.EPERM:
             return "the daemon lacks CAP_SYS_ADMIN, without which Linux takes no backing files"
         return ""
 
-    def request(self) -> tuple[int, int, bool]:
-        """Tell of the request that is being handed over right now.
-
-        Returns:
-            Its number, its process id, and whether setuid and setgid bits have to go before it is
-            carried out.
-        """
-        return _native.request() if _native and self.hooked else (0, 0, False)
+    def request(self) -> "Request | None":
+        """Tell of the request that is being handed over right now; None without the extension."""
+        return Request(*_native.request()) if _native and self.hooked else None
 
     def inode_of(self, handle: int) -> int | None:
         """Return the inode of an open handle that is not DIRECT."""
@@ -287,7 +295,7 @@ class Passthrough:
     def _back(self, known: _OpenInode, opened: OpenFile) -> str:
         """Give the kernel the backing file; on refusal make the inode cached, and say why."""
         assert _native is not None
-        backing_id = _open_backing(_native, opened.backing)
+        backing_id = _open_backing(_native, opened.backing, lent=opened.lent)
         if backing_id > 0:
             known.backing_id = backing_id
             known.fd = opened.backing if opened.owned else -1
@@ -306,20 +314,20 @@ class Passthrough:
         self._refused[reason] += 1
 
 
-def _open_backing(native: ModuleType, descriptor: int) -> int:
+def _open_backing(native: ModuleType, descriptor: int, *, lent: bool) -> int:
     """Give the kernel a file by a descriptor that only reads; return the id, or -errno.
 
     The kernel keeps what it is given until the last handle closes. One that could write would count
     as a writer all that time, and no commit would get its lease.
     """
     if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE:
-        return int(native.backing_open(descriptor))
+        return int(native.backing_open(descriptor, lent))
     try:
         reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
     except OSError as exc:
         return -(exc.errno or errno.EIO)
     try:
-        return int(native.backing_open(reading))
+        return int(native.backing_open(reading, lent))
     finally:
         os.close(reading)
 

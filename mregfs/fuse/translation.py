@@ -8,7 +8,7 @@ import stat
 from mregfs.fuse.passthrough import pyfuse3
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures
 
-__all__ = ["Context", "caller_of", "changes_of", "entry_of", "plain_mode", "statvfs_of"]
+__all__ = ["Context", "caller_of", "changes_of", "entry_of", "statvfs_of"]
 
 
 Context = pyfuse3.RequestContext
@@ -40,8 +40,10 @@ def entry_of(attributes: Attributes) -> pyfuse3.EntryAttributes:
     return entry
 
 
-def changes_of(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> ChangedAttributes:
-    """Translate a setattr request."""
+def changes_of(
+    attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, now: int
+) -> ChangedAttributes:
+    """Translate a setattr request; `now` says of which times pyfuse3 has made the present."""
     return ChangedAttributes(
         mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
         uid=attr.st_uid if fields.update_uid else None,
@@ -49,6 +51,8 @@ def changes_of(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> 
         size=attr.st_size if fields.update_size else None,
         atime_ns=attr.st_atime_ns if fields.update_atime else None,
         mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        atime_now=bool(now & 1),
+        mtime_now=bool(now & 2),
     )
 
 
@@ -65,14 +69,3 @@ def statvfs_of(figures: FileSystemFigures) -> pyfuse3.StatvfsData:
     data.f_favail = figures.files_available
     data.f_namemax = figures.name_max
     return data
-
-
-def plain_mode(mode: int) -> int:
-    """Return the permissions without what a write takes away.
-
-    Setgid only stands for a group if that may execute; otherwise it is an old sign for locking.
-    """
-    gone = mode & stat.S_ISUID
-    if mode & stat.S_IXGRP:
-        gone |= mode & stat.S_ISGID
-    return stat.S_IMODE(mode & ~gone)

@@ -27,6 +27,7 @@ __all__ = [
     "READLINK",
     "RELEASE",
     "RELEASEDIR",
+    "SETXATTR",
     "WRITE",
     "attr_out",
     "direntplus",
@@ -50,6 +51,7 @@ OPEN = 14
 READ = 15
 WRITE = 16
 RELEASE = 18
+SETXATTR = 21
 GETXATTR = 22
 FLUSH = 25
 OPENDIR = 27

@@ -9,6 +9,10 @@
  *
  * `who` is None for the process itself, or (uid, gid, groups): groups is a sequence of numbers, or
  * None, which leaves the supplementary groups of the process.
+ *
+ * A umask belongs to all threads of a process that share its working directory. What a caller makes
+ * gets the mode that he asked for all the same: where the process's umask would take bits of it, the
+ * call is made in a thread of its own, which shares neither (unshare(2), CLONE_FS).
  */
 
 #define _GNU_SOURCE
@@ -17,6 +21,8 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -157,35 +163,90 @@ static PyObject *native_open(PyObject *module, PyObject *args)
 	return error ? failed(error) : PyLong_FromLong(result);
 }
 
+struct making { /* mkdirat(2) or mknodat(2), in a thread without a umask */
+	struct who *who;
+	int directory, is_directory, error;
+	const char *name;
+	mode_t mode;
+	dev_t device;
+};
+
+static long make(const struct making *making)
+{
+	if (making->is_directory)
+		return mkdirat(making->directory, making->name, making->mode);
+	return mknodat(making->directory, making->name, making->mode, making->device);
+}
+
+static void *make_exactly(void *argument)
+{
+	struct making *making = argument;
+
+	if (unshare(CLONE_FS) != 0) {
+		making->error = errno;
+		return NULL;
+	}
+	umask(0);
+	making->error = become(making->who);
+	if (!making->error) {
+		if (make(making) < 0)
+			making->error = errno;
+		back(making->who);
+	}
+	return NULL;
+}
+
+/* Make what `making` says; `mask` are the bits that the umask of this process takes. */
+static PyObject *made(struct making *making, unsigned mask)
+{
+	struct who *who = making->who;
+	pthread_t thread;
+	long result = -1;
+	int error;
+
+	if (!(making->mode & mask)) {
+		AS(*who, make(making));
+		DONE;
+	}
+	Py_BEGIN_ALLOW_THREADS
+	error = pthread_create(&thread, NULL, make_exactly, making);
+	if (!error) {
+		pthread_join(thread, NULL);
+		error = making->error;
+	}
+	Py_END_ALLOW_THREADS
+	to_who(NULL, who);
+	DONE;
+}
+
 static PyObject *native_mkdir(PyObject *module, PyObject *args)
 {
 	struct who who = {0};
-	const char *name;
-	int directory, error;
-	unsigned mode;
-	long result = -1;
+	struct making making = {.who = &who, .is_directory = 1};
+	unsigned mode, mask = 0;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "O&iyI:mkdir", to_who, &who, &directory, &name, &mode))
+	if (!PyArg_ParseTuple(args, "O&iyI|I:mkdir", to_who, &who, &making.directory, &making.name,
+			      &mode, &mask))
 		return NULL;
-	AS(who, mkdirat(directory, name, (mode_t)mode));
-	DONE;
+	making.mode = (mode_t)mode;
+	return made(&making, mask);
 }
 
 static PyObject *native_mknod(PyObject *module, PyObject *args)
 {
 	struct who who = {0};
-	const char *name;
-	int directory, error;
-	unsigned mode;
+	struct making making = {.who = &who};
+	unsigned mode, mask = 0;
 	unsigned long long device;
-	long result = -1;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "O&iyIK:mknod", to_who, &who, &directory, &name, &mode, &device))
+	if (!PyArg_ParseTuple(args, "O&iyIK|I:mknod", to_who, &who, &making.directory, &making.name,
+			      &mode, &device, &mask))
 		return NULL;
-	AS(who, mknodat(directory, name, (mode_t)mode, (dev_t)device));
-	DONE;
+	making.mode = (mode_t)mode;
+	making.device = (dev_t)device;
+	return made(&making, mask);
 }
 
 static PyObject *native_symlink(PyObject *module, PyObject *args)
@@ -266,7 +327,8 @@ static long change_mode(int fd, mode_t mode)
 	char path[32];
 	long result = syscall(SYS_fchmodat2, fd, "", mode, AT_EMPTY_PATH);
 
-	if (result < 0 && (errno == ENOSYS || errno == EINVAL)) { /* before Linux 6.6 */
+	/* Before Linux 6.6; a filter of system calls says EPERM to what it does not know. */
+	if (result < 0 && (errno == ENOSYS || errno == EINVAL || errno == EPERM)) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		result = chmod(path, mode);
 	}
@@ -299,6 +361,36 @@ static PyObject *native_chown(PyObject *module, PyObject *args)
 		return NULL;
 	AS(who, fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH));
 	DONE;
+}
+
+static PyObject *native_ftruncate(PyObject *module, PyObject *args)
+{
+	struct who who = {0};
+	int fd, error;
+	long long size;
+	long result = -1;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "O&iL:ftruncate", to_who, &who, &fd, &size))
+		return NULL;
+	AS(who, ftruncate(fd, (off_t)size));
+	DONE;
+}
+
+static PyObject *native_pwrite(PyObject *module, PyObject *args)
+{
+	struct who who = {0};
+	Py_buffer data;
+	int fd, error;
+	long long offset;
+	long result = -1;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "O&iy*L:pwrite", to_who, &who, &fd, &data, &offset))
+		return NULL;
+	AS(who, pwrite(fd, data.buf, (size_t)data.len, (off_t)offset));
+	PyBuffer_Release(&data);
+	return error ? failed(error) : PyLong_FromLong(result);
 }
 
 /* Nanoseconds since the epoch; None leaves the time as it is, Ellipsis is now. */
@@ -433,8 +525,8 @@ static PyObject *native_drop_capability(PyObject *module, PyObject *argument)
 static PyMethodDef methods[] = {
 	{"openat2", native_openat2, METH_VARARGS, "openat2(directory, name, flags, mode, resolve)"},
 	{"open", native_open, METH_VARARGS, "open(who, directory, name, flags, mode)"},
-	{"mkdir", native_mkdir, METH_VARARGS, "mkdir(who, directory, name, mode)"},
-	{"mknod", native_mknod, METH_VARARGS, "mknod(who, directory, name, mode, device)"},
+	{"mkdir", native_mkdir, METH_VARARGS, "mkdir(who, directory, name, mode, umask=0)"},
+	{"mknod", native_mknod, METH_VARARGS, "mknod(who, directory, name, mode, device, umask=0)"},
 	{"symlink", native_symlink, METH_VARARGS, "symlink(who, target, directory, name)"},
 	{"link", native_link, METH_VARARGS,
 	 "link(who, directory, name, new_directory, new_name, flags)"},
@@ -444,6 +536,8 @@ static PyMethodDef methods[] = {
 	{"access", native_access, METH_VARARGS, "access(who, directory, name, mode, flags)"},
 	{"chmod", native_chmod, METH_VARARGS, "chmod(who, descriptor, mode)"},
 	{"chown", native_chown, METH_VARARGS, "chown(who, descriptor, uid, gid)"},
+	{"ftruncate", native_ftruncate, METH_VARARGS, "ftruncate(who, descriptor, size)"},
+	{"pwrite", native_pwrite, METH_VARARGS, "pwrite(who, descriptor, data, offset)"},
 	{"utimens", native_utimens, METH_VARARGS, "utimens(who, descriptor, atime_ns, mtime_ns)"},
 	{"setxattr", native_setxattr, METH_VARARGS, "setxattr(who, path, name, value, flags)"},
 	{"getxattr", native_getxattr, METH_VARARGS, "getxattr(who, path, name)"},

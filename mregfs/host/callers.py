@@ -4,7 +4,7 @@ Decided here: how the supplementary groups of a caller are learnt, and on what a
 depends. Not decided here: what a caller asks for, what the registry's rules say of him.
 """
 
-import functools
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -54,7 +54,6 @@ def groups_of_process(pid: int) -> tuple[int, ...]:
     return tuple(map(int, rest.partition(b"\n")[0].split()))
 
 
-@functools.cache
 def why_not_for_others() -> str:
     """Return why this process cannot make system calls as other users; empty when it can."""
     if _why_not_built:
@@ -64,6 +63,9 @@ def why_not_for_others() -> str:
     effective = int(rest.partition(b"\n")[0], 16)
     if not (effective >> CAP_SETUID & 1 and effective >> CAP_SETGID & 1):
         return "this process lacks the capabilities CAP_SETUID and CAP_SETGID"
+    with contextlib.suppress(OSError), open("/proc/self/setgroups", encoding="ascii") as setgroups:
+        if setgroups.read().strip() == "deny":
+            return "setgroups(2) is denied in this user namespace"
     return ""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from mregfs.errors import HostError
+from mregfs.host.beneath import Beneath
 from mregfs.ports import Attributes, Caller, ChangedAttributes, OpenFile
 from mregfs.stores.drafts_dir import DraftDirectory
 from tests.machines.native_machine import ROOT, HostSide, Machine, shape
@@ -363,7 +364,8 @@ def test_drafts_are_native(
     native = tmp_path / "native"
     native.mkdir()
     before = descriptors()
-    tree = DraftDirectory(tmp_path / "staging", max_descriptors=max_descriptors)
+    with Beneath.at(tmp_path) as store:
+        tree = DraftDirectory(store, max_descriptors=max_descriptors)
     tested = DraftSide(tree, seed)
     native.chmod(stat.S_IMODE(tree.getattr(tested.root).mode))
     machine = Machine(seed, HostSide(native), tested)

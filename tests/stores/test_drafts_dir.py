@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from mregfs.errors import ConflictError, HostError, NotFoundError
+from mregfs.host import calls
+from mregfs.host.beneath import Beneath
 from mregfs.ports import (
     DRAFT_BIT,
     Attributes,
@@ -36,9 +38,14 @@ NOREPLACE, EXCHANGE = 1, 2
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
+def opened(store: Path, name: str = "staging", **options: Any) -> DraftDirectory:
+    with Beneath.at(store) as held:
+        return DraftDirectory(held, name, **options)
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[DraftDirectory]:
-    tree = DraftDirectory(tmp_path / "staging")
+    tree = opened(tmp_path)
     yield tree
     tree.close()
 
@@ -130,7 +137,7 @@ class TestRoots:
 
         monkeypatch.setattr(os, "mkdir", refuse)
         for there in (False, True):
-            tree = DraftDirectory(tmp_path / "none")
+            tree = opened(tmp_path, "none")
             with pytest.raises(NotFoundError, match="there are no drafts"):
                 tree.root(PROJECT)
             assert {} == tree.drafts(PROJECT)
@@ -145,7 +152,7 @@ class TestRoots:
         write(tree, draft, b"file")
         tree.close()
 
-        again = DraftDirectory(tmp_path / "staging")
+        again = opened(tmp_path)
         found = again.lookup(again.root(PROJECT).inode, b"draft")
 
         assert draft == found.inode
@@ -231,8 +238,14 @@ class TestErrors:
 class TestOwnership:
     """What is created belongs to the caller, as if the caller had made the system call."""
 
+    @pytest.fixture
+    def open_to_all(self, tree: DraftDirectory, draft: int) -> int:
+        tree.setattr(draft, ChangedAttributes(mode=0o777), None, ME)
+        return draft
+
     @needs_root
-    def test_owner(self, tree: DraftDirectory, draft: int) -> None:
+    def test_owner(self, tree: DraftDirectory, open_to_all: int) -> None:
+        draft = open_to_all
         opened, attributes = tree.create(draft, b"file", 0o640, os.O_RDWR, ALICE)
         tree.release(opened.handle)
         made = [
@@ -240,16 +253,19 @@ class TestOwnership:
             tree.mkdir(draft, b"dir", 0o750, ALICE),
             tree.symlink(draft, b"link", b"target", ALICE),
             tree.mknod(draft, b"fifo", stat.S_IFIFO | 0o600, 0, ALICE),
-            tree.mknod(draft, b"null", stat.S_IFCHR | 0o600, os.makedev(1, 3), ALICE),
         ]
+        device = tree.mknod(draft, b"null", stat.S_IFCHR | 0o600, os.makedev(1, 3), ME)
 
-        assert [(1001, 1002)] * 5 == [(each.uid, each.gid) for each in made]
-        assert [0o100640, 0o40750, 0o120777, 0o10600, 0o20600] == [each.mode for each in made]
-        assert os.makedev(1, 3) == made[4].rdev
+        assert [(1001, 1002)] * 4 == [(each.uid, each.gid) for each in made]
+        assert [0o100640, 0o40750, 0o120777, 0o10600] == [each.mode for each in made]
+        assert (0o20600, os.makedev(1, 3)) == (device.mode, device.rdev)
+        with refused(errno.EPERM):
+            tree.mknod(draft, b"zero", stat.S_IFCHR | 0o600, os.makedev(1, 5), ALICE)
 
     @needs_root
-    def test_set_id_bits(self, tree: DraftDirectory, draft: int) -> None:
-        """Giving a file to the caller does not take its set-id bits."""
+    def test_set_id_bits(self, tree: DraftDirectory, open_to_all: int) -> None:
+        """What is made has the set-id bits that its maker asked for."""
+        draft = open_to_all
         opened, attributes = tree.create(draft, b"file", 0o6755, os.O_RDWR, ALICE)
         tree.release(opened.handle)
 
@@ -259,7 +275,7 @@ class TestOwnership:
     @needs_root
     def test_set_group_id_directory(self, tree: DraftDirectory, draft: int) -> None:
         """It hands on its group, and to directories the bit too."""
-        tree.setattr(draft, ChangedAttributes(gid=77, mode=0o2775), None, ME)
+        tree.setattr(draft, ChangedAttributes(gid=77, mode=0o2777), None, ME)
 
         opened, file = tree.create(draft, b"file", 0o644, os.O_RDWR, ALICE)
         tree.release(opened.handle)
@@ -270,18 +286,26 @@ class TestOwnership:
         assert (0o42755, 1001, 77) == (directory.mode, directory.uid, directory.gid)
         assert (1001, 77) == (link.uid, link.gid)
 
-    def test_umask_of_the_daemon(self, tree: DraftDirectory, draft: int) -> None:
-        """The kernel has applied the caller's umask; the daemon's own does not count."""
+    @pytest.mark.parametrize("caller", [ME, pytest.param(ALICE, marks=needs_root)])
+    def test_umask_of_the_daemon(self, tmp_path: Path, caller: Caller) -> None:
+        """The kernel has applied the caller's umask; the daemon's own does not count.
+
+        Nor does it change, not even for a moment: the daemon's other files depend on it.
+        """
         before = os.umask(0o077)
         try:
-            opened, file = tree.create(draft, b"file", 0o666, os.O_RDWR, ME)
-            directory = tree.mkdir(draft, b"dir", 0o777, ME)
-            node = tree.mknod(draft, b"node", stat.S_IFREG | 0o644, 0, ME)
+            tree = opened(tmp_path)
+            draft = tree.root(PROJECT).inode
+            handle, file = tree.create(draft, b"file", 0o666, os.O_RDWR, caller)
+            directory = tree.mkdir(draft, b"dir", 0o777, caller)
+            node = tree.mknod(draft, b"node", stat.S_IFREG | 0o644, 0, caller)
         finally:
-            os.umask(before)
-        tree.release(opened.handle)
+            assert 0o077 == os.umask(before)
+        tree.release(handle.handle)
+        tree.close()
 
         assert [0o100666, 0o40777, 0o100644] == [file.mode, directory.mode, node.mode]
+        assert {(caller.uid, caller.gid)} == {(a.uid, a.gid) for a in (file, directory, node)}
 
     def test_mode_without_rights(self, tree: DraftDirectory, draft: int) -> None:
         """A file is open for its maker whatever its mode."""
@@ -295,16 +319,17 @@ class TestOwnership:
     @needs_root
     def test_unprivileged(self, tmp_path: Path) -> None:
         """Without privilege everything belongs to the daemon, and no create fails for that."""
-        tmp_path.chmod(0o777)
-        for parent in tmp_path.parents[:-1]:
+        (tmp_path / "store").mkdir()
+        os.chown(tmp_path / "store", 1001, 1002)
+        for parent in (tmp_path, *tmp_path.parents[:-1]):
             parent.chmod(parent.stat().st_mode | 0o011)
         os.setegid(1002)
         os.seteuid(1001)
         try:
-            tree = DraftDirectory(tmp_path / "own")
+            tree = opened(tmp_path / "store")
             root = tree.root(PROJECT).inode
-            opened, file = tree.create(root, b"file", 0o4755, os.O_RDWR, Caller(uid=5, gid=6))
-            tree.release(opened.handle)
+            handle, file = tree.create(root, b"file", 0o4755, os.O_RDWR, Caller(uid=5, gid=6))
+            tree.release(handle.handle)
             directory = tree.mkdir(root, b"dir", 0o755, ALICE)
             with refused(errno.EPERM):
                 tree.setattr(file.inode, ChangedAttributes(uid=5), None, ALICE)
@@ -735,7 +760,7 @@ class TestMemory:
 
     def test_few_descriptors(self, tmp_path: Path) -> None:
         """Descriptors of directories are opened again when needed, however deep."""
-        tree = DraftDirectory(tmp_path / "few", max_descriptors=3)
+        tree = opened(tmp_path, "few", max_descriptors=3)
         inode = tree.root(PROJECT).inode
         before = descriptors()
         directories = [inode]
@@ -1025,7 +1050,7 @@ class TestCommitsOfOthers:
         flags: int | None,
     ) -> None:
         """Whoever has found the file already, and opens it, finds out before anything changes."""
-        packs = self.commit_after(monkeypatch, "open", commit)
+        packs = self.commit_after(monkeypatch, "open_at", commit)
         before = descriptors()
 
         with refused(errno.ESTALE):
@@ -1041,7 +1066,7 @@ class TestCommitsOfOthers:
         self, monkeypatch: pytest.MonkeyPatch, call: str, commit: Callable[[], Path]
     ) -> list[Path]:
         """Commit right after the next system call of that name; fill in the pack then."""
-        real = getattr(os, call)
+        real = getattr(calls, call)
         packs: list[Path] = []
 
         def call_then_commit(*args: Any, **more: Any) -> Any:
@@ -1050,7 +1075,7 @@ class TestCommitsOfOthers:
             packs.append(commit())
             return done
 
-        monkeypatch.setattr(os, call, call_then_commit)
+        monkeypatch.setattr(calls, call, call_then_commit)
         return packs
 
     def test_a_commit_that_ends_while_a_file_is_linked(

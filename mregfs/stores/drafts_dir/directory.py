@@ -1,87 +1,67 @@
 """The port `DraftTree` on a directory of the host: `<path>/<entity>/<project>/<draft>/…`.
 
-Decided here: which system calls each request makes, and what a draft that is being committed
-refuses. Not decided here: who may do what (the kernel's default_permissions), what a draft
-becomes, when. Only the daemon makes one; the vfs calls it through the port.
+Decided here: which system calls each request makes, and as whom. Not decided here: who may do what
+(the kernel's default_permissions, and the host's own rules for the caller), what becomes of a draft
+that is committed (`committing`). Only the daemon makes one; the vfs calls it through the port.
 
-All changes of the host directory come through this object; that is why names can be remembered.
-One lock covers the tables and quick system calls; data, fsync and the last close of a file, which
-frees its blocks, happen outside of it.
+The way to a directory is walked by this process, by descriptors and through no symlink. What is
+changed, opened or read is so by a system call with the caller's credentials (`acting`). Looking a
+name up and stat(2) are this process's own: the kernel answers them for others from what it was
+told, so the right to search a directory is judged there.
+
+Names are remembered. Other mounts of the store change the same directories, so what a name leads to
+is compared with the inode that is meant (`reach`). One lock covers the tables and quick system
+calls; data, fsync and the last close of a file, which frees its blocks, happen outside of it.
 """
 
-import contextlib
 import errno
-import itertools
 import os
-import resource
 import stat
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from types import EllipsisType
+from typing import TypeVar
 
-from mregfs.errors import ConflictError, HostError, NotFoundError
+from mregfs.errors import HostError, NotFoundError
+from mregfs.host import calls
+from mregfs.host.beneath import Beneath
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
-from mregfs.stores.drafts_dir import host, own
+from mregfs.stores.drafts_dir import reach
+from mregfs.stores.drafts_dir.acting import Acting
+from mregfs.stores.drafts_dir.committing import Committing
 from mregfs.stores.drafts_dir.nodes import Handle, Node, NodeTable
+from mregfs.stores.drafts_dir.requests import NOT_OURS, translated
 
 __all__ = ["DraftDirectory"]
-
-_TIMEOUT = 1.0
-"""For names, and for attributes of all but regular files: the kernel itself drops those that its
-own requests change. A regular file's are never remembered, because a shared writable mapping
-changes its time stamps without any request, also after the file was closed."""
-
-_STAGING_MODE = 0o1777
-"""Like /tmp: anybody who gets into the mount may make drafts, nobody may take another's."""
 
 _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_TRUNC
 """What an open takes over from the caller. Under passthrough the kernel opens the backing file
 again with the caller's own flags; elsewhere each WRITE comes with its offset, which O_APPEND
 would override, and from unaligned memory, which O_DIRECT would refuse."""
 
-_NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What the host says of a directory that this process may not make or enter."""
-
-_RENAME_FLAGS = host.RENAME_NOREPLACE | host.RENAME_EXCHANGE
+_RENAME_FLAGS = calls.RENAME_NOREPLACE | calls.RENAME_EXCHANGE
 _PERMISSIONS = 0o7777
 _ACL = b"system.posix_acl_"
+_FOR_ADMINISTRATORS = b"trusted."
 _NOTHING = ChangedAttributes()
 
+_R = TypeVar("_R")
 
-class DraftDirectory:
-    """The staging area below `path`; what is there already is kept.
+
+class DraftDirectory(Committing):
+    """The staging area in a directory of a store; what is there already is kept.
 
     Args:
-        path: directory on the host; made if need be, for this process's user only. If it is not
+        store: the store's directory; it stays the caller's.
+        name: of the directory in it; made if need be, for this process's user only. If it is not
             ours to make, there are no drafts.
         max_descriptors: how many descriptors to keep open only for speed; by default a quarter
             of what the process may open, at most 4096.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, max_descriptors: int | None = None) -> None:
-        if max_descriptors is None:
-            max_descriptors = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-        self._path = os.path.abspath(os.fspath(path))
-        self._privileged = os.geteuid() == 0
-        self._lock = threading.Lock()
-        self._table = NodeTable(max_descriptors)
-        self._handles: dict[int, Handle] = {}
-        self._handle_numbers = itertools.count(1)
-        try:
-            os.makedirs(self._path, 0o700, exist_ok=True)
-        except OSError as error:
-            if error.errno not in _NOT_OURS:
-                raise _translated(error, f"make the staging area {self._path!r}") from error
-
-    @property
-    def known_count(self) -> int:
-        """How many inodes are known now: what the kernel references, and the way to it."""
-        return len(self._table)
-
-    def close(self) -> None:
-        """Close all descriptors; requests fail from now on. Calling it again does nothing."""
-        with self._locked("close", None) as table:
-            self._handles.clear()
-            table.close()
+    def __init__(
+        self, store: Beneath, name: str = "staging", *, max_descriptors: int | None = None
+    ) -> None:
+        super().__init__(store, name, max_descriptors=max_descriptors)
 
     # ---- names ------------------------------------------------------------------------------
 
@@ -93,23 +73,19 @@ class DraftDirectory:
                 try:
                     node = table.admit_root(origin)
                 except FileNotFoundError:
-                    os.makedirs(os.path.dirname(origin), 0o700, exist_ok=True)
-                    os.mkdir(origin)
-                    os.chmod(origin, _STAGING_MODE)
+                    self._staging.make(origin)
                     node = table.admit_root(origin)
             except OSError as error:
-                if error.errno in _NOT_OURS:
+                if error.errno in NOT_OURS:
                     raise NotFoundError(f"there are no drafts: {error}") from error
                 raise
-            return _attributes(node, table.stat(node))
+            return self._attributes(node, table.stat(node))
 
     def project_of(self, inode: int) -> str | None:
         """Return "entity/name" when `inode` is the staging directory of a project, else None."""
         with self._locked("stat", inode) as table:
             node = table.get(inode)
-            if node is None or node.origin is None:
-                return None
-            return os.path.relpath(os.fsdecode(node.origin), self._path)
+            return None if node is None or node.origin is None else os.fsdecode(node.origin)
 
     def lookup(self, parent: int, name: bytes) -> Attributes:
         """Find `name`; also `.` and `..`, but not above a project's staging directory."""
@@ -122,15 +98,14 @@ class DraftDirectory:
             else:
                 descriptor = table.descriptor(directory)
                 try:
-                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    node, found = table.child(directory, descriptor, name)
                 except FileNotFoundError:
                     # Removed, not by us: another mount may have made it anew by now.
                     if directory.names and os.fstat(descriptor).st_nlink == 0:
                         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
                     raise
-                node = table.admit(directory, name, found)
             node.lookups += 1
-            return _attributes(node, found)
+            return self._attributes(node, found)
 
     def forget(self, inode: int, count: int) -> None:
         """Take back `count` lookups."""
@@ -143,8 +118,8 @@ class DraftDirectory:
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes:
         """Make a file of any kind that is neither directory nor symlink."""
 
-        def make(directory: int) -> None:
-            os.mknod(name, mode, rdev, dir_fd=directory)
+        def make(acting: Acting, directory: int) -> None:
+            acting(calls.mknod, directory, name, mode, rdev, self._umask)
 
         with self._locked("make", parent, name) as table:
             return self._made(table, parent, name, mode, caller, make)[1]
@@ -152,8 +127,8 @@ class DraftDirectory:
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """Make a directory."""
 
-        def make(directory: int) -> None:
-            os.mkdir(name, mode & _PERMISSIONS, dir_fd=directory)
+        def make(acting: Acting, directory: int) -> None:
+            acting(calls.mkdir, directory, name, mode & _PERMISSIONS, self._umask)
 
         with self._locked("make the directory", parent, name) as table:
             return self._made(table, parent, name, mode, caller, make)[1]
@@ -161,37 +136,40 @@ class DraftDirectory:
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
         """Make a symbolic link that says `target`."""
 
-        def make(directory: int) -> None:
-            os.symlink(target, name, dir_fd=directory)
+        def make(acting: Acting, directory: int) -> None:
+            acting(calls.symlink, target, directory, name)
 
         with self._locked("make the link", parent, name) as table:
-            return self._made(table, parent, name, None, caller, make)[1]
+            return self._made(table, parent, name, 0, caller, make)[1]
 
     def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
         """Give a file one more name."""
+        acting = self._actors.of(caller)
         with self._locked("link", parent, name) as table:
             node, directory = table.alive(inode), table.alive(parent)
             self._refuse_frozen(node, directory)
-            source, follow = table.own_place(node)
             descriptor = table.descriptor(directory)
-            os.link(source, name, dst_dir_fd=descriptor, follow_symlinks=follow)
-            try:
-                table.own_place(node)  # a commit by another process may have ended: see `own`
-            except OSError:
-                os.unlink(name, dir_fd=descriptor)
-                raise
+            with reach.held(table, node, acting) as source:
+                path, flags = calls.path_of(source), calls.AT_SYMLINK_FOLLOW
+                acting(calls.link, calls.AT_FDCWD, path, descriptor, name, flags)
             found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            try:
+                reach.still_ours(table, node)  # a commit by another process may have ended
+            except OSError:
+                if table.is_same(node, found):
+                    acting(calls.unlink, descriptor, name, 0)
+                raise
             node = table.admit(directory, name, found)
             node.lookups += 1
-            return _attributes(node, found)
+            return self._attributes(node, found)
 
     def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         """Remove a name of anything but a directory."""
-        self._remove(parent, name, os.unlink)
+        self._remove(parent, name, caller, 0)
 
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """Remove an empty directory."""
-        self._remove(parent, name, os.rmdir)
+        self._remove(parent, name, caller, calls.AT_REMOVEDIR)
 
     def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
@@ -206,9 +184,9 @@ class DraftDirectory:
             )
             if not flags:
                 table.pin(target, new_name)
-            directories = table.descriptor(source), table.descriptor(target)
-            host.rename(directories[0], name, directories[1], new_name, flags)
-            if flags & host.RENAME_EXCHANGE:
+            old, new = table.descriptor(source), table.descriptor(target)
+            self._actors.of(caller)(calls.rename, old, name, new, new_name, flags)
+            if flags & calls.RENAME_EXCHANGE:
                 table.swapped(source, name, target, new_name)
             else:
                 table.moved(source, name, target, new_name)
@@ -219,77 +197,95 @@ class DraftDirectory:
         """Say what stat(2) says, also of what was removed and is still open or known."""
         with self._locked("stat", inode) as table:
             node = table.readable(inode)
-            return _attributes(node, table.stat(node))
+            return self._attributes(node, table.stat(node))
 
     def setattr(
         self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
     ) -> Attributes:
         """Change what is given; the size first, because only that may fail for lack of space."""
+        acting = self._actors.of(caller)
         with self._locked("change", inode) as table:
             node = table.alive(inode)
             self._refuse_frozen(node)
-            to_chmod = (changed.mode, changed.uid, changed.gid) != (None, None, None)
-            path, follow = table.own_place(node, to_chmod=to_chmod)
             if node.kind == stat.S_IFLNK and (changed.mode, changed.size) != (None, None):
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             if changed.size is not None:
-                opened = None if handle is None else self._handles.get(handle)
-                if opened is not None and opened.writable:
-                    os.ftruncate(opened.descriptor, changed.size)
-                else:
-                    own.truncate(table, node, changed.size)
-            if changed.uid is not None or changed.gid is not None or changed == _NOTHING:
-                # Nothing given is chown(-1, -1), which renews the ctime.
-                uid = -1 if changed.uid is None else changed.uid
-                gid = -1 if changed.gid is None else changed.gid
-                os.chown(path, uid, gid, follow_symlinks=follow)
-            if changed.mode is not None:  # after chown, which takes set-id bits away
-                os.chmod(path, changed.mode & _PERMISSIONS)
-            if changed.atime_ns is not None or changed.mtime_ns is not None:
-                host.set_times(path, changed.atime_ns, changed.mtime_ns, follow=follow)
-            return _attributes(node, table.stat(node))
+                self._truncate(table, node, changed.size, handle, acting)
+            if changed != ChangedAttributes(size=changed.size) or changed == _NOTHING:
+                to_chmod = (changed.mode, changed.uid, changed.gid) != (None, None, None)
+                with reach.held(table, node, acting, to_chmod=to_chmod) as descriptor:
+                    self._change(descriptor, changed, acting)
+            return self._attributes(node, table.stat(node))
+
+    def _truncate(
+        self, table: NodeTable, node: Node, size: int, handle: int | None, acting: Acting
+    ) -> None:
+        opened = None if handle is None else self._handles.get(handle)
+        if opened is not None and opened.writable:
+            acting(calls.ftruncate, opened.descriptor, size)
+        else:
+            reach.truncate(table, node, size, acting)
+
+    def _change(self, descriptor: int, changed: ChangedAttributes, acting: Acting) -> None:
+        """Change owner, mode and times of what is open."""
+        if changed.uid is not None or changed.gid is not None:
+            uid = -1 if changed.uid is None else changed.uid
+            gid = -1 if changed.gid is None else changed.gid
+            acting(calls.chown, descriptor, uid, gid)
+        elif changed == _NOTHING:
+            # chown(-1, -1), which renews the ctime, and takes set-id bits away. The kernel asks
+            # for that before some writes, and those take them away in any case.
+            try:
+                acting(calls.chown, descriptor, -1, -1)
+            except PermissionError:
+                pass
+        if changed.mode is not None:  # after chown, which takes set-id bits away
+            if changed.mode & stat.S_ISGID:
+                acting.learn_groups()
+            acting(calls.chmod, descriptor, changed.mode & _PERMISSIONS)
+        times: list[int | EllipsisType | None] = [
+            ... if changed.atime_now else changed.atime_ns,
+            ... if changed.mtime_now else changed.mtime_ns,
+        ]
+        if times != [None, None]:
+            acting(calls.utimens, descriptor, *times)
 
     def readlink(self, inode: int) -> bytes:
         """Return where a symbolic link points, as written."""
         with self._locked("read the link", inode) as table:
             node = table.alive(inode)
-            path, pinned = table.place(node)
-            return os.readlink(b"", dir_fd=node.descriptor) if pinned else os.readlink(path)
+            if node.descriptor >= 0:
+                return os.readlink(b"", dir_fd=node.descriptor)
+            descriptor = table.open_by_name(node)
+            try:
+                return os.readlink(b"", dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
 
     def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
         """Set an extended attribute; access control lists are not supported."""
-        with self._locked("set an extended attribute of", inode) as table:
-            path, follow = self._attributed(table, inode, name, change=True)
-            os.setxattr(path, name, value, follow_symlinks=follow)
+        self._attribute(inode, name, caller, "set", calls.setxattr, name, value, 0)
 
     def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
         """Return the value of an extended attribute."""
-        with self._locked("get an extended attribute of", inode) as table:
-            path, follow = self._attributed(table, inode, name, change=False)
-            return os.getxattr(path, name, follow_symlinks=follow)
+        return self._attribute(inode, name, caller, "get", calls.getxattr, name)
 
     def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
         """Return the names of all extended attributes."""
-        with self._locked("list the extended attributes of", inode) as table:
-            path, follow = table.place(table.alive(inode))
-            names = map(os.fsencode, os.listxattr(path, follow_symlinks=follow))
-            return [name for name in names if not name.startswith(_ACL)]
+        names = self._attribute(inode, b"", caller, "list", calls.listxattr).split(b"\0")[:-1]
+        hidden = (_ACL, _FOR_ADMINISTRATORS) if caller.uid else (_ACL,)
+        return [name for name in names if not name.startswith(hidden)]
 
     def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
         """Remove an extended attribute."""
-        with self._locked("remove an extended attribute of", inode) as table:
-            path, follow = self._attributed(table, inode, name, change=True)
-            os.removexattr(path, name, follow_symlinks=follow)
+        self._attribute(inode, name, caller, "remove", calls.removexattr, name)
 
     def figures(self) -> FileSystemFigures:
         """Say what statvfs(3) says of the host's file system."""
         try:
-            try:
-                return host.figures(self._path)
-            except FileNotFoundError:  # not ours to make
-                return host.figures(os.path.dirname(self._path))
+            return self._staging.figures()
         except OSError as error:
-            raise _translated(error, f"stat the file system of {self._path!r}") from error
+            raise translated(error, f"stat the file system of {self._staging.path!r}") from error
 
     # ---- open files -------------------------------------------------------------------------
 
@@ -298,11 +294,15 @@ class DraftDirectory:
     ) -> tuple[OpenFile, Attributes]:
         """Make a regular file and open it, whatever its mode; or open the one that is there."""
         opened = -1
+        wanted = mode & _PERMISSIONS
 
-        def make(directory: int) -> None:
+        def make(acting: Acting, directory: int) -> int:
             nonlocal opened
             how = flags & _OPEN_FLAGS | os.O_CREAT | os.O_EXCL
-            opened = os.open(name, how, mode & _PERMISSIONS, dir_fd=directory)
+            opened = acting(calls.open_at, directory, name, how, wanted)
+            if wanted & self._umask:  # which has taken them
+                acting(calls.chmod, opened, wanted)
+            return opened
 
         with self._locked("create", parent, name) as table:
             try:
@@ -315,7 +315,7 @@ class DraftDirectory:
                     os.close(opened)
                 raise
             else:
-                return self._opened(node, opened, flags), attributes
+                return self._opened(node, opened, flags, caller), attributes
         attributes = self.lookup(parent, name)  # somebody made it since the kernel looked
         try:
             return self.open(attributes.inode, flags, caller), attributes
@@ -325,16 +325,13 @@ class DraftDirectory:
 
     def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
         """Open a file; `backing` belongs to the tree and lasts until `release`."""
+        acting = self._actors.of(caller)
         with self._locked("open", inode) as table:
             node = table.alive(inode)
-            if _writes(flags):
+            if reach.can_write(flags) or flags & os.O_TRUNC:
                 self._refuse_frozen(node)
-                descriptor = own.open_file(table, node, flags & _OPEN_FLAGS)
-            else:
-                path, follow = table.place(node)
-                how = flags & _OPEN_FLAGS | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-                descriptor = os.open(path, how)
-            return self._opened(node, descriptor, flags)
+            descriptor = reach.open_file(table, node, flags & _OPEN_FLAGS, acting)
+            return self._opened(node, descriptor, flags, caller)
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`; fewer only at the end of the file."""
@@ -344,7 +341,8 @@ class DraftDirectory:
     def write(self, handle: int, offset: int, data: bytes, caller: Caller | None) -> int:
         """Write at `offset`, and return how many bytes found room."""
         with self._unlocked("write", handle) as opened:
-            return os.pwrite(opened.descriptor, data, offset)
+            who = opened.who if caller is None else self._actors.of(caller).who
+            return calls.pwrite(who, opened.descriptor, data, offset)
 
     def fsync(self, handle: int, *, data_only: bool) -> None:
         """Make the file durable."""
@@ -364,9 +362,8 @@ class DraftDirectory:
         """Open a directory for reading."""
         with self._locked("open the directory", inode) as table:
             node = table.alive(inode)
-            path, _ = table.place(node)
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            return self._opened(node, descriptor, os.O_RDONLY).handle
+            descriptor = reach.open_directory(table, node, self._actors.of(caller))
+            return self._opened(node, descriptor, os.O_RDONLY, caller).handle
 
     def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
         """Yield (name, attributes, position of the next entry); `.` and `..` are left out.
@@ -382,12 +379,11 @@ class DraftDirectory:
             name = listing[position]
             with self._locked("stat", opened.node.number, name) as table:
                 try:
-                    found = os.stat(name, dir_fd=opened.descriptor, follow_symlinks=False)
+                    node, found = table.child(opened.node, opened.descriptor, name)
                 except FileNotFoundError:
                     continue
-                node = table.admit(opened.node, name, found)
                 node.lookups += 1
-                attributes = _attributes(node, found)
+                attributes = self._attributes(node, found)
             yield name, attributes, position + 1
 
     def releasedir(self, handle: int) -> None:
@@ -398,203 +394,70 @@ class DraftDirectory:
         """Make the names in a directory durable."""
         self.fsync(handle, data_only=False)
 
-    # ---- drafts on their way to become versions -----------------------------------------------
-
-    def freeze(self, project: str, draft: str) -> str:
-        """Stop every change below the draft, and return its path on the host."""
-        origin, name = self._origin(project), os.fsencode(draft)
-        with self._locked("freeze", None, name) as table:
-            try:
-                root = table.admit_root(origin)
-                descriptor = table.descriptor(root)
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            except FileNotFoundError:
-                raise _no_draft(project, draft) from None
-            if not stat.S_ISDIR(found.st_mode):
-                raise _no_draft(project, draft)
-            node = table.admit(root, name, found)
-            if node in table.frozen:
-                raise ConflictError(
-                    f"draft {draft!r} is being committed already", "wait for that commit to end"
-                )
-            writing = {
-                os.fsdecode(b"/".join(way[1:]))
-                for opened in self._handles.values()
-                if opened.writable
-                for top, way in table.ways(opened.node)
-                if top is root and way[0] == name
-            }
-            if writing:
-                raise ConflictError(
-                    f"draft {draft!r} has files open for writing: {', '.join(sorted(writing))}",
-                    "close them, then commit again",
-                )
-            table.frozen[node] = project, draft
-            return os.path.join(self._path, project, draft)
-
-    def thaw(self, project: str, draft: str) -> None:
-        """Allow changes again; a draft that is not frozen is left alone."""
-        with self._locked("thaw", None, os.fsencode(draft)) as table:
-            for node in [node for node, of in table.frozen.items() if of == (project, draft)]:
-                del table.frozen[node]
-                table.reap(node)
-
-    def consumed(self, project: str, draft: str) -> None:
-        """The draft has become a version and its directory is gone: forget its nodes.
-
-        What the kernel still knows answers ESTALE; what is open for reading stays readable.
-        """
-        with self._locked("forget", None, os.fsencode(draft)) as table:
-            for node in [node for node, of in table.frozen.items() if of == (project, draft)]:
-                del table.frozen[node]
-                table.bury(node)
-
-    def drafts(self, project: str) -> Mapping[str, int]:
-        """Return the drafts of a project with the number of their files now open for writing."""
-        origin = self._origin(project)
-        with self._locked("list the drafts of", None, os.fsencode(project)) as table:
-            try:
-                with os.scandir(origin) as entries:
-                    names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
-            except FileNotFoundError:
-                return {}
-            counts = dict.fromkeys(sorted(map(os.fsdecode, names)), 0)
-            for node in {opened.node for opened in self._handles.values() if opened.writable}:
-                ways = table.ways(node)
-                for draft in {os.fsdecode(way[0]) for top, way in ways if top.origin == origin}:
-                    if draft in counts:
-                        counts[draft] += 1
-            return counts
-
     # ---- what they share ----------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _locked(self, action: str, inode: int | None, name: bytes = b"") -> Iterator[NodeTable]:
-        """Hold the lock for one request; an OSError within becomes a HostError with the path."""
-        table = self._table
-        closing: list[int] = []
-        try:
-            with self._lock:
-                table.trim()
-                try:
-                    yield table
-                except OSError as error:
-                    raise _translated(error, f"{action} {self._describe(inode, name)}") from error
-                finally:
-                    closing, table.closing = table.closing, closing
-        finally:
-            for descriptor in closing:
-                with contextlib.suppress(OSError):  # what it may say, a flush has said before
-                    os.close(descriptor)
-
-    @contextlib.contextmanager
-    def _unlocked(self, action: str, handle: int) -> Iterator[Handle]:
-        """Find the handle; an OSError within becomes a HostError with the path."""
-        opened = self._handles.get(handle)
-        if opened is None:
-            raise HostError(errno.EBADF, f"cannot {action}: no such handle {handle}")
-        try:
-            yield opened
-        except OSError as error:
-            with self._lock:
-                subject = self._describe(opened.node.number, b"")
-            raise _translated(error, f"{action} {subject}") from error
-
-    def _describe(self, inode: int | None, name: bytes) -> str:
-        """Name what a request is about, as a path below the staging area where there is one."""
-        if inode is None:
-            return repr(os.fsdecode(name))
-        node = self._table.get(inode)
-        for top, way in self._table.ways(node) if node is not None else ():
-            path = b"/".join([top.origin or b"?", *way, *([name] if name else [])])
-            return repr(os.path.relpath(os.fsdecode(path), self._path))
-        return f"{os.fsdecode(name)!r} in a removed directory" if name else "a removed file"
-
-    def _origin(self, project: str) -> bytes:
-        parts = project.split("/")
-        if len(parts) != 2 or not {"", ".", ".."}.isdisjoint(parts):
-            raise HostError(errno.EINVAL, f"{project!r} is no project", "write ENTITY/PROJECT")
-        return os.fsencode(os.path.join(self._path, project))
-
-    def _refuse_frozen(self, *nodes: Node | None) -> None:
-        committing = self._table.committing(*nodes)
-        if committing is not None:
-            raise HostError(
-                errno.EBUSY, f"draft {committing[1]!r} is being committed", "wait for it to end"
-            )
 
     def _made(
         self,
         table: NodeTable,
         parent: int,
         name: bytes,
-        mode: int | None,
+        mode: int,
         caller: Caller,
-        make: Callable[[int], None],
+        make: Callable[[Acting, int], int | None],
     ) -> tuple[Node, Attributes]:
-        """Let `make` make something under `name`, and give it to the caller."""
+        """Let `make` make something under `name`, as the caller: it is his at once.
+
+        It may return a descriptor of that.
+        """
         directory = table.alive(parent)
         self._refuse_frozen(directory)
         descriptor = table.descriptor(directory)
-        make(descriptor)
-        found = host.hand_over(descriptor, name, mode, caller, privileged=self._privileged)
+        acting = self._actors.of(caller)
+        if mode & stat.S_ISGID:
+            acting.learn_groups()
+        opened = make(acting, descriptor)
+        if opened is None:
+            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        else:
+            found = os.fstat(opened)
         node = table.admit(directory, name, found, new=True)
         node.lookups += 1
-        return node, _attributes(node, found)
+        return node, self._attributes(node, found)
 
-    def _remove(self, parent: int, name: bytes, remove: Callable[..., None]) -> None:
+    def _remove(self, parent: int, name: bytes, caller: Caller, flags: int) -> None:
         with self._locked("remove", parent, name) as table:
             directory = table.alive(parent)
             self._refuse_frozen(directory, directory.children.get(name))
             table.pin(directory, name)
-            remove(name, dir_fd=table.descriptor(directory))
+            self._actors.of(caller)(calls.unlink, table.descriptor(directory), name, flags)
             table.vanished(directory, name)
 
-    def _attributed(
-        self, table: NodeTable, inode: int, name: bytes, *, change: bool
-    ) -> tuple[bytes, bool]:
-        if name.startswith(_ACL):
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        node = table.alive(inode)
-        if change:
-            self._refuse_frozen(node)
-            return table.own_place(node)
-        return table.place(node)
+    def _attribute(
+        self,
+        inode: int,
+        name: bytes,
+        caller: Caller,
+        action: str,
+        call: Callable[..., _R],
+        *args: bytes | int,
+    ) -> _R:
+        """Make a system call for an extended attribute, or for all."""
+        acting = self._actors.of(caller)
+        changes = action in ("set", "remove")
+        with self._locked(f"{action} an extended attribute of", inode) as table:
+            if name.startswith(_ACL):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            node = table.alive(inode)
+            if changes:
+                self._refuse_frozen(node)
+            with reach.held(table, node, acting, changes=changes) as descriptor:
+                return acting(call, calls.path_of(descriptor), *args)
 
-    def _opened(self, node: Node, descriptor: int, flags: int) -> OpenFile:
+    def _opened(self, node: Node, descriptor: int, flags: int, caller: Caller) -> OpenFile:
         number = next(self._handle_numbers)
-        self._handles[number] = handle = Handle(node, descriptor, own.can_write(flags))
+        acting = self._actors.of(caller)
+        self._handles[number] = handle = Handle(
+            node, descriptor, reach.can_write(flags), acting.who, acting.uid
+        )
         node.handles.append(handle)
-        return OpenFile(handle=number, backing=descriptor)
-
-
-def _writes(flags: int) -> bool:
-    return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
-
-
-def _attributes(node: Node, found: os.stat_result) -> Attributes:
-    return Attributes(
-        inode=node.number,
-        generation=node.generation,
-        mode=found.st_mode,
-        size=found.st_size,
-        nlink=found.st_nlink,
-        uid=found.st_uid,
-        gid=found.st_gid,
-        rdev=found.st_rdev,
-        blocks=found.st_blocks,
-        atime_ns=found.st_atime_ns,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
-        entry_timeout=_TIMEOUT,
-        attr_timeout=0.0 if node.kind == stat.S_IFREG else _TIMEOUT,
-    )
-
-
-def _no_draft(project: str, draft: str) -> NotFoundError:
-    return NotFoundError(f"project {project!r} has no draft {draft!r}", "make it with mkdir")
-
-
-def _translated(error: OSError, action: str) -> HostError:
-    code = error.errno or errno.EIO
-    return HostError(code, f"cannot {action}: {os.strerror(code)}")
+        return OpenFile(handle=number, backing=descriptor, lent=True)

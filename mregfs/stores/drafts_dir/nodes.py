@@ -14,13 +14,13 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from mregfs.host.calls import Who
 from mregfs.ports import DRAFT_BIT
 
-__all__ = ["Handle", "Node", "NodeTable"]
-
-_WRITE_BITS = 0o222
+__all__ = ["Handle", "Node", "NodeTable", "stale"]
 
 
 @dataclass(eq=False, slots=True)
@@ -32,7 +32,7 @@ class Node:
     kind: int
     """The file type bits of its mode."""
     origin: bytes | None = None
-    """Path on the host; only the staging directory of a project has one."""
+    """"entity/name"; only the staging directory of a project has one."""
     names: set[tuple["Node", bytes]] = field(default_factory=set)
     """Every (directory, name) known to lead here; a directory has at most one."""
     children: dict[bytes, "Node"] = field(default_factory=dict)
@@ -47,6 +47,8 @@ class Node:
     """Grows when the host gives the number to another file while the kernel knows this one."""
     gone: bool = False
     """It became part of a version: only what is open can still be read."""
+    shown: tuple[int, int, int] | None = None
+    """Mode, user and group of a directory in a frozen draft: the commit changes the host's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +59,10 @@ class Handle:
     descriptor: int
     writable: bool = False
     """The descriptor can write, so that no commit gets a lease on the file."""
+    who: Who = None
+    """With whose credentials it was opened."""
+    uid: int = -1
+    """The user that these make it."""
     listing: list[bytes] = field(default_factory=list)
     """The names in the directory when it was last read from the start."""
 
@@ -67,13 +73,18 @@ class NodeTable:
     Not thread-safe. Raises OSError as the host gave it, and ESTALE for what cannot be reached.
     Descriptors to be closed are collected in `closing`, because the last close of a large file
     takes long: close them without the lock.
+
+    Args:
+        limit: how many descriptors to keep.
+        open_root: opens the staging directory of a project with O_PATH.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, open_root: Callable[[bytes], int]) -> None:
         self.closing: list[int] = []
         self.frozen: dict[Node, tuple[str, str]] = {}
         """The drafts that are being committed: project and name."""
         self._limit = limit
+        self._open_root = open_root
         self._nodes: dict[int, Node] = {}
         self._evictable: OrderedDict[Node, None] = OrderedDict()
 
@@ -88,22 +99,28 @@ class NodeTable:
         """Return the node, if anything can still be learnt about it."""
         node = self._nodes.get(number)
         if node is None or (node.gone and not node.handles):
-            raise _stale()
+            raise stale()
         return node
 
     def alive(self, number: int) -> Node:
         """Return the node, unless it became part of a version."""
         node = self._nodes.get(number)
         if node is None or node.gone:
-            raise _stale()
+            raise stale()
         return node
 
     def admit_root(self, origin: bytes) -> Node:
         """Return the node of a project's staging directory; it is never forgotten."""
-        number = _number(os.stat(origin))
+        descriptor = self._open_root(origin)
+        number = _number(os.fstat(descriptor))
         node = self._nodes.get(number)
         if node is None or node.origin != origin:
             node = self._nodes[number] = Node(number, stat.S_IFDIR, origin)
+        if node.descriptor >= 0:
+            self.closing.append(descriptor)
+        else:
+            node.descriptor = descriptor
+            self._evictable[node] = None
         return node
 
     def admit(self, parent: Node, name: bytes, found: os.stat_result, *, new: bool = False) -> Node:
@@ -132,44 +149,42 @@ class NodeTable:
             self._evictable.move_to_end(node)
         return node.descriptor
 
-    def place(self, node: Node) -> tuple[bytes, bool]:
-        """Return an absolute path that leads to the node, and whether to follow its last link."""
-        descriptor = self._any_descriptor(node)
-        if descriptor >= 0:
-            return b"/proc/self/fd/%d" % descriptor, True
-        directory, name, _ = self._find(node)
-        return b"/proc/self/fd/%d/%b" % (directory, name), False
+    def any_descriptor(self, node: Node) -> int:
+        """Return a descriptor that there is of the node, or -1; a directory always has one."""
+        if node.descriptor >= 0 or not node.handles:
+            return self.descriptor(node) if node.kind == stat.S_IFDIR else node.descriptor
+        return node.handles[0].descriptor
 
-    def own_place(self, node: Node, *, to_chmod: bool = False) -> tuple[bytes, bool]:
-        """Return what `place` does, for changes: never the place of what became a pack meanwhile.
+    def find(self, node: Node) -> tuple[int, bytes, os.stat_result]:
+        """Return a directory's descriptor, the node's name there, and what stat(2) says of it."""
+        for parent, name in list(node.names):
+            directory = self.descriptor(parent)
+            try:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                pass
+            else:
+                if self.is_same(node, found):
+                    return directory, name, found
+            self.detach(parent, name)  # somebody changed the directory behind our back
+        raise stale()
 
-        A commit by another process gives a draft's file a second name, takes its write bits, and
-        removes the first one (`../../registry/commit.md` §3). A descriptor leads to the file all
-        the same, so it serves only for what no commit can have taken: what is being written, has
-        no name at all, or has write bits, which are not trusted `to_chmod` or chown: they could be
-        taken between this look and a change that gives them back.
-        """
-        if node.kind != stat.S_IFREG:
-            return self.place(node)
-        for handle in node.handles:
-            if handle.writable:
-                return b"/proc/self/fd/%d" % handle.descriptor, True
-        if node.names:
-            with contextlib.suppress(OSError):
-                directory, name, _ = self._find(node)
-                return b"/proc/self/fd/%d/%b" % (directory, name), False
-        descriptor = self._any_descriptor(node)
-        if descriptor < 0:
-            raise _stale()
-        found = os.fstat(descriptor)
-        if found.st_nlink and (to_chmod or not found.st_mode & _WRITE_BITS):
-            raise _stale()
-        return b"/proc/self/fd/%d" % descriptor, True
+    def child(self, parent: Node, descriptor: int, name: bytes) -> tuple[Node, os.stat_result]:
+        """Return the node of a name in the directory that is open, and what stat(2) says of it."""
+        known = parent.children.get(name) if self.frozen else None
+        if known is not None and known in self.frozen:  # its commit holds the name
+            return known, self.stat(known)
+        found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        return self.admit(parent, name, found), found
+
+    def is_same(self, node: Node, found: os.stat_result) -> bool:
+        """Tell whether the host says this of the node."""
+        return _number(found) == node.number and stat.S_IFMT(found.st_mode) == node.kind
 
     def stat(self, node: Node) -> os.stat_result:
         """Return what the host says about the node now."""
-        descriptor = self._any_descriptor(node)
-        return os.fstat(descriptor) if descriptor >= 0 else self._find(node)[2]
+        descriptor = self.any_descriptor(node)
+        return os.fstat(descriptor) if descriptor >= 0 else self.find(node)[2]
 
     def pin(self, parent: Node, name: bytes) -> None:
         """Get ready for `name` to vanish: its node stays reachable if this is its last name."""
@@ -181,7 +196,7 @@ class NodeTable:
         """Take note that `name` leads nowhere any more."""
         node = parent.children.get(name)
         if node is not None:
-            self._detach(parent, name)
+            self.detach(parent, name)
             self.reap(node)
             self.reap(parent)
 
@@ -191,9 +206,9 @@ class NodeTable:
         if node is not None and node is replaced:
             return  # two links of one file: rename(2) leaves both
         if replaced is not None:
-            self._detach(new_parent, new_name)
+            self.detach(new_parent, new_name)
         if node is not None:
-            self._detach(parent, name)
+            self.detach(parent, name)
             self._attach(new_parent, new_name, node)
         if replaced is not None:
             self.reap(replaced)
@@ -206,9 +221,9 @@ class NodeTable:
         if one is other:
             return
         if one is not None:
-            self._detach(parent, name)
+            self.detach(parent, name)
         if other is not None:
-            self._detach(other_parent, other_name)
+            self.detach(other_parent, other_name)
             self._attach(parent, name, other)
         if one is not None:
             self._attach(other_parent, other_name, one)
@@ -219,11 +234,11 @@ class NodeTable:
         """Take note that a whole directory became part of a version."""
         above = [parent for parent, _ in top.names]
         for parent, name in list(top.names):
-            self._detach(parent, name)
+            self.detach(parent, name)
         buried = [top]
         for node in buried:  # grows meanwhile
             for name, child in list(node.children.items()):
-                self._detach(node, name)
+                self.detach(node, name)
                 if not child.names:
                     buried.append(child)
         for node in buried:
@@ -242,7 +257,7 @@ class NodeTable:
                 continue
             del self._nodes[node.number]
             for parent, name in list(node.names):
-                self._detach(parent, name)
+                self.detach(parent, name)
                 pending.append(parent)
             self._close(node)
 
@@ -250,6 +265,12 @@ class NodeTable:
         """Close what was not used for longest, while there are too many descriptors."""
         while len(self._evictable) > self._limit:
             self._close(next(iter(self._evictable)))
+
+    def _trim_now(self) -> None:
+        self.trim()
+        for descriptor in self.closing:
+            os.close(descriptor)
+        self.closing.clear()
 
     def ways(self, node: Node) -> list[tuple[Node, list[bytes]]]:
         """Return every known way to the node: a project's staging directory, names from there."""
@@ -274,6 +295,37 @@ class NodeTable:
             pending.extend(parent for parent, _ in node.names)
         return None
 
+    def freeze(self, top: Node, project: str, draft: str) -> None:
+        """Take note that a draft is being committed: its directory may get another name meanwhile.
+
+        It is reached by descriptor from now on, and its directories look as they do now.
+        """
+        self.descriptor(top)
+        self._evictable.pop(top, None)
+        for node in self._below(top):
+            if node.kind == stat.S_IFDIR:
+                with contextlib.suppress(OSError):
+                    found = self.find(node)[2]
+                    node.shown = found.st_mode, found.st_uid, found.st_gid
+                self._trim_now()
+        self.frozen[top] = project, draft
+
+    def thaw(self, top: Node) -> None:
+        """Take note that the commit of a draft failed."""
+        del self.frozen[top]
+        for node in self._below(top):
+            node.shown = None
+        if top.names:
+            self._evictable[top] = None
+        self.reap(top)
+
+    def _below(self, top: Node) -> Iterator[Node]:
+        pending = [top]
+        while pending:
+            node = pending.pop()
+            yield node
+            pending.extend(node.children.values())
+
     def close(self) -> None:
         """Forget everything and collect all descriptors for closing."""
         for node in self._nodes.values():
@@ -282,49 +334,43 @@ class NodeTable:
         self._nodes.clear()
         self.frozen.clear()
 
-    def _any_descriptor(self, node: Node) -> int:
-        if node.descriptor >= 0 or not node.handles:
-            return self.descriptor(node) if node.kind == stat.S_IFDIR else node.descriptor
-        return node.handles[0].descriptor
-
     def _open(self, node: Node) -> None:
         if node.origin is None:
-            directory, name, _ = self._find(node)
-            node.descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
+            node.descriptor = self.open_by_name(node)
         else:
-            node.descriptor = os.open(node.origin, os.O_PATH | os.O_DIRECTORY)
+            node.descriptor = self._open_root(node.origin)
             if _number(os.fstat(node.descriptor)) != node.number:
                 self._close(node)
-                raise _stale()
+                raise stale()
         self._evictable[node] = None
 
-    def _find(self, node: Node) -> tuple[int, bytes, os.stat_result]:
+    def open_by_name(self, node: Node) -> int:
+        """Open the node with O_PATH, by one of its names."""
         for parent, name in list(node.names):
-            directory = self.descriptor(parent)
-            try:
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            except FileNotFoundError:
-                pass
-            else:
-                if _number(found) == node.number and stat.S_IFMT(found.st_mode) == node.kind:
-                    return directory, name, found
-            self._detach(parent, name)  # somebody changed the directory behind our back
-        raise _stale()
+            with contextlib.suppress(FileNotFoundError):
+                directory = self.descriptor(parent)
+                descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
+                if self.is_same(node, os.fstat(descriptor)):
+                    return descriptor
+                os.close(descriptor)
+            self.detach(parent, name)  # somebody changed the directory behind our back
+        raise stale()
 
     def _attach(self, parent: Node, name: bytes, node: Node) -> None:
         if parent.children.get(name) is node:
             return
         if name in parent.children:
-            self._detach(parent, name)
+            self.detach(parent, name)
         if node.kind == stat.S_IFDIR:
             for former_parent, former_name in list(node.names):
-                self._detach(former_parent, former_name)
+                self.detach(former_parent, former_name)
         parent.children[name] = node
         node.names.add((parent, name))
         if node.descriptor >= 0:
             self._evictable[node] = None
 
-    def _detach(self, parent: Node, name: bytes) -> None:
+    def detach(self, parent: Node, name: bytes) -> None:
+        """Take note that a name does not lead to its node any more."""
         node = parent.children.pop(name)
         node.names.discard((parent, name))
         if not node.names:
@@ -332,9 +378,9 @@ class NodeTable:
 
     def _renew(self, node: Node, kind: int) -> None:
         for parent, name in list(node.names):
-            self._detach(parent, name)
+            self.detach(parent, name)
         for name in list(node.children):
-            self._detach(node, name)
+            self.detach(node, name)
         self._close(node)
         self.frozen.pop(node, None)  # that was another draft
         node.kind = kind
@@ -352,5 +398,6 @@ def _number(found: os.stat_result) -> int:
     return DRAFT_BIT | (found.st_ino & (DRAFT_BIT - 1))
 
 
-def _stale() -> OSError:
+def stale() -> OSError:
+    """Return the error of what cannot be reached: the kernel then looks its path up again."""
     return OSError(errno.ESTALE, os.strerror(errno.ESTALE))

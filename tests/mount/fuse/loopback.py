@@ -29,6 +29,7 @@ from mregfs.errors import HostError, MregfsError, UnavailableError, UnsupportedE
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state, pyfuse3
 from mregfs.fuse.serve import serve
+from mregfs.host.beneath import Beneath
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
 from mregfs.stores.drafts_dir import DraftDirectory
 from mregfs.vfs.surface import Later
@@ -105,7 +106,9 @@ class LoopbackFileSystem:
     def __init__(self, settings: Settings, notices: Notices) -> None:
         self._settings = settings
         self._notices = notices
-        self._tree = DraftDirectory(settings.host)
+        where, name = os.path.split(settings.host)
+        with Beneath.at(where) as store:
+            self._tree = DraftDirectory(store, name)
         self._root = self._tree.root(PROJECT).inode
         self._handles: dict[int, int] = {}
         self._texts: dict[int, bytes] = {}
@@ -394,7 +397,7 @@ class LoopbackFileSystem:
         self._tree.fsyncdir(handle >> 1)
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
-        self._tree.setxattr(self._real(inode), name, value)
+        self._tree.setxattr(self._real(inode), name, value, caller)
 
     async def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
         return self._getxattr(inode, name, caller)
@@ -412,7 +415,7 @@ class LoopbackFileSystem:
         return self._tree.listxattr(self._real(inode), caller)
 
     async def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
-        self._tree.removexattr(self._real(inode), name)
+        self._tree.removexattr(self._real(inode), name, caller)
 
     async def statfs(self) -> FileSystemFigures:
         return self._tree.figures()

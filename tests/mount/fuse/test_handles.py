@@ -49,7 +49,7 @@ def test_a_handle_is_64_bits():
 
 
 def test_without_a_session_the_kernel_holds_nothing():
-    assert native.backing_open(0) < 0
+    assert native.backing_open(0, False) < 0 > native.backing_open(0, True)
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
