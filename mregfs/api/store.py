@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mregfs.registry.coalesce import Coalescer
     from mregfs.registry.commit import Committer
     from mregfs.registry.verifier import Verifier
+    from mregfs.stores.drafts_dir.giving import Shown
 
 __all__ = ["Store", "init_store", "open_store"]
 
@@ -250,12 +251,12 @@ class Store:
         """Return a draft as the source of one commit, which consumes it."""
         return self.open_intake(path, consume=True)
 
-    def open_drafts(self) -> DraftTree:
-        """Open the staging area."""
+    def open_drafts(self, shown: Callable[[str], "Shown"]) -> DraftTree:
+        """Open the staging area; `shown` says to whom it is open."""
         from mregfs.stores.drafts_dir import DraftDirectory
 
         with Beneath.at(self.path) as store:
-            return DraftDirectory(store, _STAGING)
+            return DraftDirectory(store, _STAGING, shown=shown)
 
     def load_ahead(self) -> None:
         """Import what the first commit would otherwise wait 25 ms for.
