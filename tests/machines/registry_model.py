@@ -212,7 +212,9 @@ class PlainRegistry:
     def access(
         self, project: str, readers: str | None, writers: str | None, principal: Principal
     ) -> None:
-        if not principal.privileged:
+        if readers is None and writers is None:
+            self.reader(project, principal)
+        elif not principal.privileged:
             raise ForbiddenError("")
         for who, said in ((self.readers, readers), (self.writers, writers)):
             if said is not None:

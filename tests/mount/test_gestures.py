@@ -328,8 +328,8 @@ def test_an_alias_of_an_artifact_is_a_symlink_too(mnist) -> None:
     assert ["v0", "v1", "v2", "v3"] == sorted(mnist.versions("mnist"))
 
 
-HOLE = 24 << 30
-"""Bytes of a file that take no space, and seconds to digest."""
+LONG = 12 << 30
+"""Bytes of a file that take little space, and seconds to digest."""
 
 
 def is_frozen(draft: Path) -> bool:
@@ -364,7 +364,9 @@ def test_a_commit_ends_with_whoever_waits_for_it(registry_mount, how, sent) -> N
     registry_mount.sh("mkdir artifacts/mnist staging/run")
     draft = registry_mount.path / "staging/run"
     with (draft / "weights").open("wb") as file:
-        file.truncate(HOLE)
+        for offset in range(0, LONG, 1 << 20):  # blocks of which something is on the disk are read
+            os.pwrite(file.fileno(), b"w", offset)
+        file.truncate(LONG)
     asking = subprocess.Popen(
         ["sh", "-c", how],
         cwd=registry_mount.path,
@@ -385,7 +387,7 @@ def test_a_commit_ends_with_whoever_waits_for_it(registry_mount, how, sent) -> N
     assert ["weights"] == os.listdir(draft)
     assert [] == os.listdir(registry_mount.path / "artifacts/mnist")
     assert [] == os.listdir(registry_mount.store / "intake")
-    assert HOLE == (draft / "weights").stat().st_size
+    assert LONG == (draft / "weights").stat().st_size
     (draft / "weights").write_bytes(b"w")
     registry_mount.sh("mregfs commit staging/run mnist")
     assert b"w" == (registry_mount.path / "artifacts/mnist/v0/weights").read_bytes()
