@@ -972,6 +972,31 @@ class TestFreezing:
         tree.consumed(PROJECT, "draft")
         write(tree, draft, b"file")
 
+    def test_a_file_gets_the_number_of_a_directory_that_was_consumed(
+        self,
+        tree: DraftDirectory,
+        root: int,
+        draft: int,
+        host: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It looks like a file, not like the directory did during the commit."""
+        directory = tree.mkdir(draft, b"dir", 0o755, ME).inode
+        tree.freeze(PROJECT, "draft")
+        (host / "draft" / "dir").rmdir()
+        (host / "draft").rmdir()
+        tree.consumed(PROJECT, "draft")
+        other = tree.mkdir(root, b"other", 0o755, ME).inode
+        given = nodes._number
+        monkeypatch.setattr(
+            nodes,
+            "_number",
+            lambda found: given(found) if stat.S_ISDIR(found.st_mode) else directory,
+        )
+
+        made = tree.create(other, b"file", 0o640, os.O_WRONLY, ME)[1]
+        assert (directory, stat.S_IFREG | 0o640) == (made.inode, made.mode)
+
     def test_no_drafts(self, tree: DraftDirectory, root: int) -> None:
         """Files directly in the staging directory are no drafts; a new project has none."""
         write(tree, root, b"file")

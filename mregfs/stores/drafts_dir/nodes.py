@@ -386,6 +386,7 @@ class NodeTable:
         node.kind = kind
         node.generation += 1
         node.gone = False
+        node.shown = None
 
     def _close(self, node: Node) -> None:
         self._evictable.pop(node, None)
