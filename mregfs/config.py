@@ -7,6 +7,7 @@ reads the environment.
 
 import contextlib
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -35,11 +36,34 @@ def default_store() -> Path:
 def cache_index(store_id: str) -> Path | None:
     """Return where the index of a store is that this user cannot write in; None: he has no home."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        home = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return home / "mregfs" / "index" / store_id
+    bases = [Path(cache)] if os.path.isabs(cache) else []
+    with contextlib.suppress(RuntimeError):
+        bases.append(Path.home() / ".cache")
+    with contextlib.suppress(KeyError):
+        # sudo may keep the home of who called it, and what is in it is his to change.
+        bases.append(Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".cache")
+    found = next((base for base in bases if _is_ours(base)), None)
+    return None if found is None else found / "mregfs" / "index" / store_id
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a directory, which need not exist yet, is below one of this user.
+
+    Root's is below none of anybody else: who owns one may exchange what is in it.
+    """
+    uid = os.geteuid()
+    nearest = True
+    for each in (path, *path.parents):
+        try:
+            owner = each.stat().st_uid
+        except OSError:
+            continue
+        if uid == 0 and owner != 0:
+            return False
+        if nearest and owner not in (uid, 0):
+            return False
+        nearest = False
+    return True
 
 
 def temporary_index(store_id: str) -> Path | None:
@@ -81,8 +105,8 @@ def mount_policies() -> dict[str, str]:
     return {name: value for name, value in said.items() if value}
 
 
-def is_remote(path: str) -> bool:
-    """Tell whether a path is on a network file system, where an index must not be."""
+def is_remote(path: str | int) -> bool:
+    """Tell whether a directory is on a network file system, where an index must not be."""
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:

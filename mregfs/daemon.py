@@ -116,6 +116,7 @@ def run_mount(options: MountOptions) -> None:
     try:
         store.log.catch_up()
         if not store.read_only:
+            store.recover()
             _limit_cache(store, options.cache_size)
             store.protect_all()
             store.expect_appends()

@@ -168,6 +168,7 @@ BARE_PATHS = {
     "fuse/mount_table.py: open": "a table of the kernel's, by its name in /proc",
     "fuse/mountpoint.py: import pathlib": "the mount point, which the user named",
     "fuse/mountpoint.py: import shutil": "to find fusermount3 in $PATH",
+    "stores/export_dir.py: os.open": "the directory that holds the one that the user named",
     "host/beneath.py: os.open": "the directory that the user named: the one path there is",
     "host/plain.py: os.getxattr": "the path is of a descriptor, as for all of these: `path_of`",
     "host/plain.py: os.listxattr": "likewise",
@@ -178,19 +179,10 @@ BARE_PATHS = {
 """What is made by a path all the same, and why nobody can make that path another one."""
 
 TO_BE_MENDED = {
-    "stores/export_dir.py",
-    "stores/index_lmdb/files.py",
-    "stores/index_lmdb/slots.py",
     "stores/intake_dir/intake.py",
     "stores/intake_dir/tree.py",
     "stores/intake_dir/work.py",
-    "stores/leftovers.py",
-    "stores/objects_dir/objects.py",
     "stores/ownership.py",
-    "stores/packs_dir.py",
-    "stores/verity.py",
-    "stores/whole_files_dir/directory.py",
-    "stores/whole_files_dir/draft.py",
 }
 
 

@@ -5,6 +5,7 @@ here: the format of a store (`registry/format.md`). The only place that names co
 `Registry` and the daemon call it.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -17,21 +18,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mregfs import __version__
+from mregfs.api.holding import Held, hold_store, make_directory
 from mregfs.config import cache_index, is_remote, temporary_index
-from mregfs.errors import ExistsError, ForbiddenError, HostError
-from mregfs.host.beneath import Beneath
+from mregfs.errors import ForbiddenError, MregfsError
+from mregfs.host import oserrors
 from mregfs.host.priority import let_others_go_first, read_when_idle
-from mregfs.model.changes import ENTRY_GRAIN
+from mregfs.model.changes import ENTRY_GRAIN, entry_key
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
 from mregfs.model.state import STATE_TABLES
 from mregfs.ports import DraftTree, Intake
 from mregfs.registry.content import CONTENT_TABLES, Content, Verification
-from mregfs.registry.description import StoreDescription, describe_new_store, read_description
+from mregfs.registry.description import StoreDescription, describe_new_store
 from mregfs.registry.log import Log
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.objects_dir import ObjectsDirectory
-from mregfs.stores.ownership import make_directory
+from mregfs.stores.ownership import DIRECTORY
 from mregfs.stores.packs_dir import PacksDirectory
 from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
@@ -62,36 +64,29 @@ INDEX_SCHEMA = "1"
 """Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
 
 
-def init_store(path: str | os.PathLike[str]) -> None:
+def init_store(path: str | os.PathLike[str], *, private: bool = False) -> None:
     """Make a new store in a directory that does not exist yet, or is empty.
+
+    It is this user's alone. Others may read it, unless it is `private`: then they need a mount.
 
     Raises:
         ExistsError: it is a store already, or holds something else.
+        ForbiddenError: the directory is another user's.
     """
     where = os.path.abspath(path)
-    try:
-        os.makedirs(where, exist_ok=True)
-        others = set(os.listdir(where)) - {"lost+found", "tmp"}
-    except FileExistsError:
-        raise ExistsError(f"{where} is not a directory", "name a new or an empty one") from None
-    except OSError as exc:
-        raise HostError(exc.errno or 0, f"cannot make {where!r}: {exc.strerror}") from exc
-    if others and "store.json" not in others:
-        raise ExistsError(f"{where} is not empty", "name a new or an empty directory")
     description = StoreDescription(
         format=1,
         id=secrets.token_hex(16),
         created_at=format_time(time.time_ns()),
         created_by=f"mregfs {__version__}",
     )
-    describe_new_store(ObjectsDirectory(where), description, where)
-    try:
-        # Now, as the disk may be read-only when the store is first mounted.
-        make_directory(os.path.join(where, _STAGING), where)
-    except FileExistsError:
-        pass
-    except OSError as exc:
-        raise HostError(exc.errno or 0, f"cannot make drafts in {where!r}: {exc.strerror}") from exc
+    with make_directory(where, private=private) as top:
+        describe_new_store(ObjectsDirectory(top), description, where)
+        try:
+            # Now, as the disk may be read-only when the store is first mounted.
+            top.ensure_directory(_STAGING, DIRECTORY)
+        except OSError as exc:
+            raise oserrors.translated(exc, f"cannot make {_STAGING!r} in {where!r}") from exc
 
 
 def open_store(
@@ -103,36 +98,30 @@ def open_store(
 ) -> "Store":
     """Open the store in a directory.
 
-    Without `coalesced`, copies of files in one piece are not used for reading.
+    Its owner may change it; others, but root, may read it.
 
-    Opened for writing, what crashed commits left behind is cleaned up first.
+    Without `coalesced`, copies of files in one piece are not used for reading.
 
     Raises:
         InvalidError: there is no store.
+        ForbiddenError: others than its owner may write in it; or this is root, and it is not his.
         UnsupportedError: a newer program made it, or the file system lets two writers create one
             file.
     """
-    where = os.path.abspath(path)
-    objects = ObjectsDirectory(where)
-    description = read_description(objects, where)
-    writable = not read_only and os.access(where, os.W_OK)
-    if writable:
-        objects.probe_exclusive()
-    store = Store(
-        where,
-        objects,
-        description,
-        read_only=not writable,
-        verification=verification,
-        coalesced=coalesced,
-    )
+    held = hold_store(os.path.abspath(path))
     try:
-        if writable and _has_entries(os.path.join(where, "intake")):
-            store.open_intake(where, consume=False).recover(store.committer.is_committed)
+        writable = held.writable and not read_only
+        if writable:
+            held.objects.probe_exclusive()
+        return Store(
+            held,
+            read_only=not writable,
+            verification=verification,
+            coalesced=coalesced,
+        )
     except BaseException:
-        store.close()
+        held.top.close()
         raise
-    return store
 
 
 class Store:
@@ -140,26 +129,26 @@ class Store:
 
     def __init__(
         self,
-        path: str,
-        objects: ObjectsDirectory,
-        description: StoreDescription,
+        held: Held,
         *,
         read_only: bool,
         verification: Verification,
         coalesced: bool = True,
     ) -> None:
-        self.path = path
+        self.directory = held.top
+        """By which everything in the store is reached; paths are for people."""
+        self.path = path = held.top.path
         self.address = path
         """What names the store in a list of mounts."""
-        self.id = description.id
-        self.description = description
+        self.id = held.description.id
+        self.description = held.description
         self.read_only = read_only
         self.clock = time.time_ns
-        self.objects = objects
+        self.objects = objects = held.objects
         self.packs_path = os.path.join(path, "packs")
-        self.packs = PacksDirectory(self.packs_path)
+        self.packs = PacksDirectory(held.top)
         self.drafts_path = os.path.join(path, _STAGING)
-        self.index = _open_index(path, description.id)
+        self.index = _open_index(held)
         self.log = Log(
             objects,
             self.index,
@@ -167,8 +156,8 @@ class Store:
             new_id=new_id,
             host=socket.gethostname(),
         )
-        self.verity = FsVerity(self.packs_path)
-        self.whole_files = WholeFilesDirectory(os.path.join(path, "cache", "whole"))
+        self.verity = FsVerity(held.top)
+        self.whole_files = WholeFilesDirectory(held.top)
         self.content = Content(
             objects,
             self.packs,
@@ -208,7 +197,7 @@ class Store:
         """
         if not self.verity.why_not:
             for pack in packs:
-                self._guard.submit(self.verity.enable, [self.packs.path_of(pack)])
+                self._guard.submit(self.verity.enable, [self.packs.name_of(pack)])
 
     def protect_all(self) -> None:
         """Let fs-verity guard every pack of the versions that the index knows."""
@@ -254,8 +243,14 @@ class Store:
         """Open the staging area."""
         from mregfs.stores.drafts_dir import DraftDirectory
 
-        with Beneath.at(self.path) as store:
-            return DraftDirectory(store, _STAGING)
+        return DraftDirectory(self.directory, _STAGING)
+
+    def recover(self) -> None:
+        """Finish or undo what crashed commits left behind, where this user may write."""
+        with contextlib.suppress(FileNotFoundError):
+            if not self.read_only and self.directory.listdir("intake"):
+                intake = self.open_intake(self.path, consume=False)
+                intake.recover(self.committer.is_committed)
 
     def load_ahead(self) -> None:
         """Import what the first commit would otherwise wait 25 ms for.
@@ -300,28 +295,30 @@ class Store:
         self.index.close()
         self.packs.close()
         self.objects.close()
+        self.directory.close()
 
 
-def _has_entries(path: str) -> bool:
-    try:
-        return bool(os.listdir(path))
-    except FileNotFoundError:
-        return False
-
-
-def _open_index(path: str, store_id: str) -> IndexLmdb:
-    """Open the index beside the store where this user may write and mmap, else in his cache.
+def _open_index(held: Held) -> IndexLmdb:
+    """Open the index in the store where it is this user's and can be mapped, else in his cache.
 
     Who has no cache either, such as a service without a home, has it in a temporary directory.
     """
+    top = held.top
     tables = (*STATE_TABLES, *CONTENT_TABLES)
-    if os.access(path, os.W_OK) and not is_remote(path):
+
+    def anchored(applied: int) -> bool:
         try:
-            return IndexLmdb(os.path.join(path, "index"), tables, schema=INDEX_SCHEMA)
+            return not applied or held.objects.exists(entry_key(applied))
+        except MregfsError:
+            return False
+
+    if held.writable and not is_remote(top.fd):
+        try:
+            return IndexLmdb("index", tables, schema=INDEX_SCHEMA, within=top, anchored=anchored)
         except ForbiddenError as exc:
             log.info("not using the store's own index: %s", exc)
     for find in (cache_index, temporary_index):
-        where = find(store_id)
+        where = find(held.description.id)
         if where is None:
             continue
         try:
@@ -330,7 +327,7 @@ def _open_index(path: str, store_id: str) -> IndexLmdb:
         except (ForbiddenError, OSError) as exc:
             log.info("not using an index in %s: %s", where, exc)
     raise ForbiddenError(
-        f"there is no directory for the index of {path!r} that this user may write in",
+        f"there is no directory for the index of {top.path!r} that this user may write in",
         "set XDG_CACHE_HOME to one",
     )
 

@@ -85,7 +85,7 @@ class Upkeep(ABC):
             store.whole_files,
             catch_up=store.log.catch_up,
             fresh=IndexMemory(),
-            leftovers=lambda: find_leftovers(store.path),
+            leftovers=lambda: find_leftovers(store.directory),
         )
         with DirectScanner() as scanner:
             return checker.check(

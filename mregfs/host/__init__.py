@@ -1,9 +1,12 @@
 """What is the operating system's: names below a directory, callers' credentials, descriptors.
 
     beneath.py       a directory held by descriptor, and names that never lead out of it
+    locks.py         locks on files, waited for no longer than is sensible
+    oserrors.py      what an OSError is for the registry
     callers.py       who a caller is, and whether this process can act for him
     descriptors.py   how many descriptors users get, and how many are kept
     _native.c        system calls that Python lacks, and calls made with a caller's credentials
 
-`host.md` says what holds. Everything here raises OSError; the adapters of `stores` translate.
+`host.md` says what holds. `beneath` and `callers` raise OSError; the adapters of `stores` translate
+it by `oserrors`.
 """

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 try:
@@ -33,9 +33,11 @@ _ATTEMPTS = 16
 _LACKING = (errno.ENOSYS, errno.EPERM, errno.EAGAIN)
 """The kernel, or a filter of system calls, has no openat2; or see `_ATTEMPTS`."""
 
-_ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+_ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _ALWAYS
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+_SYMLINK = "it is a symbolic link, or behind one, which mregfs never makes there; remove it"
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -65,12 +67,16 @@ class Beneath:
         found = os.fstat(descriptor)
         self.owner = found.st_uid if owner is None else owner
         self.identity = (found.st_dev, found.st_ino)
+        self.find_successor: Callable[[], int] | None = None
+        """Opens the directory that may take the place of this one when it was removed, or raises
+        OSError."""
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> Self:
+    def at(cls, path: str | os.PathLike[str], *, owner: int | None = None) -> Self:
         """Open a directory by a path that a person named; symlinks on the way are followed."""
         where = os.path.abspath(path)
-        return cls(os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), where)
+        descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return cls(descriptor, where, owner=owner)
 
     def close(self) -> None:
         """Let go of the directory; calling it again does nothing."""
@@ -78,11 +84,52 @@ class Beneath:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
+
+    def duplicate(self) -> "Beneath":
+        """Hold the same directory once more, to be closed by itself."""
+        made = Beneath(os.dup(self.fd), self.path, owner=self.owner)
+        made.find_successor = self.find_successor
+        return made
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    # ---- the directory itself
+
+    def found_again(self) -> bool:
+        """After ENOENT: tell whether the directory had been removed, and its successor is held now.
+
+        Then it is worth trying again. False: the directory is there, and it was the name that is
+        missing.
+
+        Raises:
+            OSError: EIO, it was removed, and nothing at its path may take its place.
+        """
+        with contextlib.suppress(OSError):  # ESTALE, on NFS
+            if os.fstat(self.fd).st_nlink:
+                return False
+        try:
+            if self.find_successor is None:
+                raise FileNotFoundError
+            found = self.find_successor()
+        except OSError:
+            raise OSError(
+                errno.EIO, "the directory was removed; put it back where it was", self.path
+            ) from None
+        try:
+            # Under the same number, so that whoever else uses it goes on with the new one.
+            os.dup2(found, self.fd, inheritable=False)
+            status = os.fstat(self.fd)
+            self.identity = (status.st_dev, status.st_ino)
+        finally:
+            os.close(found)
+        return True
 
     # ---- opening
 
@@ -91,7 +138,7 @@ class Beneath:
 
         Never waits for the other end of a FIFO, and never for a lease: EAGAIN.
         """
-        how = flags | os.O_NONBLOCK
+        how = flags | os.O_NONBLOCK | os.O_NOCTTY
         descriptor = self._open(name, how, mode if flags & os.O_CREAT else 0)
         try:
             self._check(os.fstat(descriptor), name, stat.S_IFREG)
@@ -102,13 +149,20 @@ class Beneath:
 
     def open_directory(self, name: str) -> int:
         """Open a directory below this one for reading; it must be its owner's."""
-        descriptor = self._open(name, _DIRECTORY, 0)
+        if name in ("", "."):
+            descriptor = os.open(".", _DIRECTORY, dir_fd=self.fd)
+        else:
+            descriptor = self._open(name, _DIRECTORY, 0)
         try:
             self._check(os.fstat(descriptor), name, stat.S_IFDIR)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
+
+    def open_nameless(self, mode: int) -> int:
+        """Make a file without a name in the directory, open for writing."""
+        return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=self.fd)
 
     def below(self, name: str) -> "Beneath":
         """Open a directory below this one, to be held by itself."""
@@ -146,7 +200,9 @@ class Beneath:
                         break
             return self._walk(name, flags | _ALWAYS, mode)
         except OSError as exc:
-            raise OSError(exc.errno, os.strerror(exc.errno or errno.EIO), path) from None
+            code = exc.errno or errno.EIO
+            reason = _SYMLINK if code == errno.ELOOP else os.strerror(code)
+            raise OSError(code, reason, path) from None
 
     def _walk(self, name: str, flags: int, mode: int) -> int:
         """Do what `_open` does without openat2: component by component, through no symlink."""
@@ -170,9 +226,8 @@ class Beneath:
         path = f"{self.path}/{name}"
         if stat.S_IFMT(found.st_mode) != kind:
             what = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-            raise OSError(
-                errno.EPERM, f"it is {what}, which mregfs never makes there; remove it", path
-            )
+            code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EPERM
+            raise OSError(code, f"it is {what}, which mregfs never makes there; remove it", path)
         if found.st_uid != self.owner:
             raise OSError(
                 errno.EPERM,
@@ -192,8 +247,11 @@ class Beneath:
 
     def stat(self, name: str) -> os.stat_result:
         """Return what lstat(2) says of a name; nothing is followed, nothing checked."""
-        with self.parent(name) as (directory, last):
-            return os.stat(last, dir_fd=directory, follow_symlinks=False)
+        descriptor = self._open(name, os.O_PATH, 0)
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is such a name, whatever it is."""
@@ -215,8 +273,10 @@ class Beneath:
 
     # ---- changing names
 
-    def make_directory(self, name: str, mode: int | None = None) -> None:
+    def make_directory(self, name: str, mode: int | None = None, *, durable: bool = True) -> None:
         """Make one directory, durably named, with this directory's mode unless one is given.
+
+        Not `durable`: the caller sees to that the name lasts.
 
         Raises:
             OSError: EEXIST, there is such a name; ENOENT, what should hold it is missing.
@@ -232,7 +292,8 @@ class Beneath:
                     os.fchmod(made, mode)
             finally:
                 os.close(made)
-            self._sync(directory)
+            if durable:
+                self._sync(directory)
 
     def ensure_directory(self, name: str, mode: int | None = None) -> None:
         """Make a directory and those above it, below this one, that are missing.

@@ -5,8 +5,9 @@ removes them (each adapter its own). `api` names it.
 """
 
 import contextlib
-import os
 import time
+
+from mregfs.host.beneath import Beneath
 
 __all__ = ["STALE_AFTER_SECONDS", "find_leftovers"]
 
@@ -16,14 +17,15 @@ STALE_AFTER_SECONDS = 24 * 3600
 _FOLDERS = ("tmp", "packs/tmp", "cache/whole/tmp")
 
 
-def find_leftovers(store: str) -> list[str]:
-    """Return the paths of temporary files that crashes left, relative to the store."""
+def find_leftovers(store: Beneath) -> list[str]:
+    """Return the names of temporary files that crashes left, below the store's directory."""
     found = []
     now = time.time()
     for folder in _FOLDERS:
-        with contextlib.suppress(OSError), os.scandir(os.path.join(store, folder)) as entries:
-            for entry in entries:
+        with contextlib.suppress(OSError):
+            for last in store.listdir(folder):
+                name = f"{folder}/{last}"
                 with contextlib.suppress(FileNotFoundError):
-                    if now - entry.stat(follow_symlinks=False).st_mtime > STALE_AFTER_SECONDS:
-                        found.append(f"{folder}/{entry.name}")
+                    if now - store.stat(name).st_mtime > STALE_AFTER_SECONDS:
+                        found.append(name)
     return sorted(found)

@@ -8,10 +8,14 @@ import contextlib
 import os
 import stat
 
-__all__ = ["READ_ONLY", "give", "make_directory", "share_out"]
+__all__ = ["DIRECTORY", "READ_ONLY", "give", "make_directory"]
 
 READ_ONLY = 0o444
 """The mode of what never changes; who may reach it is for the directories above to say."""
+
+
+DIRECTORY = 0o755
+"""The mode of the directories of a store; who may reach them is for the store's own to say."""
 
 
 def give(place: str | int, top: str, mode: int) -> None:
@@ -27,12 +31,6 @@ def give(place: str | int, top: str, mode: int) -> None:
                 os.chown(place, owner, like.st_gid)
         if stat.S_IMODE(found.st_mode) != mode:
             os.chmod(place, mode)
-
-
-def share_out(place: str | int, top: str) -> None:
-    """Let whoever may write in the directory `top` write in a file, and nobody else."""
-    with contextlib.suppress(OSError):
-        give(place, top, stat.S_IMODE(os.stat(top).st_mode) & 0o666)
 
 
 def make_directory(path: str, top: str) -> None:

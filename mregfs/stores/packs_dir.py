@@ -6,29 +6,22 @@ it; everyone else sees `ports.PackStore`.
 """
 
 import contextlib
-import errno
 import logging
 import os
 import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
-from mregfs.errors import (
-    ExistsError,
-    ForbiddenError,
-    HostError,
-    InvalidError,
-    MregfsError,
-    NoSpaceError,
-    NotFoundError,
-)
+from mregfs.errors import ExistsError, InvalidError, MregfsError
+from mregfs.host import oserrors
+from mregfs.host.beneath import Beneath
 from mregfs.host.descriptors import share
 from mregfs.ports import PackFile
-from mregfs.stores.ownership import READ_ONLY, give, make_directory
+from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 
 __all__ = ["PackDescriptor", "PacksDirectory"]
 
@@ -42,6 +35,9 @@ SYNC_THREADS = 8
 
 STALE_AFTER_SECONDS = 24 * 3600
 """A temporary file this old was left by a crash: its writer would have touched it since."""
+
+_PACKS = "packs"
+_TEMPORARY = "packs/tmp"
 
 _PACK = re.compile(r"[0-9a-f]{32}")
 _FOLDER = re.compile(r"[0-9a-f]{2}")
@@ -92,7 +88,7 @@ class PackDescriptor:
                     break
                 data += more
         except OSError as exc:
-            raise _translated(exc, "cannot read pack", self._path) from exc
+            raise _failed(exc, "cannot read pack", self._path) from exc
         finally:
             self._store._release(descriptor)
         return data
@@ -117,43 +113,53 @@ class PackDescriptor:
 
 
 class PacksDirectory:
-    """The packs below `path` (the `packs` directory of a store, made when the first one comes).
+    """The packs of a store, in `packs` (made when the first one comes).
 
     Args:
-        path: the directory.
+        top: the directory of the store; whoever opened it closes it.
         open_packs: how many descriptors stay open after their last reader has gone.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, open_packs: int = OPEN_PACKS) -> None:
-        self.path = os.path.abspath(path)
-        self._temporary = os.path.join(self.path, "tmp")
-        self._top = os.path.dirname(self.path)
+    def __init__(self, top: Beneath, *, open_packs: int = OPEN_PACKS) -> None:
+        self._top = top
         self._open_packs = min(open_packs, share(8))
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, _Descriptor] = OrderedDict()
         self._swept = False
+        self._is_durable = False
+        """The name of `packs` itself."""
+
+    @property
+    def path(self) -> str:
+        """Where the packs are, for messages."""
+        return f"{self._top.path}/{_PACKS}"
 
     def path_of(self, pack: str) -> str:
-        """Return where the pack stands, whether it exists or not."""
+        """Return where the pack stands, whether it exists or not; for messages."""
+        return f"{self._top.path}/{self.name_of(pack)}"
+
+    def name_of(self, pack: str) -> str:
+        """Return the name of a pack below the directory of the store."""
         if _PACK.fullmatch(pack) is None:
             raise InvalidError(f"{pack!r} is not the id of a pack")
-        return f"{self.path}/{pack[:2]}/{pack}"
+        return f"packs/{pack[:2]}/{pack}"
 
     def open(self, pack: str) -> PackDescriptor:
         """Open a pack for reading.
 
         Raises:
             NotFoundError: no such pack.
+            ForbiddenError: what is there is no file of the store's owner.
         """
-        path = self.path_of(pack)
+        name = self.name_of(pack)
         with self._lock:
             descriptor = self._cache.get(pack)
             if descriptor is not None:
                 self._cache.move_to_end(pack)
                 descriptor.references += 1
         if descriptor is None:
-            descriptor = self._open(pack, path)
-        return PackDescriptor(self, descriptor, path)
+            descriptor = self._open(pack, name)
+        return PackDescriptor(self, descriptor, f"{self._top.path}/{name}")
 
     def is_cached(self, opened: PackFile, offset: int, length: int) -> bool:
         """Tell whether the first and the last of these bytes are in the page cache.
@@ -175,11 +181,12 @@ class PacksDirectory:
         Raises:
             NotFoundError: no such pack.
         """
-        path = self.path_of(pack)
-        try:
-            return os.stat(path).st_size
-        except OSError as exc:
-            raise _translated(exc, "cannot find pack", path) from exc
+        name = self.name_of(pack)
+
+        def look() -> int:
+            return self._top.stat(name).st_size
+
+        return self._try(look, "cannot find pack", name)
 
     def create(self, pack: str, pieces: Iterable[bytes]) -> int:
         """Write a new pack from `pieces`, and return its size. Not yet durable: see `sync`.
@@ -188,36 +195,36 @@ class PacksDirectory:
             ExistsError: the id is taken; its bytes are untouched.
             NoSpaceError: nothing was stored.
         """
-        path = self.path_of(pack)
-        temporary = os.path.join(self._temporary, f"{pack}.{secrets.token_hex(4)}")
-        doing = "cannot create pack"
-        try:
-            self._make(self._temporary)
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            fd = os.open(temporary, flags, READ_ONLY)
-        except OSError as exc:
-            raise _translated(exc, doing, temporary) from exc
+        name = self.name_of(pack)
+        temporary = f"{_TEMPORARY}/{pack}.{secrets.token_hex(4)}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+
+        def begin() -> int:
+            self._make(_TEMPORARY)
+            return self._top.open(temporary, flags, READ_ONLY)
+
+        fd = self._try(begin, "cannot create pack", temporary)
         size = 0
         try:
             try:
-                give(fd, self._top, READ_ONLY)
+                os.fchmod(fd, READ_ONLY)
                 for piece in pieces:
                     rest = memoryview(piece)
                     size += len(rest)
                     while rest:
                         rest = rest[os.write(fd, rest) :]
-                self._make(os.path.dirname(path))
+                self._make(name.rpartition("/")[0])
                 # Not rename(2), which would replace: ids are never reused, and this holds it.
-                os.link(temporary, path)
+                self._top.link(temporary, name)
             finally:
                 self._sweep(fd)
                 os.close(fd)
                 with contextlib.suppress(OSError):  # the sweep gets what stays
-                    os.unlink(temporary)
+                    self._top.unlink(temporary)
         except FileExistsError as exc:
             raise ExistsError(f"pack {pack} exists in {self.path}") from exc
         except OSError as exc:
-            raise _translated(exc, doing, path) from exc
+            raise self._failed(exc, "cannot create pack", name) from exc
         return size
 
     def sync(self, packs: Sequence[str]) -> None:
@@ -229,20 +236,23 @@ class PacksDirectory:
         """
         if not packs:
             return
-        paths = [self.path_of(pack) for pack in packs]
-        self._sync_all(paths)
-        self._sync_all(sorted({os.path.dirname(path) for path in paths}))
-        self._sync_all([self.path])
+        names = [self.name_of(pack) for pack in packs]
+        self._sync_all(names, self._top.open)
+        folders = sorted({name.rpartition("/")[0] for name in names})
+        self._sync_all(folders, self._top.open_directory)
+        above = [_PACKS] if self._is_durable else [_PACKS, "."]
+        self._sync_all(above, self._top.open_directory)
+        self._is_durable = True
 
     def delete(self, pack: str) -> None:
         """Remove a pack; a missing one is not an error. Open ones stay readable until closed."""
-        path = self.path_of(pack)
+        name = self.name_of(pack)
         try:
-            os.unlink(path)
+            self._top.unlink(name)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as exc:
-            raise _translated(exc, "cannot delete pack", path) from exc
+            raise self._failed(exc, "cannot delete pack", name) from exc
         with self._lock:
             descriptor = self._cache.pop(pack, None)
             if descriptor is not None:
@@ -250,8 +260,8 @@ class PacksDirectory:
 
     def list(self) -> Iterator[str]:
         """Yield the ids of all packs, sorted, reading one directory at a time."""
-        for folder in self._names(self.path, _FOLDER):
-            for pack in self._names(os.path.join(self.path, folder), _PACK):
+        for folder in self._names(_PACKS, _FOLDER):
+            for pack in self._names(f"{_PACKS}/{folder}", _PACK):
                 if pack.startswith(folder):
                     yield pack
 
@@ -285,11 +295,8 @@ class PacksDirectory:
 
     # ---- descriptors
 
-    def _open(self, pack: str, path: str) -> _Descriptor:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as exc:
-            raise _translated(exc, "cannot open pack", path) from exc
+    def _open(self, pack: str, name: str) -> _Descriptor:
+        fd = self._try(lambda: self._top.open(name), "cannot open pack", name)
         opened = _Descriptor(fd, os.fstat(fd).st_size)
         with self._lock:
             found = self._cache.get(pack)
@@ -327,28 +334,36 @@ class PacksDirectory:
     # ---- files
 
     def _make(self, folder: str) -> None:
-        """Make `folder` and `path`, but nothing above: an unmounted disk must not look empty."""
+        """Make a directory and `packs`, but nothing above: an unmounted disk must not look empty.
+
+        `sync` makes their names durable.
+        """
         try:
-            make_directory(folder, self._top)
+            self._top.make_directory(folder, DIRECTORY, durable=False)
         except FileExistsError:
             pass
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                make_directory(self.path, self._top)
-                _sync(self._top)
+                self._top.make_directory(_PACKS, DIRECTORY, durable=False)
             with contextlib.suppress(FileExistsError):
-                make_directory(folder, self._top)
+                self._top.make_directory(folder, DIRECTORY, durable=False)
 
-    def _sync_all(self, paths: Sequence[str]) -> None:
-        try:
-            if len(paths) == 1:
-                _sync(paths[0])
-                return
-            with ThreadPoolExecutor(min(SYNC_THREADS, len(paths)), "sync") as threads:
-                for _ in threads.map(_sync, paths):
-                    pass
-        except OSError as exc:
-            raise _translated(exc, "cannot make durable", exc.filename or self.path) from exc
+    def _sync_all(self, names: Sequence[str], opened: Callable[[str], int]) -> None:
+        def sync(name: str) -> None:
+            fd = self._try(lambda: opened(name), "cannot make durable", name)
+            try:
+                os.fsync(fd)
+            except OSError as exc:
+                raise self._failed(exc, "cannot make durable", name) from exc
+            finally:
+                os.close(fd)
+
+        if len(names) == 1:
+            sync(names[0])
+            return
+        with ThreadPoolExecutor(min(SYNC_THREADS, len(names)), "sync") as threads:
+            for _ in threads.map(sync, names):
+                pass
 
     def _sweep(self, fd: int) -> None:
         """Remove what crashes left in `tmp/`, once per instance, by the file system's own clock."""
@@ -356,50 +371,53 @@ class PacksDirectory:
             return
         self._swept = True
         now = os.fstat(fd).st_mtime
-        with contextlib.suppress(OSError), os.scandir(self._temporary) as entries:
-            for entry in entries:
+        with contextlib.suppress(OSError):
+            for name in self._top.listdir(_TEMPORARY):
                 with contextlib.suppress(OSError):
-                    if now - entry.stat(follow_symlinks=False).st_mtime > STALE_AFTER_SECONDS:
-                        os.unlink(entry.path)
-                        log.info("removed %s, left by a crash", entry.path)
+                    each = f"{_TEMPORARY}/{name}"
+                    if now - self._top.stat(each).st_mtime > STALE_AFTER_SECONDS:
+                        self._top.unlink(each)
+                        log.info("removed %s/%s, left by a crash", self._top.path, each)
 
     def _names(self, folder: str, pattern: re.Pattern[str]) -> Sequence[str]:
         try:
-            return sorted(name for name in os.listdir(folder) if pattern.fullmatch(name))
-        except FileNotFoundError:
-            return []
+            return sorted(name for name in self._top.listdir(folder) if pattern.fullmatch(name))
+        except FileNotFoundError as exc:
+            try:
+                return self._names(folder, pattern) if self._top.found_again() else []
+            except OSError as gone:
+                raise self._failed(gone, "cannot list packs", folder) from exc
         except OSError as exc:
-            raise _translated(exc, "cannot list packs", folder) from exc
+            raise self._failed(exc, "cannot list packs", folder) from exc
 
     def _figures(self) -> os.statvfs_result:
         try:
             try:
-                return os.statvfs(self.path)
+                fd = self._top.open_directory(_PACKS)
             except FileNotFoundError:
-                return os.statvfs(os.path.dirname(self.path))
+                return os.fstatvfs(self._top.fd)
+            try:
+                return os.fstatvfs(fd)
+            finally:
+                os.close(fd)
         except OSError as exc:
-            raise _translated(exc, "cannot tell the free space", self.path) from exc
+            raise self._failed(exc, "cannot tell the free space", _PACKS) from exc
+
+    def _try(self, call: Callable[[], int], doing: str, name: str) -> int:
+        """Make a call on a name; once more when the directory of the store is found again."""
+        try:
+            try:
+                return call()
+            except FileNotFoundError:
+                if not self._top.found_again():
+                    raise
+                return call()
+        except OSError as exc:
+            raise self._failed(exc, doing, name) from exc
+
+    def _failed(self, exc: OSError, doing: str, name: str) -> MregfsError:
+        return _failed(exc, doing, f"{self._top.path}/{name}")
 
 
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as exc:
-        exc.filename = path
-        raise
-    finally:
-        os.close(fd)
-
-
-def _translated(exc: OSError, doing: str, path: str) -> MregfsError:
-    message = f"{doing} {path!r}: {exc.strerror or exc}"
-    if exc.errno in (errno.ENOENT, errno.ENOTDIR):
-        return NotFoundError(message)
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(message, "free some space on that file system, or raise the quota")
-    if exc.errno in (errno.EACCES, errno.EPERM):
-        return ForbiddenError(message, "check who owns the store and its permissions")
-    if exc.errno == errno.EROFS:
-        return HostError(errno.EROFS, message, "remount the disk read-write")
-    return HostError(exc.errno or errno.EIO, message, "see the kernel's log: dmesg")
+def _failed(exc: OSError, doing: str, path: str) -> MregfsError:
+    return oserrors.translated(exc, f"{doing} {path!r}")

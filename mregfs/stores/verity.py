@@ -16,6 +16,8 @@ import struct
 import threading
 from collections.abc import Iterable
 
+from mregfs.host.beneath import Beneath
+
 __all__ = ["FsVerity", "enable_argument"]
 
 log = logging.getLogger(__name__)
@@ -48,14 +50,14 @@ def enable_argument() -> bytes:
 
 
 class FsVerity:
-    """fs-verity on the file system of one directory. Safe to use from several threads.
+    """fs-verity on the file system of the packs of a store. Safe to use from several threads.
 
     Args:
-        path: the directory; need not exist yet.
+        top: the directory of the store.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, top: Beneath) -> None:
+        self._top = top
         self._why_not: str | None = None
         self._lock = threading.Lock()
 
@@ -64,11 +66,11 @@ class FsVerity:
         """Why it is not used, as a sentence; empty when it is. Asked of the file system once."""
         with self._lock:
             if self._why_not is None:
-                self._why_not = _probe(self._path)
+                self._why_not = _probe(self._top)
             return self._why_not
 
-    def enable(self, paths: Iterable[str]) -> int:
-        """Protect these files where that is possible, and return how many now are.
+    def enable(self, names: Iterable[str]) -> int:
+        """Protect files below the directory where that is possible; return how many now are.
 
         Takes as long as reading them and hashing them with SHA-256.
 
@@ -76,12 +78,12 @@ class FsVerity:
         """
         if self.why_not:
             return 0
-        return sum(map(self._enable, paths))
+        return sum(map(self._enable, names))
 
-    def is_enabled(self, path: str) -> bool:
+    def is_enabled(self, name: str) -> bool:
         """Tell whether a file is protected."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = self._top.open(name)
         except OSError:
             return False
         try:
@@ -89,9 +91,10 @@ class FsVerity:
         finally:
             os.close(fd)
 
-    def _enable(self, path: str) -> bool:
+    def _enable(self, name: str) -> bool:
+        path = f"{self._top.path}/{name}"
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = self._top.open(name)
         except OSError as exc:
             log.debug("no fs-verity on %s: %s", path, exc.strerror)
             return False
@@ -111,14 +114,15 @@ class FsVerity:
         return True
 
 
-def _probe(path: str) -> str:
+def _probe(top: Beneath) -> str:
     """Ask for the measurement of a directory, which is no verity file: ENODATA says it could be."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            fd = top.open_directory("packs")
+        except FileNotFoundError:
+            fd = top.open_directory(".")
     except OSError as exc:
-        return f"{path} cannot be opened: {exc.strerror}"
+        return f"{top.path} cannot be opened: {exc.strerror}"
     try:
         code = _measure(fd)
     finally:

@@ -368,7 +368,8 @@ def test_a_slot_table_whose_owner_died_in_it_is_taken_over(index, path, start, s
     there.wait()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert 0 == slots.free_slots(str(path / "lock.mdb"))
+    with (path / "lock.mdb").open("r+b") as lock:
+        assert 0 == slots.free_slots(lock.fileno())
     with IndexLmdb(path, TABLES) as again:
         assert 100 == count(again)
 

@@ -20,6 +20,7 @@ from mregfs.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from mregfs.host.beneath import Beneath
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.objects_memory import ObjectsMemory
 
@@ -43,7 +44,7 @@ def objects(request, tmp_path):
     if request.param == "memory":
         yield ObjectsMemory()
         return
-    made = ObjectsDirectory(tmp_path)
+    made = ObjectsDirectory(Beneath.at(tmp_path))
     if request.param == "directory with spares":
         keep_and_make_spares(made, 1)  # which is the size of most objects here
     yield made
@@ -57,7 +58,7 @@ def keep_and_make_spares(objects: ObjectsDirectory, size: int) -> None:
 
 @pytest.fixture
 def directory(tmp_path):
-    return ObjectsDirectory(tmp_path)
+    return ObjectsDirectory(Beneath.at(tmp_path))
 
 
 def files_below(path: pathlib.Path) -> list[str]:
@@ -179,7 +180,7 @@ def test_of_many_processes_that_create_one_key_exactly_one_wins(tmp_path, start,
     (tmp_path / "won").mkdir()
 
     def race(me: int) -> None:
-        objects = ObjectsDirectory(tmp_path)
+        objects = ObjectsDirectory(Beneath.at(tmp_path))
         for key in range(keys):
             try:
                 objects.create(f"log/{key:04}", b"%d" % me * 1000)
@@ -193,7 +194,7 @@ def test_of_many_processes_that_create_one_key_exactly_one_wins(tmp_path, start,
 
     won = sorted(path.name.split(".") for path in (tmp_path / "won").iterdir())
     assert [f"{key:04}" for key in range(keys)] == [key for key, _ in won]
-    objects = ObjectsDirectory(tmp_path)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
     for key, me in won:
         assert me.encode() * 1000 == objects.get(f"log/{key}")
 
@@ -255,7 +256,8 @@ def test_a_umask_keeps_nobody_from_reading_objects(directory, tmp_path, monkeypa
     link = os.link
 
     def record(source, target, **options) -> None:
-        modes.append(stat.S_IMODE(os.stat(source).st_mode))
+        found = os.stat(source, dir_fd=options.get("src_dir_fd"))
+        modes.append(stat.S_IMODE(found.st_mode))
         link(source, target, **options)
 
     monkeypatch.setattr(os, "link", record)
@@ -298,6 +300,20 @@ def test_new_directories_are_made_durable_up_to_the_store(directory, tmp_path, m
     assert expected == synced[1:]
 
 
+def test_directories_that_another_writer_has_just_made_are_made_durable(tmp_path, monkeypatch):
+    """He may not have come to that yet, and our object is only as durable as the way to it."""
+    (tmp_path / "manifests/ab").mkdir(parents=True)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+
+    objects.create("manifests/ab/abcd", b"x")
+    objects.create("manifests/ab/abce", b"x")
+
+    way = [str(tmp_path), str(tmp_path / "manifests")]
+    assert way == sorted(each for each in synced if each in way)
+
+
 def test_what_crashes_left_is_swept_after_a_day(directory, tmp_path):
     (tmp_path / "tmp").mkdir()
     for name, age in (("old", 2 * 86400), ("young", 3600)):
@@ -313,22 +329,42 @@ def test_what_crashes_left_is_swept_after_a_day(directory, tmp_path):
     assert ["log/1", "tmp/young"] == files_below(tmp_path)
 
 
-def test_a_store_that_is_not_mounted_is_not_made(tmp_path):
-    objects = ObjectsDirectory(tmp_path / "gone")
+def test_a_store_that_was_removed_is_not_made_and_not_empty(tmp_path):
+    """Nothing is told from what is no more: not even that there is no such object."""
+    path = tmp_path / "gone"
+    path.mkdir()
+    objects = ObjectsDirectory(Beneath.at(path))
+    path.rmdir()
 
-    with pytest.raises(NotFoundError, match="mounted"):
-        objects.create("log/1", b"x")
+    for use in (objects.get, objects.exists, lambda key: objects.create(key, b"x"),
+                lambda key: list(objects.list(key))):  # fmt: skip
+        with pytest.raises(HostError, match="removed") as caught:
+            use("log/1")
+        assert errno.EIO == caught.value.errno
 
-    assert not (tmp_path / "gone").exists()
-    assert [] == list(objects.list(""))
+    assert not path.exists()
+
+
+def test_a_store_that_was_renamed_goes_on(tmp_path):
+    path = tmp_path / "store"
+    path.mkdir()
+    objects = ObjectsDirectory(Beneath.at(path))
+    objects.create("log/1", b"x")
+    path.rename(tmp_path / "elsewhere")
+
+    objects.create("log/2", b"y")
+
+    assert b"x" == objects.get("log/1")
+    assert ["log/1", "log/2"] == list(objects.list(""))
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("code", [errno.EEXIST, errno.EIO, errno.ETIMEDOUT])
 def test_an_nfs_link_that_was_made_although_it_failed_is_a_win(directory, monkeypatch, code):
     link = os.link
 
-    def lossy(source: str, target: str) -> None:
-        link(source, target)
+    def lossy(source: str, target: str, **options) -> None:
+        link(source, target, **options)
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "link", lossy)
@@ -340,7 +376,7 @@ def test_an_nfs_link_that_was_made_although_it_failed_is_a_win(directory, monkey
 def test_a_failed_link_stores_nothing(directory, tmp_path, monkeypatch):
     (tmp_path / "log").mkdir()
 
-    def failing(source: str, target: str) -> None:
+    def failing(source: str, target: str, **options) -> None:
         raise OSError(errno.EMLINK, "Too many links")
 
     monkeypatch.setattr(os, "link", failing)
@@ -368,16 +404,19 @@ def test_a_temporary_name_that_is_gone_does_not_undo_the_create(directory, monke
 
 
 def test_the_probe_refuses_a_file_system_that_lets_two_win(directory, monkeypatch):
-    monkeypatch.setattr(os, "link", os.replace)
+    def replace(source: str, target: str, *, follow_symlinks: bool, **options) -> None:
+        os.replace(source, target, **options)
+
+    monkeypatch.setattr(os, "link", replace)
     # Renaming takes the temporary file away, as such a file system would not.
-    monkeypatch.setattr(os, "unlink", lambda path: None)
+    monkeypatch.setattr(os, "unlink", lambda path, **options: None)
 
     with pytest.raises(UnsupportedError, match="two writers"):
         directory.probe_exclusive()
 
 
 def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
-    objects = ObjectsDirectory(small_disk)
+    objects = ObjectsDirectory(Beneath.at(small_disk))
     objects.create("log/1", b"kept")
 
     objects.create("big/1", bytes(1900 << 10))
@@ -395,10 +434,10 @@ def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
 def test_a_store_of_another_user_can_be_read_but_not_written(tmp_path, as_nobody):
     for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o055)
-    ObjectsDirectory(tmp_path).create("log/1", b"x")
+    ObjectsDirectory(Beneath.at(tmp_path)).create("log/1", b"x")
 
     def use() -> None:
-        objects = ObjectsDirectory(tmp_path)
+        objects = ObjectsDirectory(Beneath.at(tmp_path))
         assert b"x" == objects.get("log/1")
         for change in (lambda: objects.create("log/2", b""), lambda: objects.delete("log/1")):
             with pytest.raises(ForbiddenError, match="permissions"):
@@ -410,7 +449,7 @@ def test_a_store_of_another_user_can_be_read_but_not_written(tmp_path, as_nobody
 def test_a_read_only_disk_says_so(small_disk):
     import subprocess
 
-    objects = ObjectsDirectory(small_disk)
+    objects = ObjectsDirectory(Beneath.at(small_disk))
     objects.create("log/1", b"x")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
 
@@ -427,7 +466,7 @@ def test_a_read_only_disk_says_so(small_disk):
 @pytest.fixture
 def spared(tmp_path):
     """A directory that has files of six bytes ready."""
-    objects = ObjectsDirectory(tmp_path)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
     keep_and_make_spares(objects, 6)
     yield objects
     objects.close()
@@ -458,7 +497,7 @@ def test_an_object_of_their_size_is_a_spare_file(spared, tmp_path):
 
 
 def test_the_first_object_of_their_size_has_them_made(tmp_path):
-    objects = ObjectsDirectory(tmp_path)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
     objects.keep_spares(6)
     objects.create("log/1", b"longer than six")
     assert set() == spares_of(tmp_path)
@@ -519,10 +558,12 @@ def test_of_a_spare_file_the_bytes_are_durable_before_the_name(spared, tmp_path,
 
     spared.create("log/1", b"of six")
 
-    (file, data, named), (folder, _, linked) = found
+    (file, data, named), (folder, _, linked), (above, _, _) = found
     assert file in spares
     assert (b"of six", False) == (data, named)
     assert ((tmp_path / "log").stat().st_ino, True) == (folder, linked)
+    # Once: whoever made log/ a moment ago may not have come so far yet.
+    assert tmp_path.stat().st_ino == above
 
 
 def record_syncs(monkeypatch, look) -> list[tuple[int, bytes, bool]]:
@@ -544,7 +585,7 @@ def record_syncs(monkeypatch, look) -> list[tuple[int, bytes, bool]]:
 
 def test_spare_files_are_durable_before_their_use(tmp_path, monkeypatch):
     """So that writing to one changes no size and allocates nothing: fdatasync is enough then."""
-    objects = ObjectsDirectory(tmp_path)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
     objects.keep_spares(6)
     spares = objects._spares
     found = record_syncs(monkeypatch, lambda: bool(spares._ready))
@@ -560,7 +601,7 @@ def test_spare_files_are_durable_before_their_use(tmp_path, monkeypatch):
 
 def test_closing_while_spare_files_are_made_gives_them_up(tmp_path):
     """Those that the closing one does not know of yet, too."""
-    objects = ObjectsDirectory(tmp_path)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
     objects.keep_spares(6)
     spares = objects._spares
     make = spares._make
@@ -585,7 +626,7 @@ def test_without_threads_there_are_no_spare_files_and_no_error(tmp_path, monkeyp
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    objects = ObjectsDirectory(tmp_path)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
     objects.keep_spares(6)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
@@ -653,7 +694,7 @@ def test_a_file_system_without_nameless_files_has_no_spares(tmp_path, monkeypatc
         return real_open(path, flags, *rest, **options)
 
     monkeypatch.setattr(os, "open", refuse)
-    objects = ObjectsDirectory(tmp_path)
+    objects = ObjectsDirectory(Beneath.at(tmp_path))
     keep_and_make_spares(objects, 6)
     for number in range(3):
         objects.create(f"log/{number}", b"of six")
@@ -665,7 +706,7 @@ def test_a_file_system_without_nameless_files_has_no_spares(tmp_path, monkeypatc
 
 def test_with_spare_files_a_full_disk_still_takes_an_entry(small_disk):
     """It is no matter of luck: their blocks are theirs."""
-    objects = ObjectsDirectory(small_disk)
+    objects = ObjectsDirectory(Beneath.at(small_disk))
     objects.create("log/0", b"x")
     keep_and_make_spares(objects, 6)
     with pytest.raises(OSError, match="No space"), (small_disk / "rest").open("wb") as rest:
@@ -680,7 +721,7 @@ def test_with_spare_files_a_full_disk_still_takes_an_entry(small_disk):
 
 
 def test_no_spare_files_on_a_full_disk(small_disk):
-    objects = ObjectsDirectory(small_disk)
+    objects = ObjectsDirectory(Beneath.at(small_disk))
     objects.create("big/1", bytes(2000 << 10))
 
     keep_and_make_spares(objects, 20 << 10)

@@ -1,5 +1,6 @@
 """What every `ports.PackStore` promises; there is one, the directory."""
 
+import errno
 import itertools
 import os
 import pathlib
@@ -7,7 +8,15 @@ import threading
 
 import pytest
 
-from mregfs.errors import ExistsError, ForbiddenError, InvalidError, NoSpaceError, NotFoundError
+from mregfs.errors import (
+    ExistsError,
+    ForbiddenError,
+    HostError,
+    InvalidError,
+    NoSpaceError,
+    NotFoundError,
+)
+from mregfs.host.beneath import Beneath
 from mregfs.stores.packs_dir import PacksDirectory
 
 A, B, C = ("a" * 32, "ab" + "0" * 30, "c" * 32)
@@ -20,7 +29,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def packs(path):
-    packs = PacksDirectory(path)
+    packs = PacksDirectory(Beneath.at(path.parent))
     yield packs
     packs.close()
 
@@ -189,7 +198,11 @@ def test_sync_makes_files_durable_before_directories(packs, path, monkeypatch):
     files, directories, root = sorted(synced[:3]), sorted(synced[3:6]), synced[6:]
     assert [f"{path}/aa/{A}", f"{path}/ab/{B}", f"{path}/cc/{C}"] == files
     assert [f"{path}/aa", f"{path}/ab", f"{path}/cc"] == directories
-    assert [str(path)] == root
+    assert [str(path.parent), str(path)] == sorted(root)
+    synced.clear()
+    packs.sync([A])
+    # The name of `packs` itself once: whoever made it may have done nothing else.
+    assert [f"{path}/aa/{A}", f"{path}/aa", str(path)] == synced
 
 
 def test_syncing_nothing_costs_nothing(packs, monkeypatch):
@@ -199,7 +212,7 @@ def test_syncing_nothing_costs_nothing(packs, monkeypatch):
 
 
 def test_descriptors_stay_open_up_to_the_limit(path):
-    packs = PacksDirectory(path, open_packs=2)
+    packs = PacksDirectory(Beneath.at(path.parent), open_packs=2)
     before = open_descriptors()
     ids = [f"{number:032x}" for number in range(5)]
     for pack in ids:
@@ -227,7 +240,8 @@ def test_descriptors_of_packs_deleted_elsewhere_are_released(packs, path):
     before = open_descriptors()
 
     for pack in (A, B):
-        PacksDirectory(path).delete(pack)
+        with Beneath.at(path.parent) as top:
+            PacksDirectory(top).delete(pack)
 
     assert 2 == packs.release_deleted()
     assert before - 1 == open_descriptors()
@@ -239,7 +253,7 @@ def test_descriptors_of_packs_deleted_elsewhere_are_released(packs, path):
 
 def test_threads_share_descriptors_without_mixing_packs_up(path):
     """The cache is smaller than the number of packs, so descriptors are closed and reused."""
-    packs = PacksDirectory(path, open_packs=2)
+    packs = PacksDirectory(Beneath.at(path.parent), open_packs=2)
     ids = [f"{number:032x}" for number in range(6)]
     for pack in ids:
         packs.create(pack, [pack.encode() * 10])
@@ -282,7 +296,7 @@ def test_after_a_kill_every_pack_is_whole(packs, path, start):
 
     def write() -> None:
         for number in itertools.count():
-            PacksDirectory(path).create(f"{number:032x}", [piece, piece])
+            PacksDirectory(Beneath.at(path.parent)).create(f"{number:032x}", [piece, piece])
 
     child = start(write)
     while f"{9:032x}" not in packs.list():
@@ -295,18 +309,23 @@ def test_after_a_kill_every_pack_is_whole(packs, path, start):
             assert piece + piece == opened.read(0, 1 << 20)
 
 
-def test_a_store_that_is_not_mounted_is_not_made(tmp_path):
-    packs = PacksDirectory(tmp_path / "gone" / "packs")
+def test_a_store_that_was_removed_is_not_made_and_not_empty(tmp_path):
+    path = tmp_path / "gone"
+    path.mkdir()
+    packs = PacksDirectory(Beneath.at(path))
+    path.rmdir()
 
-    with pytest.raises(NotFoundError):
-        packs.create(A, [b"x"])
+    for use in (packs.open, packs.size, lambda pack: packs.create(pack, [b"x"]),
+                lambda pack: packs.sync([pack]), lambda pack: list(packs.list())):  # fmt: skip
+        with pytest.raises(HostError, match="removed") as caught:
+            use(A)
+        assert errno.EIO == caught.value.errno
 
-    assert [] == list(packs.list())
-    assert not (tmp_path / "gone").exists()
+    assert not path.exists()
 
 
 def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
-    packs = PacksDirectory(small_disk / "packs")
+    packs = PacksDirectory(Beneath.at(small_disk))
     packs.create(A, [bytes(1 << 20)])
     assert 2 << 20 == packs.total_bytes()
     free = packs.free_bytes()
@@ -328,7 +347,7 @@ def test_packs_of_another_user_can_be_read_but_not_written(packs, path, as_nobod
     packs.create(A, [b"x"])
 
     def use() -> None:
-        theirs = PacksDirectory(path)
+        theirs = PacksDirectory(Beneath.at(path.parent))
         with theirs.open(A) as pack:
             assert b"x" == pack.read(0, 1)
         for change in (lambda: theirs.create(B, []), lambda: theirs.delete(A)):

@@ -20,6 +20,7 @@ from mregfs.errors import (
     NotFoundError,
     UnavailableError,
 )
+from mregfs.host.beneath import Beneath
 from mregfs.registry.aliased import Aliased
 from mregfs.registry.coalesce import Stopped
 from mregfs.stores.index_memory import IndexMemory
@@ -373,7 +374,7 @@ class Bytes:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> WholeFilesDirectory:
-    return WholeFilesDirectory(tmp_path / "cache/whole")
+    return WholeFilesDirectory(Beneath.at(tmp_path))
 
 
 @pytest.fixture
@@ -442,7 +443,7 @@ def test_what_was_unused_longest_is_evicted_first(whole, add):
     whole.set_limit(100)
     for number, digest in enumerate((A, B)):
         add(digest, 40)
-        os.utime(whole._path_of(digest), (1000 + number, 1000))
+        os.utime(f"{whole.path}/{digest[:2]}/{digest}", (1000 + number, 1000))
     whole.open(A).close()
 
     assert add(C, 60)
@@ -467,7 +468,7 @@ def test_pinned_and_kept_files_stay(whole, add):
 
 
 def test_the_limit_counts_what_others_are_making(whole, add, tmp_path):
-    other = WholeFilesDirectory(whole.path)
+    other = WholeFilesDirectory(Beneath.at(tmp_path))
     whole.set_limit(100)
     draft = other.create(A, 80)
 
@@ -505,12 +506,14 @@ def test_unreadable_pins_are_none(whole, add, expected_warnings):
 
 
 def test_nothing_is_made_where_the_disk_is_not(tmp_path):
-    whole = WholeFilesDirectory(tmp_path / "unmounted/store/cache/whole")
+    (tmp_path / "store").mkdir()
+    whole = WholeFilesDirectory(Beneath.at(tmp_path / "store"))
+    (tmp_path / "store").rmdir()
 
     assert whole.open(A) is None
     assert {} == whole.files()
     whole.set_limit(None)
-    assert not (tmp_path / "unmounted").exists()
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_the_default_is_a_tenth_and_not_more_than_32_gib():
@@ -525,7 +528,7 @@ def test_a_full_disk_makes_no_copy_and_no_error(tmp_path):
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "mregfs-test", disk], check=True)
     try:
-        whole = WholeFilesDirectory(disk / "cache/whole")
+        whole = WholeFilesDirectory(Beneath.at(disk))
         whole.set_limit(100 * MIB)
         assert whole.create(A, 3 * MIB) is None
         assert 0 == whole.figures().used
@@ -545,7 +548,7 @@ def test_reflinks_take_no_space(tmp_path):
     subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
     subprocess.run(["mount", "-o", "loop", image, disk], check=True)
     try:
-        whole = WholeFilesDirectory(disk / "cache/whole")
+        whole = WholeFilesDirectory(Beneath.at(disk))
         data = os.urandom(16 * MIB + 1000)
         pack = Bytes(disk / "pack", data)
         os.fsync(pack.fileno())

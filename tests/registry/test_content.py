@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mregfs.errors import CorruptError, InvalidError, NotFoundError
+from mregfs.host.beneath import Beneath
 from mregfs.model.digest import BLOCK, block_digests, file_digest
 from mregfs.model.layout import Chunk, Extent, FileLayout, Layout, encode_layout, layout_key
 from mregfs.model.manifest import (
@@ -43,7 +44,7 @@ class World:
     def __init__(self, path: Path) -> None:
         self.objects = ObjectsMemory()
         self.index = IndexMemory()
-        self.packs = PacksDirectory(path)
+        self.packs = PacksDirectory(Beneath.at(path.parent))
         self.content = self.look()
 
     def look(self, **more: Any) -> Content:

@@ -105,6 +105,7 @@ def check_after_crash(store_path: Path, draft: Path) -> bool:
     store = open_store(store_path)
     try:
         done = store.log.catch_up() == 1
+        store.recover()
         check_everything(store)
         if done:
             assert FILES == bytes_of(store, "mnist", 0)

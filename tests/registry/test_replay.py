@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mregfs.errors import CorruptError
+from mregfs.host.beneath import Beneath
 from mregfs.model.changes import entry_key
 from mregfs.model.checkpoint import checkpoint_key
 from mregfs.ports import ObjectStore, Put
@@ -166,7 +167,9 @@ def test_an_emptied_index_fills_itself(filled: Log, index: IndexMemory) -> None:
 @pytest.fixture(params=["memory", "directory"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """A log of five entries in either kind of store."""
-    objects = ObjectsMemory() if request.param == "memory" else ObjectsDirectory(str(tmp_path))
+    objects = (
+        ObjectsMemory() if request.param == "memory" else ObjectsDirectory(Beneath.at(tmp_path))
+    )
     log = make_log(objects)
     for number in range(5):
         log.submit([version("mnist", number)], PRINCIPAL)

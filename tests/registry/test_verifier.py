@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mregfs.errors import CorruptError, ForbiddenError
+from mregfs.host.beneath import Beneath
 from mregfs.model.digest import BLOCK, block_digests, file_digest
 from mregfs.registry.content import CONTENT_TABLES
 from mregfs.registry.opening import Blocks
@@ -32,8 +33,8 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / "cache").mkdir()
-        self.packs = PacksDirectory(directory / "packs")
-        self.whole = WholeFilesDirectory(directory / "cache/whole")
+        self.packs = PacksDirectory(Beneath.at(directory))
+        self.whole = WholeFilesDirectory(Beneath.at(directory))
         self.index = IndexLmdb(directory / "index", CONTENT_TABLES)
         self.verifiers: list[Verifier] = []
 

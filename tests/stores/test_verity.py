@@ -4,9 +4,11 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
+from mregfs.host.beneath import Beneath
 from mregfs.stores import verity
 from mregfs.stores.verity import FsVerity, enable_argument
 
@@ -46,24 +48,24 @@ def test_the_request_has_the_size_that_its_number_says():
 
 def test_where_it_is_not_offered_nothing_happens_and_the_reason_is_known():
     """tmpfs has none, whatever the kernel."""
-    guard = FsVerity("/dev/shm/not/there/yet")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as path, Beneath.at(path) as top:
+        guard = FsVerity(top)
 
-    assert "this file system has no fs-verity" == guard.why_not
-    assert 0 == guard.enable(["/dev/shm/no-such-file"])
-    assert not guard.is_enabled("/dev/shm")
-    assert not guard.is_enabled("/dev/shm/no-such-file")
+        assert "this file system has no fs-verity" == guard.why_not
+        assert 0 == guard.enable(["no-such-file"])
+        assert not guard.is_enabled("no-such-file")
 
 
 def test_a_file_system_that_offers_it_protects_or_says_why_not(tmp_path):
     """Where the kernel has it this protects a file; elsewhere the ioctl must agree with us."""
-    guard = FsVerity(str(tmp_path / "packs"))
+    guard = FsVerity(Beneath.at(tmp_path))
     file = tmp_path / "file"
     file.write_bytes(bytes(10_000))
 
-    protected = guard.enable([str(file), str(tmp_path / "missing")])
+    protected = guard.enable(["file", "missing"])
 
     assert (0 if guard.why_not else 1) == protected
-    assert guard.is_enabled(str(file)) is bool(protected)
+    assert guard.is_enabled("file") is bool(protected)
     if guard.why_not:
         with file.open("rb") as opened, pytest.raises(OSError):
             fcntl.ioctl(opened, verity.ENABLE, enable_argument())

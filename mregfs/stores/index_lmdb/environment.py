@@ -23,13 +23,16 @@ from typing import Any
 import lmdb
 
 from mregfs.errors import ForbiddenError, MregfsError, NoSpaceError, NotFoundError, UnavailableError
+from mregfs.host.beneath import Beneath
 from mregfs.stores.index_lmdb.files import IndexFiles
 from mregfs.stores.index_lmdb.opening import (
+    META,
     Handle,
     Identity,
     host_error,
     is_damage,
     open_handle,
+    os_error,
     readers_full,
 )
 
@@ -69,14 +72,23 @@ class Environment:
     """The environment of one directory, for all threads of this process; opened by `attend`."""
 
     def __init__(
-        self, path: str, tables: tuple[str, ...], schema: bytes, map_size: int, *, read_only: bool
+        self,
+        files: IndexFiles,
+        tables: tuple[str, ...],
+        schema: bytes,
+        map_size: int,
+        *,
+        read_only: bool,
+        anchored: Callable[[int], bool],
     ) -> None:
         self.tables = tables
         self.schema = schema
         self.read_only = read_only
         self.references = 0
-        self._what = f"the index in {path!r}"
-        self._files = IndexFiles(path)
+        self._what = f"the index in {files.path!r}"
+        self._files = files
+        self._anchored = anchored
+        self._adrift = False
         self._map_size = map_size
         self._handle: Handle | None = None
         self._closed = False
@@ -142,7 +154,7 @@ class Environment:
             except lmdb.Error as exc:
                 failure = exc
             except OSError as exc:
-                raise host_error(exc.errno, f"cannot mark {self._what}") from exc
+                raise os_error(exc, f"cannot mark {self._what}") from exc
             finally:
                 self.leave()
             self.recover(failure, handle)
@@ -190,13 +202,49 @@ class Environment:
         if self._mine.depth.value:
             return
         handle = self._handle
-        if not self._wished and handle and handle.identity == self._files.identity():
+        if not self._wished and handle and (self._is_current(handle) or self._is_adrift(handle)):
             self._check_at = monotonic() + CHECK_SECONDS
             return
         with self._being_alone():
             if not self._closed:
                 self._fulfil()
                 self._check_at = monotonic() + CHECK_SECONDS
+
+    def is_in(self, parent: Beneath, name: str) -> bool:
+        """Tell whether this is the index of that name there."""
+        return self._files.is_in(parent, name)
+
+    def _is_current(self, handle: Handle) -> bool:
+        return handle.identity is not None and handle.identity == self._files.identity()
+
+    def _is_adrift(self, handle: Handle) -> bool:
+        """Tell whether the files are gone, and the log with them that would fill new ones.
+
+        Then what is open is all that is left, and stays readable.
+        """
+        adrift = self._files.is_orphaned()
+        if not adrift:
+            applied = self._applied(handle)
+            adrift = applied is not None and not self._anchored(applied)
+        if adrift and not self._adrift:
+            log.error("%s is gone, and the log with it: showing what is still known", self._what)
+        self._adrift = adrift
+        return adrift
+
+    def _applied(self, handle: Handle) -> int | None:
+        """Return the applied sequence number; None when somebody is about to close it."""
+        mine = self._mine.depth
+        mine.value += 1  # as in `enter`
+        try:
+            if self._alone or self._handle is not handle:
+                return None
+            with handle.env.begin() as txn:
+                applied: bytes | None = txn.get(b"applied", db=handle.tables[META])
+        except lmdb.Error:
+            return None
+        finally:
+            self.leave()
+        return int.from_bytes(applied or b"", "big")
 
     # ---- what needs the environment alone
 
@@ -214,13 +262,14 @@ class Environment:
             except lmdb.Error as exc:
                 raise host_error(exc.code, f"cannot sync {self._what}", str(exc)) from exc
             except OSError as exc:
-                raise host_error(exc.errno, f"cannot sync {self._what}") from exc
+                raise os_error(exc, f"cannot sync {self._what}") from exc
 
     def close(self) -> None:
         """Close for good, durably if no other process uses the index."""
         with self._being_alone():
             self._closed = True
             self._close(clean=True)
+            self._files.close()
 
     def make_writable(self) -> None:
         """Open the files for writing too, if they are not."""
@@ -288,7 +337,7 @@ class Environment:
 
     def _fulfil(self) -> None:
         handle = self._handle
-        intact = handle is not None and handle.identity == self._files.identity()
+        intact = handle is not None and self._is_current(handle)
         if not self._wished and intact:
             return  # another thread was faster
         resizing = handle is not None and intact and (self._grow_to or self._adopt_size)
@@ -335,15 +384,18 @@ class Environment:
                     raise NotFoundError(f"there is no index in {self._files.path!r}") from exc
                 continue  # removed by somebody while we opened it
             except OSError as exc:
-                raise host_error(exc.errno, f"cannot open {self._what}") from exc
+                raise os_error(exc, f"cannot open {self._what}") from exc
             self._handle = handle
-            if handle.identity is not None and handle.identity == self._files.identity():
+            if self._is_current(handle):
+                self._adrift = False
                 return
             self._close(clean=False)
         raise UnavailableError(f"{self._what} is removed again and again", "try again")
 
     def _open_once(self, damaged: Identity | None) -> Handle:
         files, read_only = self._files, self.read_only
+        if read_only:
+            files.hold(make=False)
         with contextlib.nullcontext() if read_only else files.gate():
             alone = files.join(read_only=read_only)
             try:
@@ -365,7 +417,7 @@ class Environment:
             return
         handle.env.close()
         try:
-            if clean and handle.dirty and handle.identity == self._files.identity():
+            if clean and handle.dirty and self._is_current(handle):
                 self._files.mark_clean()
         except OSError as exc:
             log.warning("%s stays marked as in use: %s", self._what, exc)

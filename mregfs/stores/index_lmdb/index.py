@@ -8,15 +8,16 @@ The log is the truth, so a write is not made durable; `files` finds out after a 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import lmdb
 
 from mregfs.errors import ForbiddenError, InvalidError
+from mregfs.host.beneath import Beneath
 from mregfs.ports import Put
 from mregfs.stores.index_lmdb.environment import Environment
-from mregfs.stores.index_lmdb.opening import META, Handle
+from mregfs.stores.index_lmdb.opening import META, Handle, os_error
 from mregfs.stores.index_lmdb.sharing import acquire, release
 
 __all__ = ["IndexLmdb"]
@@ -101,11 +102,15 @@ class IndexLmdb:
     """The index in the directory `path`, shared by all processes of the host.
 
     Args:
-        path: the directory; made if it is missing. On a local file system, not on NFS.
+        path: the directory; made if it is missing, in one that is there. On a local file system,
+            not on NFS.
         tables: the names of all tables.
         read_only: never write, not even to make or repair the index.
         map_size: the first size of the map; it grows by itself.
         schema: what the records look like; an index that was written with another is thrown away.
+        within: a directory held by descriptor; `path` is then the name of one in it.
+        anchored: tells whether the log still has the entry of a sequence number. When not, an index
+            whose files vanish while it is open is not begun anew.
 
     Raises:
         ForbiddenError: this user may not write in the directory; choose another one.
@@ -121,14 +126,18 @@ class IndexLmdb:
         read_only: bool = False,
         map_size: int = MAP_SIZE,
         schema: str = "1",
+        within: Beneath | None = None,
+        anchored: Callable[[int], bool] = lambda applied: True,
     ) -> None:
-        self.path = os.path.abspath(path)
+        parent, name = _place(path, within)
+        self.path = f"{parent.path}/{name}"
         self._read_only = read_only
         if META in tables or not all(tables):
+            parent.close()
             raise InvalidError(f"a table of the index is not named {META!r}")
         identity = f"{_FORMAT} {schema} {' '.join(sorted(tables))}".encode()
         self._environment: Environment | None = acquire(
-            self.path, tables, identity, map_size, read_only=read_only
+            parent, name, tables, identity, map_size, read_only=read_only, anchored=anchored
         )
 
     def read(self) -> _View:
@@ -233,6 +242,17 @@ class IndexLmdb:
         if self._read_only:
             raise ForbiddenError(f"the index in {self.path!r} is open for reading only")
         return self._open_environment()
+
+
+def _place(path: str | os.PathLike[str], within: Beneath | None) -> tuple[Beneath, str]:
+    """Return the directory that an index is in, to be closed by whoever gets it, and its name."""
+    if within is not None:
+        return within.duplicate(), os.fspath(path)
+    where, name = os.path.split(os.path.realpath(path))
+    try:
+        return Beneath.at(where, owner=os.geteuid()), name
+    except OSError as exc:
+        raise os_error(exc, f"cannot open the index in {os.fspath(path)!r}") from exc
 
 
 def _empty(txn: Any, handle: Handle) -> None:

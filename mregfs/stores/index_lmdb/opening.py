@@ -4,7 +4,6 @@ Decided here: the flags, the tables, the schema check. Not decided here: when to
 (`environment`), which files are trusted (`files`). Only `environment` calls it.
 """
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
@@ -20,9 +19,19 @@ from mregfs.errors import (
     NotFoundError,
     UnavailableError,
 )
+from mregfs.host import oserrors
 from mregfs.stores.index_lmdb.files import IndexFiles
 
-__all__ = ["META", "Handle", "Identity", "host_error", "is_damage", "open_handle", "readers_full"]
+__all__ = [
+    "META",
+    "Handle",
+    "Identity",
+    "host_error",
+    "is_damage",
+    "open_handle",
+    "os_error",
+    "readers_full",
+]
 
 META = "_index"
 """The table of the adapter itself: schema, applied sequence number."""
@@ -91,7 +100,7 @@ def open_handle(
         except lmdb.ReadersFullError as exc:
             from mregfs.stores.index_lmdb.slots import free_slots
 
-            if freed or not free_slots(files.lock):
+            if freed or not free_slots(files.lock_descriptor()):
                 raise readers_full(files) from exc
             freed = True
             continue
@@ -118,7 +127,7 @@ def readers_full(files: IndexFiles) -> MregfsError:
     """Return the error for an index that is read by as many transactions as can be."""
     from mregfs.stores.index_lmdb.slots import holders
 
-    processes = holders(files.lock)
+    processes = holders(files.lock_descriptor())
     who = f", by process {', '.join(map(str, processes[:_NAMED]))}" if processes else ""
     return UnavailableError(
         f"the index in {files.path!r} is read by as many transactions as it takes{who}",
@@ -137,23 +146,34 @@ def host_error(code: int | None, doing: str, reason: str = "") -> MregfsError:
     return HostError(code if code is not None and code > 0 else errno.EIO, f"{doing}: {reason}")
 
 
+def os_error(exc: OSError, doing: str) -> MregfsError:
+    """Return our error for one of the operating system."""
+    if exc.errno == errno.EROFS:
+        return host_error(exc.errno, doing)
+    return oserrors.translated(
+        exc,
+        doing,
+        no_space="free some space on the disk of the index",
+        forbidden="put the index where this user may write",
+    )
+
+
 def _open(
     files: IndexFiles, tables: Sequence[str], schema: bytes, map_size: int, *, read_only: bool
 ) -> Handle | None:
-    size = 0
-    with contextlib.suppress(FileNotFoundError):
-        size = os.stat(files.data).st_size
+    size = files.data_size()
     if not read_only:
         files.allocate_lock(MAX_READERS)
+    files.check_ours()
     while map_size < 2 * size:
         map_size *= 2
     env = lmdb.open(
-        files.path,
+        files.lmdb_path,
         map_size=map_size,
         max_dbs=MAX_TABLES,
         max_readers=MAX_READERS,
         max_spare_txns=1,
-        mode=0o644,
+        mode=0o600,
         # The log is the truth, and the guard tells when this file is not.
         sync=False,
         metasync=False,
@@ -163,7 +183,6 @@ def _open(
     )
     try:
         if not read_only:
-            files.share_out(files.data)
             env.reader_check()
         handle = Handle(env, files.identity())
         if _open_tables(files, handle, (META, *tables), schema, read_only=read_only):

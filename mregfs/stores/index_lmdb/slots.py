@@ -46,7 +46,7 @@ class _Table:
         ValueError: it is not as this module knows them.
     """
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: mmap.mmap | bytes) -> None:
         mutex = _MUTEX_SIZES.get(platform.machine(), 0)
         if not mutex or _HEAD.unpack_from(memory) != (_MAGIC, _FORMAT):
             raise ValueError("an unknown form of lock file")
@@ -69,30 +69,31 @@ class _Table:
         return found
 
 
-def free_slots(path: str) -> int:
+def free_slots(descriptor: int) -> int:
     """Free the slots of processes that are dead, and return how many there were.
 
-    The caller must not have the index open: closing the file here would take its locks away.
+    Args:
+        descriptor: of the lock file, open for reading and writing. The caller must not have the
+            index open: closing the map here takes its locks away.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # not ours to write
-        return 0
     try:
         with mmap.mmap(descriptor, 0) as memory:
             table = _Table(memory)
             return _free(descriptor, memory, table)
     except (OSError, ValueError, struct.error):
         return 0
-    finally:
-        os.close(descriptor)
 
 
-def holders(path: str) -> list[int]:
-    """Return the ids of the processes that have slots, who has most first; none if unknown."""
+def holders(descriptor: int) -> list[int]:
+    """Return the ids of the processes that have slots, who has most first; none if unknown.
+
+    Args:
+        descriptor: of the lock file.
+    """
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
-            processes = [process for _, process in _Table(memory).slots()]
+        # Not mapped: a map has a descriptor of its own, and closing that one would do it, too.
+        memory = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        processes = [process for _, process in _Table(memory).slots()]
     except (OSError, ValueError, struct.error):
         return []
     return sorted(set(processes), key=processes.count, reverse=True)

@@ -7,7 +7,6 @@ It needs hard links, as ext4, xfs, btrfs, tmpfs and NFS have them; nothing else 
 """
 
 import contextlib
-import errno
 import logging
 import os
 import re
@@ -18,15 +17,15 @@ from collections.abc import Iterator
 from mregfs.errors import (
     ExistsError,
     ForbiddenError,
-    HostError,
     InvalidError,
     MregfsError,
-    NoSpaceError,
     NotFoundError,
     UnsupportedError,
 )
+from mregfs.host import oserrors
+from mregfs.host.beneath import Beneath
 from mregfs.stores.objects_dir.spares import Spares
-from mregfs.stores.ownership import READ_ONLY, give, make_directory
+from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 
 __all__ = ["ObjectsDirectory"]
 
@@ -35,50 +34,70 @@ log = logging.getLogger(__name__)
 STALE_AFTER_SECONDS = 24 * 3600
 """A temporary file this old was left by a crash: no create takes a day."""
 
+YOUNG_SECONDS = 3600
+"""A directory with names older than this is durable: no journal takes an hour."""
+
+_TEMPORARY = "tmp"
+
 _KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 class ObjectsDirectory:
-    """Objects as read-only files below `path`, which must exist.
+    """Objects as read-only files below a directory that is held by descriptor.
 
     Every instance of every process on the directory may create at the same time; the directory may
     be on NFS.
+
+    Args:
+        top: the directory; whoever opened it closes it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(path)
-        self._temporary = os.path.join(self.path, "tmp")
+    def __init__(self, top: Beneath) -> None:
+        self._top = top
         self._swept = False
+        self._known: set[str] = set()
+        """Directories whose names are known to be durable."""
         self._spares: Spares | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the directory is, for messages."""
+        return self._top.path
 
     def get(self, key: str) -> bytes:
         """Return the whole object.
 
         Raises:
             NotFoundError: no such key.
+            ForbiddenError: what is there is no file of the store's owner.
         """
-        path = self._path(key)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _check_key(key)
+        while True:
             try:
-                return _read_all(fd)
-            finally:
-                os.close(fd)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
-            raise NotFoundError(f"there is no object {key!r} in {self.path}") from exc
-        except OSError as exc:
-            raise _translated(exc, f"cannot read object {key!r}", path) from exc
+                fd = self._top.open(key)
+                try:
+                    return _read_all(fd)
+                finally:
+                    os.close(fd)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
+                if not self._found_again(exc, f"cannot read object {key!r}"):
+                    raise NotFoundError(f"there is no object {key!r} in {self.path}") from exc
+            except OSError as exc:
+                raise self._failed(exc, f"cannot read object {key!r}") from exc
 
     def exists(self, key: str) -> bool:
         """Tell whether `key` exists: one stat."""
-        path = self._path(key)
-        try:
-            return stat.S_ISREG(os.stat(path).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as exc:
-            raise _translated(exc, f"cannot look for object {key!r}", path) from exc
+        _check_key(key)
+        doing = f"cannot look for object {key!r}"
+        while True:
+            try:
+                return stat.S_ISREG(self._top.stat(key).st_mode)
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                if not self._found_again(exc, doing):
+                    return False
+            except OSError as exc:
+                raise self._failed(exc, doing) from exc
 
     def create(self, key: str, data: bytes) -> None:
         """Store `data` under `key`, durably, only if the key does not exist: exactly one wins.
@@ -101,13 +120,13 @@ class ObjectsDirectory:
 
     def delete(self, key: str) -> None:
         """Remove `key`; a missing key is not an error. Not durable: garbage may come back."""
-        path = self._path(key)
+        _check_key(key)
         try:
-            os.unlink(path)
+            self._top.unlink(key)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as exc:
-            raise _translated(exc, f"cannot delete object {key!r}", path) from exc
+            raise self._failed(exc, f"cannot delete object {key!r}") from exc
 
     def probe_exclusive(self) -> None:
         """Check that of two creates of one key exactly the first wins; costs no fsync.
@@ -144,51 +163,62 @@ class ObjectsDirectory:
     # ---- creating
 
     def _create(self, key: str, data: bytes, *, durable: bool) -> None:
-        path = self._path(key)
+        _check_key(key)
+        doing = f"cannot create object {key!r}"
         spare = None
         if durable and self._spares is not None and self._spares.size == len(data):
             spare = self._spares.take()
         try:
             if spare is None:
-                self._write_new(path, data, durable=durable)
+                self._write_new(key, data, durable=durable)
             else:
-                self._write_spare(spare, path, data)
+                self._write_spare(spare, key, data)
         except FileExistsError as exc:
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(self._top.stat(key).st_mode):
+                    raise ForbiddenError(
+                        f"{doing}: {self.path}/{key} is no file", "remove what is there"
+                    ) from exc
             raise ExistsError(f"object {key!r} exists in {self.path}") from exc
+        except FileNotFoundError as exc:
+            if not self._found_again(exc, doing):
+                raise self._failed(exc, doing) from exc
+            self._known.clear()
+            if self._spares is not None:  # they are of the directory that was removed
+                self._spares.close()
+                self.keep_spares(self._spares.size)
+            self._create(key, data, durable=durable)
         except OSError as exc:
-            raise _translated(exc, f"cannot create object {key!r}", path) from exc
+            raise self._failed(exc, doing) from exc
 
-    def _write_new(self, path: str, data: bytes, *, durable: bool) -> None:
-        temporary = os.path.join(self._temporary, secrets.token_hex(16))
+    def _write_new(self, key: str, data: bytes, *, durable: bool) -> None:
+        temporary = f"{_TEMPORARY}/{secrets.token_hex(16)}"
         fd = self._open_temporary(temporary)
         try:
-            give(fd, self.path, READ_ONLY)
+            os.fchmod(fd, READ_ONLY)
             _write_all(fd, data)
             if durable:
                 os.fsync(fd)
-            self._link(temporary, path, durable=durable)
-            if durable:
-                _sync_directory(os.path.dirname(path))
+            self._link(fd, temporary, key, durable=durable)
         finally:
             self._sweep(fd)
             os.close(fd)
             with contextlib.suppress(OSError):  # the sweep gets what stays
-                os.unlink(temporary)
+                self._top.unlink(temporary)
 
-    def _write_spare(self, fd: int, path: str, data: bytes) -> None:
+    def _write_spare(self, fd: int, key: str, data: bytes) -> None:
         try:
             _write_all(fd, data)
             os.fdatasync(fd)  # the file has its size already, so this is the data only
-            self._link(fd, path, durable=True)
-            _sync_directory(os.path.dirname(path))
+            self._link(fd, "", key, durable=True)
         finally:
             self._sweep(fd)
             os.close(fd)
 
     def _make_nameless(self) -> int:
-        fd = os.open(self.path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, READ_ONLY)
+        fd = self._top.open_nameless(READ_ONLY)
         try:
-            give(fd, self.path, READ_ONLY)
+            os.fchmod(fd, READ_ONLY)
             os.stat(f"/proc/self/fd/{fd}")  # by which it gets a name
         except OSError:
             os.close(fd)
@@ -196,41 +226,80 @@ class ObjectsDirectory:
         return fd
 
     def _open_temporary(self, temporary: str) -> int:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         try:
-            return os.open(temporary, flags, READ_ONLY)
+            return self._top.open(temporary, flags, READ_ONLY)
         except FileNotFoundError:
-            # The store's own directory is never made here: an unmounted disk must not look like
-            # an empty store.
+            # Below the store's own directory, which is never made here: an unmounted disk must not
+            # look like an empty store.
             with contextlib.suppress(FileExistsError):
-                make_directory(self._temporary, self.path)
-            return os.open(temporary, flags, READ_ONLY)
+                self._top.make_directory(_TEMPORARY, DIRECTORY, durable=False)
+            return self._top.open(temporary, flags, READ_ONLY)
 
-    def _link(self, file: str | int, path: str, *, durable: bool) -> None:
-        """Give a file, named or not, the name `path`; its directory is made when there is none."""
+    def _link(self, fd: int, temporary: str, key: str, *, durable: bool) -> None:
+        """Give an open file the name `key`; its directory is made when there is none.
+
+        Args:
+            fd: the file.
+            temporary: the name that it has; empty: none.
+            key: the name that it gets.
+            durable: make the name durable, and the way to it.
+        """
+        folder = key.rpartition("/")[0]
+        try:
+            directory = self._top.open_directory(folder) if folder else self._top.fd
+        except FileNotFoundError:
+            self._make_parents(folder, durable=durable)
+            directory = self._top.open_directory(folder)
         try:
             try:
-                _link(file, path)
-            except FileNotFoundError:
-                self._make_parents(os.path.dirname(path), durable=durable)
-                _link(file, path)
-        except OSError:
-            # On NFS the answer to a link that was made can be lost and the call repeated: EEXIST
-            # then is our own success, which the count of links tells. A loser has one less.
-            if os.stat(file).st_nlink != (2 if isinstance(file, str) else 1):
-                raise
+                name = key[len(folder) + 1 :] if folder else key
+                self._link_into(directory, fd, temporary, name)
+            except OSError:
+                # On NFS the answer to a link that was made can be lost and the call repeated:
+                # EEXIST then is our own success, which the count of links tells. A loser has one
+                # less.
+                if os.fstat(fd).st_nlink != (2 if temporary else 1):
+                    raise
+            if durable:
+                os.fsync(directory)
+                if folder and folder not in self._known:
+                    self._sync_way(folder, os.fstat(fd).st_mtime)
+        finally:
+            if directory != self._top.fd:
+                os.close(directory)
+
+    def _link_into(self, directory: int, fd: int, temporary: str, name: str) -> None:
+        if temporary:
+            with self._top.parent(temporary) as (source, last):
+                os.link(last, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+        else:
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory, follow_symlinks=True)
 
     def _make_parents(self, folder: str, *, durable: bool) -> None:
-        if os.path.isdir(folder):
-            return
-        parent = os.path.dirname(folder)
-        if folder != self.path:
-            self._make_parents(parent, durable=durable)
-        with contextlib.suppress(FileExistsError):
-            make_directory(folder, self.path)
-        # Also when another writer made it: our object is only as durable as the way to it.
         if durable:
-            _sync_directory(parent)
+            self._top.ensure_directory(folder, DIRECTORY)
+        parts = folder.split("/")
+        for each in ("/".join(parts[: count + 1]) for count in range(len(parts))):
+            if durable:
+                self._known.add(each)
+            else:
+                with contextlib.suppress(FileExistsError):
+                    self._top.make_directory(each, DIRECTORY, durable=False)
+
+    def _sync_way(self, folder: str, now: float) -> None:
+        """Make the names of the directories above an object durable, once for each.
+
+        Whoever made one may not have come so far yet; our object is only as durable as the way to
+        it. `now` is the file system's own time.
+        """
+        parent, _, _ = folder.rpartition("/")
+        changed = (self._top.stat(parent) if parent else os.fstat(self._top.fd)).st_mtime
+        if now - changed < YOUNG_SECONDS:
+            self._top.sync_directory(parent)
+        if parent and parent not in self._known:
+            self._sync_way(parent, now)
+        self._known.add(folder)
 
     def _sweep(self, fd: int) -> None:
         """Remove what crashes left in `tmp/`, once per instance, by the file system's own clock."""
@@ -238,36 +307,33 @@ class ObjectsDirectory:
             return
         self._swept = True
         now = os.fstat(fd).st_mtime
-        with contextlib.suppress(OSError), os.scandir(self._temporary) as entries:
-            for entry in entries:
+        with contextlib.suppress(OSError):
+            for name in self._top.listdir(_TEMPORARY):
                 with contextlib.suppress(OSError):
-                    if now - entry.stat(follow_symlinks=False).st_mtime > STALE_AFTER_SECONDS:
-                        os.unlink(entry.path)
-                        log.info("removed %s, left by a crash", entry.path)
+                    each = f"{_TEMPORARY}/{name}"
+                    if now - self._top.stat(each).st_mtime > STALE_AFTER_SECONDS:
+                        self._top.unlink(each)
+                        log.info("removed %s/%s, left by a crash", self.path, each)
 
     # ---- listing
 
     def _walk(self, folder: str, prefix: str, start_after: str) -> Iterator[str]:
-        path = os.path.join(self.path, folder)
         found: list[str] = []
         try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    key = folder + entry.name
-                    if _NAME.fullmatch(entry.name) is None or key == "tmp":
-                        continue
-                    if entry.is_dir():
-                        # With the slash, so that sorting names sorts the keys below them.
-                        key += "/"
-                        wanted = key.startswith(prefix) or prefix.startswith(key)
-                        if wanted and (key > start_after or start_after.startswith(key)):
-                            found.append(key)
-                    elif key.startswith(prefix) and key > start_after:
+            for name, is_directory in self._names(folder.rstrip("/")):
+                key = folder + name
+                if _NAME.fullmatch(name) is None or key == _TEMPORARY:
+                    continue
+                if is_directory:
+                    # With the slash, so that sorting names sorts the keys below them.
+                    key += "/"
+                    wanted = key.startswith(prefix) or prefix.startswith(key)
+                    if wanted and (key > start_after or start_after.startswith(key)):
                         found.append(key)
-        except (FileNotFoundError, NotADirectoryError):
-            return
+                elif key.startswith(prefix) and key > start_after:
+                    found.append(key)
         except OSError as exc:
-            raise _translated(exc, f"cannot list the objects in {folder!r}", path) from exc
+            raise self._failed(exc, f"cannot list the objects in {folder!r}") from exc
         found.sort()
         for key in found:
             if key.endswith("/"):
@@ -275,10 +341,41 @@ class ObjectsDirectory:
             else:
                 yield key
 
-    def _path(self, key: str) -> str:
-        if _KEY.fullmatch(key) is None:
-            raise InvalidError(f"{key!r} is not a key of an object")
-        return f"{self.path}/{key}"
+    def _names(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Yield the names in a directory, and whether they are directories; none if it is none."""
+        while True:
+            try:
+                fd = self._top.open_directory(folder or ".")
+            except (FileNotFoundError, NotADirectoryError):
+                if not self._top.found_again():
+                    return
+            else:
+                break
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    yield entry.name, entry.is_dir(follow_symlinks=False)
+        finally:
+            os.close(fd)
+
+    # ---- failures
+
+    def _found_again(self, exc: OSError, doing: str) -> bool:
+        """As `Beneath.found_again`, in our errors."""
+        try:
+            return self._top.found_again()
+        except OSError as gone:
+            raise self._failed(gone, doing) from exc
+
+    def _failed(self, exc: OSError, doing: str) -> MregfsError:
+        return oserrors.translated(
+            exc, f"{doing} in {self.path!r}", missing="check that the disk of the store is mounted"
+        )
+
+
+def _check_key(key: str) -> None:
+    if _KEY.fullmatch(key) is None:
+        raise InvalidError(f"{key!r} is not a key of an object")
 
 
 def _read_all(fd: int) -> bytes:
@@ -298,41 +395,3 @@ def _write_all(fd: int, data: bytes) -> None:
         rest = memoryview(data)[written:]
         while rest:
             rest = rest[os.write(fd, rest) :]
-
-
-def _link(file: str | int, path: str) -> None:
-    if isinstance(file, str):
-        os.link(file, path)
-    else:
-        # Only with a directory (which an absolute path does not need) does Python call linkat(2)
-        # with AT_SYMLINK_FOLLOW; link(2) would link the symlink in /proc.
-        os.link(f"/proc/self/fd/{file}", path, src_dir_fd=0, follow_symlinks=True)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _translated(exc: OSError, doing: str, path: str) -> MregfsError:
-    reason = exc.strerror or str(exc)
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(
-            f"{doing} in {path!r}: {reason}",
-            "free some space on that file system, or raise the quota",
-        )
-    if exc.errno in (errno.EACCES, errno.EPERM):
-        return ForbiddenError(
-            f"{doing} in {path!r}: {reason}", "check who owns the store and its permissions"
-        )
-    code = exc.errno or errno.EIO
-    if code == errno.EROFS:
-        return HostError(code, f"{doing} in {path!r}: {reason}", "remount the disk read-write")
-    if code == errno.ENOENT:
-        return NotFoundError(
-            f"{doing} in {path!r}: {reason}", "check that the disk of the store is mounted"
-        )
-    return HostError(code, f"{doing} in {path!r}: {reason}", "see the kernel's log: dmesg")

@@ -6,19 +6,21 @@ names it; everyone else sees `ports.WholeFiles`.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
 import secrets
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from mregfs.errors import InvalidError
+from mregfs.errors import InvalidError, MregfsError
+from mregfs.host import locks
+from mregfs.host.beneath import Beneath
 from mregfs.ports import WholeFilesFigures
-from mregfs.stores.ownership import READ_ONLY, give, make_directory, share_out
+from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 from mregfs.stores.whole_files_dir.draft import Draft, WholeFile, translated
 
 __all__ = ["WholeFilesDirectory", "default_limit"]
@@ -26,6 +28,11 @@ __all__ = ["WholeFilesDirectory", "default_limit"]
 log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
+_WHOLE = "cache/whole"
+_TEMPORARY = "cache/whole/tmp"
+_LOCK = "cache/whole/lock"
+_PINS = "cache/whole/pins.json"
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 LEAST_USE_SECONDS = 600
@@ -39,41 +46,53 @@ class _Shared(msgspec.Struct):
     pins: dict[str, list[str]] = {}
 
 
+class _Complete(NamedTuple):
+    digest: str
+    size: int
+    used_ns: int
+
+
 def default_limit(total: int) -> int:
     """Return the limit for a file system of `total` bytes: a tenth of it, at most 32 GiB."""
     return min(total // 10, 32 * _GIB)
 
 
 class WholeFilesDirectory:
-    """The whole files below `path` (`cache/whole` of a store, made when the first one comes).
+    """The whole files of a store, in `cache/whole` (made when the first one comes).
 
     Args:
-        path: the directory; on the file system of the packs.
+        top: the directory of the store; whoever opened it closes it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(path)
-        self._temporary = os.path.join(self.path, "tmp")
-        self._top = os.path.dirname(os.path.dirname(self.path))
+    def __init__(self, top: Beneath) -> None:
+        self._top = top
+
+    @property
+    def path(self) -> str:
+        """Where they are, for messages."""
+        return f"{self._top.path}/{_WHOLE}"
 
     # ---- reading
 
     def open(self, digest: str) -> WholeFile | None:
         """Open a complete file for reading, or return None; counts as a use of it."""
-        path = self._path_of(digest)
+        name = _name_of(digest)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+            fd = self._top.open(name)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            log.warning("not using %s/%s: %s", self._top.path, name, exc.strerror)
             return None
         found = os.fstat(fd)
         if time.time() - found.st_atime > LEAST_USE_SECONDS:
             with contextlib.suppress(OSError):  # somebody else's: then he notes the uses
                 os.utime(fd, ns=(time.time_ns(), found.st_mtime_ns))
-        return WholeFile(fd, path, found.st_size)
+        return WholeFile(fd, f"{self._top.path}/{name}", found.st_size)
 
     def files(self) -> Mapping[str, int]:
         """Return digest and size of every complete file."""
-        return {each.name: each.stat().st_size for each in self._entries()}
+        return {each.digest: each.size for each in self._complete()}
 
     def figures(self) -> WholeFilesFigures:
         """Return how full the cache is."""
@@ -96,7 +115,7 @@ class WholeFilesDirectory:
 
     def set_limit(self, limit: int | None) -> None:
         """Set the limit for every process of this host (None leaves it), and evict down to it."""
-        if limit is None and not os.path.isdir(self.path):
+        if limit is None and not self._top.exists(_WHOLE):
             return
         with self._locked() as shared:
             if limit is not None and shared.limit != limit:
@@ -126,39 +145,39 @@ class WholeFilesDirectory:
 
     def delete(self, digest: str) -> None:
         """Remove a file; a missing one is no error. Open ones stay readable until closed."""
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                os.unlink(self._path_of(digest))
-            except FileNotFoundError:
-                raise
-            except OSError as exc:
-                raise translated(exc, "cannot delete", self._path_of(digest)) from exc
+        name = _name_of(digest)
+        try:
+            self._top.unlink(name)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            raise self._failed(exc, "cannot delete", name) from exc
 
     def create(self, digest: str, size: int, keep: Container[str] = ()) -> Draft | None:
         """Begin a file of `size` bytes, and evict what was unused longest to make room for it.
 
         None: there is no room, by the limit of the cache or on the disk; or it is there already.
         """
-        target = self._path_of(digest)
-        path = os.path.join(self._temporary, f"{digest}.{secrets.token_hex(4)}")
+        target = _name_of(digest)
+        name = f"{_TEMPORARY}/{digest}.{secrets.token_hex(4)}"
         with self._locked() as shared:
-            if os.path.exists(target) or not self._make_room(shared, size, keep):
-                return None
             try:
+                if self._top.exists(target) or not self._make_room(shared, size, keep):
+                    return None
                 with contextlib.suppress(FileExistsError):
-                    make_directory(self._temporary, self._top)
-                fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, READ_ONLY)
+                    self._top.make_directory(_TEMPORARY, DIRECTORY, durable=False)
+                fd = self._top.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, READ_ONLY)
             except OSError as exc:
-                raise translated(exc, "cannot make", path) from exc
+                raise self._failed(exc, "cannot make", name) from exc
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                give(fd, self._top, READ_ONLY)
+                locks.try_lock(fd)
+                os.fchmod(fd, READ_ONLY)
                 os.ftruncate(fd, size)
             except OSError as exc:
                 os.close(fd)
-                os.unlink(path)
-                raise translated(exc, "cannot make", path) from exc
-        return Draft(fd, path, target, size, self._top)
+                self._top.unlink(name)
+                raise self._failed(exc, "cannot make", name) from exc
+        return Draft(fd, name, target, size, self._top)
 
     # ---- room
 
@@ -168,26 +187,26 @@ class WholeFilesDirectory:
         Nothing is evicted in vain. Called under the lock.
         """
         pinned = {digest for digests in shared.pins.values() for digest in digests}
-        entries = [(each.name, each.path, each.stat()) for each in self._entries()]
+        entries = list(self._complete())
         unfinished = self._unfinished(remove_stale=True)
-        used = sum(found.st_size for _, _, found in entries) + sum(unfinished.values())
+        used = sum(each.size for each in entries) + sum(unfinished.values())
         excess = used + size - self._limit_of(shared)
         lacking = size - self._available() if size else 0
         needed = max(excess, lacking)
         victims = []
-        entries.sort(key=lambda entry: entry[2].st_atime_ns)
-        for digest, path, found in entries:
+        entries.sort(key=lambda each: each.used_ns)
+        for each in entries:
             if needed <= 0:
                 break
-            if digest not in pinned and digest not in keep:
-                victims.append(path)
-                needed -= found.st_size
+            if each.digest not in pinned and each.digest not in keep:
+                victims.append(_name_of(each.digest))
+                needed -= each.size
         if needed > 0 and size:
             return False
-        for path in victims:
+        for name in victims:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-                log.debug("evicted %s", path)
+                self._top.unlink(name)
+                log.debug("evicted %s/%s", self._top.path, name)
         return True
 
     def _limit_of(self, shared: _Shared) -> int:
@@ -203,95 +222,111 @@ class WholeFilesDirectory:
         return figures.f_bavail * figures.f_frsize - reserve
 
     def _statvfs(self) -> os.statvfs_result:
-        place = self.path
-        while not os.path.isdir(place):
-            place = os.path.dirname(place)
-        return os.statvfs(place)
+        try:
+            fd = self._top.open_directory(_WHOLE)
+        except FileNotFoundError:
+            return os.fstatvfs(self._top.fd)
+        try:
+            return os.fstatvfs(fd)
+        finally:
+            os.close(fd)
 
-    def _entries(self) -> Iterator["os.DirEntry[str]"]:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as folders:
-            for folder in sorted(folders, key=lambda each: each.name):
-                if len(folder.name) == 2 and folder.is_dir():
-                    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-                        for entry in entries:
-                            if _DIGEST.fullmatch(entry.name):
-                                with contextlib.suppress(FileNotFoundError):
-                                    entry.stat()
-                                    yield entry
+    def _complete(self) -> Iterator[_Complete]:
+        """Yield what there is, one directory after the other."""
+        for folder in self._names(_WHOLE):
+            if len(folder) == 2:
+                for digest in self._names(f"{_WHOLE}/{folder}"):
+                    if _DIGEST.fullmatch(digest):
+                        with contextlib.suppress(FileNotFoundError):
+                            found = self._top.stat(f"{_WHOLE}/{folder}/{digest}")
+                            yield _Complete(digest, found.st_size, found.st_atime_ns)
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            return sorted(self._top.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as exc:
+            raise self._failed(exc, "cannot list", folder) from exc
 
     def _unfinished(self, *, remove_stale: bool = False) -> dict[str, int]:
-        """Return path and size of the files in the making; under the lock, remove dead ones."""
+        """Return name and size of the files in the making; under the lock, remove dead ones."""
         found: dict[str, int] = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._temporary) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    if not (remove_stale and _is_stale(entry.path)):
-                        found[entry.path] = entry.stat().st_size
-                        continue
-                    os.unlink(entry.path)
-                    log.info("removed %s, left by a crash", entry.path)
+        for last in self._names(_TEMPORARY):
+            name = f"{_TEMPORARY}/{last}"
+            with contextlib.suppress(FileNotFoundError):
+                if not (remove_stale and self._is_stale(name)):
+                    found[name] = self._top.stat(name).st_size
+                    continue
+                self._top.unlink(name)
+                log.info("removed %s/%s, left by a crash", self._top.path, name)
         return found
+
+    def _is_stale(self, name: str) -> bool:
+        """Tell whether nobody is writing a file any more: its writer holds a lock on it."""
+        try:
+            fd = self._top.open(name)
+        except FileNotFoundError:
+            raise
+        except OSError:  # not a file of ours
+            return False
+        try:
+            return locks.try_lock(fd, shared=True)
+        finally:
+            os.close(fd)
 
     # ---- what processes share
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[_Shared]:
-        lock = os.path.join(self.path, "lock")
         try:
-            for folder in (os.path.dirname(self.path), self.path):  # none above: see packs_dir
+            for folder in (_WHOLE.partition("/")[0], _WHOLE):  # none above: see packs_dir
                 with contextlib.suppress(FileExistsError):
-                    make_directory(folder, self._top)
-            fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            try:
-                share_out(fd, self._top)
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                yield self._read_shared()
-            finally:
-                os.close(fd)
+                    self._top.make_directory(folder, DIRECTORY, durable=False)
+            # Who may not write cannot open it, and so not lock it either.
+            fd = self._top.open(_LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as exc:
-            raise translated(exc, "cannot use the cache", exc.filename or self.path) from exc
+            raise self._failed(exc, "cannot use the cache", _LOCK) from exc
+        try:
+            os.fchmod(fd, 0o600)
+            locks.lock(fd, f"{self._top.path}/{_LOCK}")
+            yield self._read_shared()
+        finally:
+            os.close(fd)
 
     def _read_shared(self) -> _Shared:
-        path = os.path.join(self.path, "pins.json")
         try:
-            with open(path, "rb") as file:
+            fd = self._top.open(_PINS)
+            with open(fd, "rb") as file:
                 return msgspec.json.decode(file.read(), type=_Shared)
         except FileNotFoundError:
             return _Shared()
         except (OSError, msgspec.DecodeError) as exc:
-            log.warning("%s is not readable, so nothing is pinned: %s", path, exc)
+            log.warning(
+                "%s/%s is not readable, so nothing is pinned: %s", self._top.path, _PINS, exc
+            )
             return _Shared()
 
     def _write_shared(self, shared: _Shared) -> None:
-        path = os.path.join(self.path, "pins.json")
+        new = f"{_PINS}.new"
         try:
-            with contextlib.suppress(FileNotFoundError):  # what a crash left may be somebody else's
-                os.unlink(f"{path}.new")
-            with open(f"{path}.new", "xb") as file:
-                share_out(file.fileno(), self._top)
+            with contextlib.suppress(FileNotFoundError):  # a crash left it
+                self._top.unlink(new)
+            fd = self._top.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            with open(fd, "wb") as file:
+                os.fchmod(fd, 0o644)
                 file.write(msgspec.json.encode(shared))
                 file.flush()
-                os.fsync(file.fileno())
-            os.rename(f"{path}.new", path)
+                os.fsync(fd)
+            self._top.rename(new, _PINS)
         except OSError as exc:
-            raise translated(exc, "cannot write", path) from exc
+            raise self._failed(exc, "cannot write", _PINS) from exc
 
-    def _path_of(self, digest: str) -> str:
-        if _DIGEST.fullmatch(digest) is None:
-            raise InvalidError(f"{digest!r} is not the digest of a file")
-        return f"{self.path}/{digest[:2]}/{digest}"
+    def _failed(self, exc: OSError, doing: str, name: str) -> MregfsError:
+        return translated(exc, doing, f"{self._top.path}/{name}")
 
 
-def _is_stale(path: str) -> bool:
-    """Tell whether nobody is writing a file any more: its writer holds a lock on it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+def _name_of(digest: str) -> str:
+    if _DIGEST.fullmatch(digest) is None:
+        raise InvalidError(f"{digest!r} is not the digest of a file")
+    return f"{_WHOLE}/{digest[:2]}/{digest}"

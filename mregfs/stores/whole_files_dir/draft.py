@@ -11,24 +11,17 @@ import fcntl
 import os
 from typing import Self
 
-from mregfs.errors import (
-    CorruptError,
-    ForbiddenError,
-    HostError,
-    InvalidError,
-    MregfsError,
-    NoSpaceError,
-)
+from mregfs.errors import CorruptError, InvalidError, MregfsError
+from mregfs.host import oserrors
+from mregfs.host.beneath import Beneath
 from mregfs.ports import PackFile
-from mregfs.stores.ownership import make_directory
+from mregfs.stores.ownership import DIRECTORY
 
 __all__ = ["Draft", "WholeFile", "translated"]
 
 _FICLONERANGE = 0x4020940D
 _ALIGNED = 4096  # of ext4, xfs and btrfs by default; where it is more, the clone fails and we copy
 _PIECE = 8 << 20
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WholeFile:
@@ -75,9 +68,10 @@ class Draft:
     it, and locked, so that what a crash left is told from what is under way.
     """
 
-    def __init__(self, fd: int, path: str, target: str, size: int, top: str) -> None:
+    def __init__(self, fd: int, name: str, target: str, size: int, top: Beneath) -> None:
         self._fd = fd
-        self._path = path
+        self._name = name
+        self._path = f"{top.path}/{name}"
         self._target = target
         self._size = size
         self._top = top
@@ -124,7 +118,7 @@ class Draft:
         try:
             fcntl.ioctl(self._fd, _FICLONERANGE, argument)
         except OSError as exc:
-            if exc.errno in _NO_SPACE:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise translated(exc, "cannot write", self._path) from exc
             self._clones = False
             return False
@@ -172,17 +166,17 @@ class Draft:
         try:
             os.fsync(self._fd)  # or a power cut could leave a name with holes behind it
             with contextlib.suppress(FileExistsError):
-                make_directory(os.path.dirname(self._target), self._top)
-            os.rename(self._path, self._target)
+                self._top.make_directory(self._target.rpartition("/")[0], DIRECTORY, durable=False)
+            self._top.rename(self._name, self._target)
         except OSError as exc:
-            raise translated(exc, "cannot write", self._target) from exc
+            raise translated(exc, "cannot write", f"{self._top.path}/{self._target}") from exc
 
     def close(self) -> None:
         """Give it up, unless it is finished."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
+                self._top.unlink(self._name)
             os.close(fd)
 
 
@@ -205,9 +199,9 @@ def _read(fd: int, offset: int, length: int) -> bytes:
 
 def translated(exc: OSError, doing: str, path: str) -> MregfsError:
     """Return what an error of the host is for the registry."""
-    message = f"{doing} {path!r}: {exc.strerror or exc}"
-    if exc.errno in _NO_SPACE:
-        return NoSpaceError(message, "free some space, or lower cache_size")
-    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ForbiddenError(message, "use the cache as a user who may write in the store")
-    return HostError(exc.errno or errno.EIO, message, "see the kernel's log: dmesg")
+    return oserrors.translated(
+        exc,
+        f"{doing} {path!r}",
+        no_space="free some space, or lower cache_size",
+        forbidden="use the cache as the owner of the store",
+    )

@@ -1,0 +1,195 @@
+"""Whose store may be acted on; the directory of a store, made or held by descriptor.
+
+Decided here: which stores this user may read or write, and that a directory which took the place of
+a store's is the same store. Not decided here: what a store is made of (`store`). Only `store` calls
+this.
+
+Whoever may write in a directory of the store may have put anything there. So a store is one user's
+alone: its owner writes it, others may read it, and root acts on no store but its own.
+"""
+
+import contextlib
+import errno
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mregfs.errors import ExistsError, ForbiddenError, InvalidError, MregfsError
+from mregfs.host import oserrors
+from mregfs.host.beneath import Beneath
+from mregfs.registry.description import KEY, StoreDescription, read_description
+from mregfs.stores.objects_dir import ObjectsDirectory
+
+__all__ = ["Held", "hold_store", "make_directory"]
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+_FOLDERS = (
+    *("cache", "cache/whole", "cache/whole/tmp", "checkpoints", "index", "intake", "layouts"),
+    *("log", "manifests", "packs", "packs/tmp", "tmp"),
+)
+"""Those that nobody but the owner may write in. Not `staging`: its drafts are their makers'."""
+
+
+class Held(NamedTuple):
+    """A store that this user may act on."""
+
+    top: Beneath
+    objects: ObjectsDirectory
+    description: StoreDescription
+    is_own: bool
+    """Its owner is this user; others only read."""
+    writable: bool
+
+
+def hold_store(where: str) -> Held:
+    """Hold the directory of a store by descriptor, if this user may act on it.
+
+    Raises:
+        InvalidError: there is no store.
+        ForbiddenError: others may write in it, or this is root and it is somebody else's.
+        UnsupportedError: a newer program made it.
+    """
+    top = _open(where)
+    try:
+        if top.exists(KEY):
+            _check_whose(top)
+        objects = ObjectsDirectory(top)
+        description = read_description(objects, where)
+        top.find_successor = _successor(where, description.id)
+    except BaseException as exc:
+        top.close()
+        if isinstance(exc, OSError):
+            raise oserrors.translated(exc, f"cannot open the store {where!r}") from exc
+        raise
+    is_own = top.owner == os.geteuid()
+    writable = is_own and os.access(".", os.W_OK, dir_fd=top.fd)
+    return Held(top, objects, description, is_own, writable)
+
+
+def make_directory(where: str, *, private: bool) -> Beneath:
+    """Make a directory that is to become a store, durably, or take one that is empty.
+
+    Nobody but this user may write in it; with `private`, nobody else reads in it either.
+
+    Raises:
+        ExistsError: it holds something else.
+        ForbiddenError: it is somebody else's.
+    """
+    try:
+        is_new = _make_durably(where)
+        top = Beneath.at(where)
+    except (FileExistsError, NotADirectoryError):
+        raise ExistsError(f"{where} is not a directory", "name a new or an empty one") from None
+    except OSError as exc:
+        raise oserrors.translated(exc, f"cannot make {where!r}") from exc
+    try:
+        others = set(top.listdir()) - {"lost+found", "tmp"}
+        if others and KEY not in others:
+            raise ExistsError(f"{where} is not empty", "name a new or an empty directory")
+        if top.owner != os.geteuid():
+            raise ForbiddenError(
+                f"{where} belongs to {_user(top.owner)}, and a store is one user's alone",
+                f"run it as that user, or give the directory away first: chown {_self()} {where}",
+            )
+        if KEY not in others:
+            mode = 0o777 if is_new else stat.S_IMODE(os.fstat(top.fd).st_mode)
+            os.fchmod(top.fd, mode & (0o700 if private else 0o755))
+    except BaseException as exc:
+        top.close()
+        if isinstance(exc, OSError):
+            raise oserrors.translated(exc, f"cannot make {where!r} a store") from exc
+        raise
+    return top
+
+
+def _make_durably(where: str) -> bool:
+    """Make a directory and those above it that are missing; their names outlive a power cut.
+
+    Returns whether it was missing.
+    """
+    missing = []
+    above = where
+    while not os.path.lexists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+    for path in missing:
+        fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    return bool(missing)
+
+
+def _open(where: str) -> Beneath:
+    try:
+        return Beneath.at(where)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidError(
+            f"{where} is not a store", f"make one with: mregfs init {where}"
+        ) from None
+    except OSError as exc:
+        raise oserrors.translated(
+            exc, f"cannot open the store {where!r}", forbidden="use it by its mount"
+        ) from exc
+
+
+def _check_whose(top: Beneath) -> None:
+    user = os.geteuid()
+    if user == 0 and top.owner != 0:
+        name = _user(top.owner)
+        raise ForbiddenError(
+            f"the store {top.path} belongs to {name}, and root acts on no store but its own",
+            f"run it as {name}: sudo -u {name} mregfs …",
+        )
+    for folder in (".", *_FOLDERS):
+        try:
+            found = os.fstat(top.fd) if folder == "." else top.stat(folder)
+        except FileNotFoundError:
+            continue
+        path = top.path if folder == "." else f"{top.path}/{folder}"
+        if stat.S_ISLNK(found.st_mode):
+            raise ForbiddenError(
+                f"{path} is a symbolic link, which mregfs never makes there", "remove it"
+            )
+        if found.st_uid != top.owner or found.st_mode & _OTHERS_WRITE:
+            owner = _user(top.owner)
+            raise ForbiddenError(
+                f"others than {owner} may write in {path}, and so change the registry unseen",
+                f"if all of them are to be trusted, end what they do there, and run: "
+                f"chmod -R go-w {top.path} && chown -Rh {owner} {top.path}; from then on they use "
+                "a mount",
+            )
+
+
+def _successor(where: str, store_id: str) -> Callable[[], int]:
+    """Return what opens the same store when it is at its path again, or raises OSError."""
+
+    def find() -> int:
+        with Beneath.at(where) as top:
+            try:
+                _check_whose(top)
+                found = read_description(ObjectsDirectory(top), where).id
+            except MregfsError as exc:
+                raise OSError(errno.ENOENT, str(exc), where) from exc
+            if found != store_id:
+                raise FileNotFoundError(errno.ENOENT, "another store is there", where)
+            return os.dup(top.fd)
+
+    return find
+
+
+def _user(uid: int) -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"uid {uid}"
+
+
+def _self() -> str:
+    return _user(os.geteuid())
