@@ -146,7 +146,7 @@ def _check_whose(top: Beneath) -> None:
         name = _user(top.owner)
         raise ForbiddenError(
             f"the store {top.path} belongs to {name}, and root acts on no store but its own",
-            f"run it as {name}: sudo -u {name} mregfs …",
+            f"run it as {name}: sudo -u '#{top.owner}' mregfs …",
         )
     for folder in (".", *_FOLDERS):
         try:

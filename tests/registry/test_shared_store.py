@@ -174,7 +174,7 @@ def test_root_acts_on_no_store_of_another_user(store: Path) -> None:
     before = snapshot(store)
 
     for read_only in (False, True):
-        with pytest.raises(ForbiddenError, match=f"sudo -u uid {OWNER} mregfs"):
+        with pytest.raises(ForbiddenError, match=f"sudo -u '#{OWNER}' mregfs"):
             open_store(store, read_only=read_only)
 
     assert before == snapshot(store)
