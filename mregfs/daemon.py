@@ -35,7 +35,7 @@ from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
 from mregfs.host.callers import give_up_privileges, groups_of_process, why_not_for_others
-from mregfs.host.principals import group_number, principal
+from mregfs.host.principals import group_number, principal, user_of
 from mregfs.model.changes import entry_key
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
@@ -82,6 +82,8 @@ class MountOptions(msgspec.Struct, frozen=True):
     project: str
     allow_other: bool = False
     read_only: bool = False
+    private_drafts: bool | None = None
+    """Whether a draft can be read by its user alone; None: as the store says (`mregfs access`)."""
     passthrough: bool = True
     verify: Verification = "first-read"
     coalesce: str = "pinned"
@@ -262,13 +264,14 @@ class Mounted:
         )
         aliased = Aliased(store.index, store.log, store.coalescer)
         self.coalescing = Coalescing(aliased.follow, self._may_coalesce)
-        self.drafts: DraftTree = store.open_drafts()
+        self.drafts: DraftTree = store.open_drafts(self._shown)
         transactions = Transactions(
             store.log,
             store.committer,
             self.drafts,
             store.open_draft_intake,
             _with_groups,
+            user_of,
             self._identify,
             is_dying,
             read_only=options.read_only,
@@ -289,7 +292,12 @@ class Mounted:
                 catch_up=store.log.catch_up,
                 behind=self._behind,
                 make_follower=lambda wake: Follower(
-                    store.log, store.index, tree, notices, self._waking(wake)
+                    store.log,
+                    store.index,
+                    tree,
+                    notices,
+                    self._waking(wake),
+                    lambda: self._share_staging(notices),
                 ),
                 make_events=lambda: EventReaders(
                     store.index.applied, store.log.entries, self._may_read
@@ -303,6 +311,22 @@ class Mounted:
     def _identify(self, caller: Caller) -> Principal:
         """Return who a caller is for the rules and for history."""
         return principal(caller.uid, {caller.gid, *(caller.groups or ())}, self._modes.uid)
+
+    def _shown(self, project: str) -> tuple[int, int, bool]:
+        """Return group and mode of a staging directory, and whether drafts in it are private."""
+        shown = self._modes.staging(project)
+        private = self._options.private_drafts
+        if private is None:
+            private = self._modes.access(project).private_drafts
+        return shown.gid, shown.mode, private
+
+    def _share_staging(self, notices: KernelNotices) -> None:
+        """Let those make drafts who may now."""
+        try:
+            for inode in self.drafts.share():
+                notices.forget_attributes(inode)
+        except MregfsError as exc:
+            log.error("the staging area is not open to whom it should be: %s", exc)
 
     def _may_read(self, caller: Caller, project: str) -> bool:
         """Tell whether a caller may read a project."""

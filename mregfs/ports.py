@@ -59,7 +59,6 @@ class View(Protocol):
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """Return the value under `key`, or None."""
-        ...
 
     def scan(
         self, table: str, prefix: bytes = b"", start: bytes = b"", *, reverse: bool = False
@@ -69,7 +68,6 @@ class View(Protocol):
         Forward: from the first key >= `start`. Reverse: downwards from the last key <= `start`
         (from the last one with the prefix when `start` is empty). Lazy: reads only what is taken.
         """
-        ...
 
 
 class Index(Protocol):
@@ -77,7 +75,6 @@ class Index(Protocol):
 
     def read(self) -> AbstractContextManager[View]:
         """Open a consistent view; microseconds. Hold it briefly and never across `await`."""
-        ...
 
     def write(
         self,
@@ -96,19 +93,15 @@ class Index(Protocol):
         Raises:
             NoSpaceError: the disk is full; nothing changed.
         """
-        ...
 
     def applied(self) -> int:
         """Return the sequence number of the last applied log entry; 0 for an empty index."""
-        ...
 
     def clear(self) -> None:
         """Empty all tables in one transaction and set the applied sequence number to 0."""
-        ...
 
     def close(self) -> None:
         """Release the index; calling it again does nothing."""
-        ...
 
 
 # ---- objects: log entries, checkpoints, manifests, layouts ------------------------------------
@@ -123,11 +116,9 @@ class ObjectStore(Protocol):
         Raises:
             NotFoundError: no such key.
         """
-        ...
 
     def exists(self, key: str) -> bool:
         """Tell whether `key` exists; as cheap as the medium allows."""
-        ...
 
     def create(self, key: str, data: bytes) -> None:
         """Store `data` under `key`, durably, only if it does not exist: exactly one caller wins.
@@ -138,7 +129,6 @@ class ObjectStore(Protocol):
             ExistsError: the key exists; its bytes are untouched.
             NoSpaceError: nothing was stored.
         """
-        ...
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[str]:
         """Yield the keys that begin with `prefix` and sort after `start_after`, sorted."""
@@ -526,7 +516,6 @@ class DraftTree(Protocol):
         Raises:
             NotFoundError: there is none that this process may use, and it may make none.
         """
-        ...
 
     def lookup(self, parent: int, name: bytes) -> Attributes: ...
     def forget(self, inode: int, count: int) -> None: ...
@@ -561,7 +550,6 @@ class DraftTree(Protocol):
         Each yielded entry counts as one lookup of its inode once the consumer asks for the next
         one; an entry that the consumer does not take is forgotten by calling `forget`.
         """
-        ...
 
     def releasedir(self, handle: int) -> None: ...
     def fsyncdir(self, handle: int) -> None: ...
@@ -581,20 +569,28 @@ class DraftTree(Protocol):
             ConflictError: files below it are open for writing (all paths named, sorted), or it is
                 being committed already.
         """
-        ...
 
     def project_of(self, inode: int) -> str | None:
         """Return "entity/name" when `inode` is the staging directory of a project, else None."""
-        ...
 
     def thaw(self, project: str, draft: str) -> None:
         """Allow changes again: the commit failed."""
-        ...
+
+    def share(self) -> Sequence[int]:
+        """Let those make drafts who may now, and return the inodes of the staging directories."""
+
+    def give(
+        self, project: str, draft: str, uid: int, gid: int, giver: int | None
+    ) -> Sequence[int]:
+        """Make a draft another user's, and return the inodes of its directories.
+
+        Raises:
+            ConflictError: as `freeze`.
+            ForbiddenError: it, or something in it, is not `giver`'s (None: of one owner).
+        """
 
     def consumed(self, project: str, draft: str) -> None:
         """The draft has become a version and its directory is gone: forget its nodes."""
-        ...
 
     def drafts(self, project: str) -> Mapping[str, int]:
         """Return the drafts of a project with the number of their files now open for writing."""
-        ...

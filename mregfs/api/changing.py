@@ -14,7 +14,7 @@ from mregfs.model import commands as ask
 from mregfs.model.commands import Command
 
 if TYPE_CHECKING:
-    from mregfs.model.phrases import CommitRequest
+    from mregfs.model.phrases import CommitRequest, GiveDraft
     from mregfs.registry.commit import CommitProgress
 
 __all__ = ["Changing"]
@@ -203,9 +203,14 @@ class Changing(Session):
             raise at_statement(exc, statements[exc.position]) from None
 
 
-def _not_a_draft(command: "Command | CommitRequest") -> Command:
-    from mregfs.model.phrases import CommitRequest
+def _not_a_draft(command: "Command | CommitRequest | GiveDraft") -> Command:
+    from mregfs.model.phrases import CommitRequest, GiveDraft
 
+    if isinstance(command, GiveDraft):
+        raise UnsupportedError(
+            f"the draft {command.draft!r} can only be handed over in its mount",
+            "write to .mregfs/control there",
+        )
     if isinstance(command, CommitRequest):
         raise UnsupportedError(
             f"the draft {command.draft!r} can only be committed in its mount",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mregfs.registry.coalesce import Coalescer
     from mregfs.registry.commit import Committer
     from mregfs.registry.verifier import Verifier
+    from mregfs.stores.drafts_dir.giving import Shown
 
 __all__ = ["Store", "init_store", "open_store"]
 
@@ -239,11 +240,11 @@ class Store:
         """Return a draft as the source of one commit, which consumes it."""
         return self.open_intake(path, consume=True)
 
-    def open_drafts(self) -> DraftTree:
-        """Open the staging area."""
+    def open_drafts(self, shown: Callable[[str], "Shown"]) -> DraftTree:
+        """Open the staging area; `shown` says to whom it is open."""
         from mregfs.stores.drafts_dir import DraftDirectory
 
-        return DraftDirectory(self.directory, _STAGING)
+        return DraftDirectory(self.directory, _STAGING, shown=shown)
 
     def recover(self) -> None:
         """Finish or undo what crashed commits left behind, where this user may write."""

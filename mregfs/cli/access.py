@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from mregfs.cli.output import clean, print_json
-from mregfs.cli.session import Session, reason_option, verb
+from mregfs.cli.session import Session, command_line, not_a_writer, reason_option, verb
+from mregfs.errors import NotFoundError, UnavailableError
 
-__all__ = ["access"]
+__all__ = ["access", "draft"]
 
 _EVERYBODY, _NOBODY = "*", ""
 
@@ -79,3 +80,42 @@ def _who(who: str, or_else: str = _NOBODY) -> str:
     if named == _EVERYBODY:
         return "everybody"
     return f"group {named}" if named != _NOBODY else "only the owner"
+
+
+@click.group()
+def draft() -> None:
+    """Do something with a draft."""
+
+
+@draft.command()
+@click.argument("name", metavar="DRAFT")
+@click.argument("user")
+@verb
+def give(session: Session, name: str, user: str) -> None:
+    """Hand a draft over to another user.
+
+    DRAFT is a directory of staging/ in a mount, by its path or by its name alone. It must be yours
+    (or you root, or the owner of the store), with all that is in it, and not open for writing. All
+    of it is USER's afterwards.
+    """
+    from mregfs.cli.control import MountGoneError, transact
+    from mregfs.cli.intake import find_draft
+
+    found = find_draft(session, name)
+    if found is None:
+        raise NotFoundError(f"there is no draft {name!r}", "name a directory of staging/")
+    mount, path = found
+    line = command_line("give", [session.place.for_mount(path, mount), user])
+    try:
+        (result,) = transact(mount, line)
+    except MountGoneError as exc:
+        if isinstance(exc.__cause__, PermissionError):
+            raise not_a_writer(mount.point) from exc
+        raise UnavailableError(
+            f"the mount {mount.point!r} takes no commands ({exc})", "unmount it, and mount it again"
+        ) from exc
+    session.done = True
+    if session.as_json:
+        print_json(result)
+    else:
+        click.echo(clean(f"gave draft {result['draft']} to {result['user']}"))

@@ -34,7 +34,7 @@ from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-__all__ = ["commit", "export", "import_"]
+__all__ = ["commit", "export", "find_draft", "import_"]
 
 _Command = Callable[..., None]
 
@@ -69,14 +69,14 @@ def commit(session: Session, source: str, artifact: str, **said: Any) -> None:
     version. Any other directory is copied (or shared, where the file system can), and stays.
     Content that is a version already makes no new one.
     """
-    draft = _draft(session, source)
+    draft = find_draft(session, source)
     if draft is None:
         _commit_directory(session, _directory(source), artifact, said)
     else:
         _commit_draft(session, *draft, artifact, said)
 
 
-def _draft(session: Session, source: str) -> tuple[Mount, str] | None:
+def find_draft(session: Session, source: str) -> tuple[Mount, str] | None:
     """Return the draft that is meant, as a tree path, and its mount; None for any other directory.
 
     Raises:

@@ -74,6 +74,7 @@ class Wishes(msgspec.Struct):
     read_only: bool = False
     allow_other: bool = False
     passthrough: bool = True
+    private_drafts: bool | None = None
     project: str | None = None
     policies: Policies = msgspec.field(default_factory=Policies.of_environment)
 
@@ -93,6 +94,8 @@ def parse_options(texts: tuple[str, ...]) -> Wishes:
             wishes.allow_other = True
         elif name == "nopassthrough":
             wishes.passthrough = False
+        elif name in ("private-drafts", "noprivate-drafts"):
+            wishes.private_drafts = name == "private-drafts"
         elif name == "project" and equals:
             wishes.project = value
         elif name in NAMES and equals:
@@ -100,7 +103,8 @@ def parse_options(texts: tuple[str, ...]) -> Wishes:
         elif name and name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
             raise InvalidError(
                 f"unknown mount option {option!r}",
-                "mregfs knows ro, allow_other, nopassthrough, project=ENTITY/PROJECT, "
+                "mregfs knows ro, allow_other, nopassthrough, private-drafts, noprivate-drafts, "
+                "project=ENTITY/PROJECT, "
                 "verify=first-read|commit|always, coalesce=off|pinned|aliased, cache_size=BYTES",
             )
     return wishes
@@ -165,6 +169,7 @@ def mount(
                 project=project,
                 allow_other=allow_other or wishes.allow_other,
                 read_only=read_only or wishes.read_only,
+                private_drafts=wishes.private_drafts,
                 passthrough=wishes.passthrough and os.environ.get("MREGFS_PASSTHROUGH") != "0",
                 verify=wishes.policies.verify,
                 coalesce=wishes.policies.coalesce,
@@ -181,6 +186,8 @@ def mount(
         arguments.append("--read-only")
     if not wishes.passthrough:
         arguments += ["-o", "nopassthrough"]
+    if wishes.private_drafts is not None:
+        arguments += ["-o", "private-drafts" if wishes.private_drafts else "noprivate-drafts"]
     arguments += ["-o", wishes.policies.options()]
     log = Path(log_file).absolute() if log_file else _log_path(place)
     pid = _start([*arguments, "--", store, place], log)

@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "rollback": Verb("gestures", "rollback", "Move an alias back to where it was."),
         "protect": Verb("gestures", "protect", "Let only one group move an alias."),
         "unprotect": Verb("gestures", "unprotect", "Let anyone move an alias again."),
+        "draft": Verb("access", "draft", "Do something with a draft."),
         "access": Verb("access", "access", "Say who may read and who may change a store."),
     },
     "Follow": {

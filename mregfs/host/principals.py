@@ -73,15 +73,18 @@ def user_name(uid: int) -> str:
 
 
 def user_of(name: str) -> tuple[int, int] | None:
-    """Return the uid and the first group of a user of this host, by name or number; or None."""
+    """Return the uid and the first group of a user, by name or number; None: there is none.
+
+    A number that this host knows no user of stands for itself, with no group (-1).
+    """
     with contextlib.suppress(KeyError, ValueError):
         found = pwd.getpwnam(name)
         return found.pw_uid, found.pw_gid
-    with contextlib.suppress(KeyError, OverflowError, ValueError):
-        found = pwd.getpwuid(int(name))
-        if str(found.pw_uid) == name:
-            return found.pw_uid, found.pw_gid
-    return None
+    if not _NUMBER.fullmatch(name) or int(name) >= _NO_NUMBER:
+        return None
+    with contextlib.suppress(KeyError):
+        return int(name), pwd.getpwuid(int(name)).pw_gid
+    return int(name), -1
 
 
 def group_number(group: str) -> int | None:

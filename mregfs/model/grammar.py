@@ -23,9 +23,11 @@ from mregfs.model.metadata import parse_metadata, parse_value
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.model.phrases import (
     CommitRequest,
+    GiveDraft,
     Strip,
     commit_request,
     create_command,
+    give_request,
     link_command,
     locate,
     move_command,
@@ -43,6 +45,7 @@ __all__ = [
     "COMMANDS",
     "CommandForm",
     "CommitRequest",
+    "GiveDraft",
     "Statement",
     "at_statement",
     "author_of",
@@ -72,7 +75,7 @@ MAX_AUTHOR = 256
 class Statement(msgspec.Struct, frozen=True):
     """One command as it was written."""
 
-    command: Command | CommitRequest
+    command: Command | CommitRequest | GiveDraft
     reason: str = ""
     """Why; history remembers it."""
     author: str = ""
@@ -104,7 +107,7 @@ class CommandForm(msgspec.Struct, frozen=True):
     usage: str
     help: str
     """One line."""
-    build: Callable[[_Words], Command | CommitRequest]
+    build: Callable[[_Words], Command | CommitRequest | GiveDraft]
     least: int
     """How many operands it has at least."""
     most: int | None
@@ -305,6 +308,11 @@ def _unprotect(words: _Words) -> Command:
     return Unprotect(words.locate())
 
 
+def _give(words: _Words) -> GiveDraft:
+    draft, user = words.operands
+    return give_request(draft, user, words.project, words.strip)
+
+
 def _access(words: _Words) -> Command:
     options = words.options
     drafts = options.one("drafts")
@@ -429,6 +437,13 @@ COMMANDS: dict[str, CommandForm] = {
         _unprotect,
         1,
         1,
+    ),
+    "give": CommandForm(
+        "give DRAFT USER",
+        "Make a draft another user's: alone in its transaction, and of no interest to history.",
+        _give,
+        2,
+        2,
     ),
     "access": CommandForm(
         "access [PROJECT] [--readers GROUP|*|-] [--writers GROUP|*|-] [--drafts private|open] "

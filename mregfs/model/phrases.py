@@ -50,9 +50,11 @@ from mregfs.model.rules.guards import alias_of_target
 
 __all__ = [
     "CommitRequest",
+    "GiveDraft",
     "Strip",
     "commit_request",
     "create_command",
+    "give_request",
     "link_command",
     "locate",
     "move_command",
@@ -334,6 +336,27 @@ def commit_request(
         parents=tuple(locate(parent, project, strip) for parent in parents),
         link=into,
     )
+
+
+class GiveDraft(msgspec.Struct, frozen=True):
+    """A draft is to be another user's."""
+
+    project: ProjectName
+    draft: str
+    user: str
+    """His name on this host, or his number."""
+
+
+def give_request(draft: str, user: str, project: ProjectName, strip: Strip = same) -> GiveDraft:
+    """Return the request to hand a draft over.
+
+    Raises:
+        InvalidError: it is no draft.
+    """
+    of, name = _draft_of(_inside(draft, strip), project) or (project, draft)
+    if "/" in name or not name:
+        raise InvalidError(f"{draft!r} is not a draft", "name a directory of staging/")
+    return GiveDraft(of, name, user)
 
 
 def _draft_of(path: str, project: ProjectName) -> tuple[ProjectName, str] | None:

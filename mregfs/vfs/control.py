@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
     keeps_names: bool = False
     """True when no name came or went: aliases moved, and nothing else happened."""
     consumed: tuple[int, ...] = ()
-    """The inodes of drafts that became versions: they answer ESTALE once the kernel asks."""
+    """Inodes of drafts that became versions, or another user's: the kernel is to ask again."""
 
 
 class Session(msgspec.Struct):

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 
 from msgspec.structs import replace
 
-from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError
+from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError, NotFoundError
 from mregfs.model.commands import Command, Principal
-from mregfs.model.grammar import CommitRequest, Statement, at_statement, author_of
+from mregfs.model.grammar import CommitRequest, GiveDraft, Statement, at_statement, author_of
 from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.commit import CommitProgress, Committer
 from mregfs.registry.log import Log
@@ -41,6 +41,7 @@ class Transactions:
         drafts: DraftTree,
         open_intake: Callable[[str], Intake],
         with_groups: Callable[[Caller], Caller],
+        find_user: Callable[[str], tuple[int, int] | None],
         identify: Callable[[Caller], Principal],
         is_dying: Callable[[int], bool],
         *,
@@ -51,6 +52,7 @@ class Transactions:
         self._drafts = drafts
         self._open_intake = open_intake
         self._with_groups = with_groups
+        self._find_user = find_user
         self._identify = identify
         self._is_dying = is_dying
         self._read_only = read_only
@@ -76,6 +78,11 @@ class Transactions:
             raise InvalidError("there is no command", "write one a line; cat this file for a list")
         caller = self._with_groups(caller)
         principal = replace(self._identify(caller), author=author_of(statements))
+        for statement in statements:
+            if isinstance(statement.command, GiveDraft):
+                if len(statements) > 1:
+                    raise InvalidError("a draft is handed over alone", "write one command")
+                return self._give(statement.command, principal, caller)
         reasons = dict.fromkeys(s.reason for s in statements if s.reason)
         with ExitStack() as undo:
             commands: list[Command] = []
@@ -103,6 +110,19 @@ class Transactions:
             tuple(consumed),
         )
 
+    def _give(self, request: GiveDraft, principal: Principal, caller: Caller) -> Outcome:
+        """Make a draft another user's; its owner may, and root, and the owner of the store."""
+        user = self._find_user(request.user)
+        if user is None:
+            raise NotFoundError(
+                f"there is no user {request.user!r} on this host", "list them: getent passwd"
+            )
+        giver = None if principal.privileged else caller.uid
+        given = self._drafts.give(str(request.project), request.draft, *user, giver)
+        log.info("%s gave draft %s to %s", principal.user, request.draft, request.user)
+        result = {"project": str(request.project), "draft": request.draft, "user": request.user}
+        return Outcome(self._log.catch_up(), [result], consumed=tuple(given))
+
     def _commands(
         self,
         statement: Statement,
@@ -116,6 +136,7 @@ class Transactions:
         request = statement.command
         try:
             if not isinstance(request, CommitRequest):
+                assert not isinstance(request, GiveDraft)  # `run` has done that
                 return [request]
             return self._prepare(request, principal, undo, finish, consumed, requester)
         except MregfsError as exc:

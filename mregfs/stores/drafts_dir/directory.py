@@ -27,7 +27,7 @@ from mregfs.host.beneath import Beneath
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
 from mregfs.stores.drafts_dir import reach
 from mregfs.stores.drafts_dir.acting import Acting
-from mregfs.stores.drafts_dir.committing import Committing
+from mregfs.stores.drafts_dir.giving import EVERYBODY_MAKES_DRAFTS, Giving, Shown
 from mregfs.stores.drafts_dir.nodes import Handle, Node, NodeTable
 from mregfs.stores.drafts_dir.requests import NOT_OURS, translated
 
@@ -47,7 +47,7 @@ _NOTHING = ChangedAttributes()
 _R = TypeVar("_R")
 
 
-class DraftDirectory(Committing):
+class DraftDirectory(Giving):
     """The staging area in a directory of a store; what is there already is kept.
 
     Args:
@@ -56,12 +56,18 @@ class DraftDirectory(Committing):
             ours to make, there are no drafts.
         max_descriptors: how many descriptors to keep open only for speed; by default a quarter
             of what the process may open, at most 4096.
+        shown: group and mode of a project's staging directory, and whether its drafts are private.
     """
 
     def __init__(
-        self, store: Beneath, name: str = "staging", *, max_descriptors: int | None = None
+        self,
+        store: Beneath,
+        name: str = "staging",
+        *,
+        max_descriptors: int | None = None,
+        shown: Callable[[str], Shown] = lambda project: EVERYBODY_MAKES_DRAFTS,
     ) -> None:
-        super().__init__(store, name, max_descriptors=max_descriptors)
+        super().__init__(store, name, max_descriptors=max_descriptors, shown=shown)
 
     # ---- names ------------------------------------------------------------------------------
 
@@ -75,6 +81,7 @@ class DraftDirectory(Committing):
                 except FileNotFoundError:
                     self._staging.make(origin)
                     node = table.admit_root(origin)
+                self._share(origin)
             except OSError as error:
                 if error.errno in NOT_OURS:
                     raise NotFoundError(f"there are no drafts: {error}") from error
@@ -131,6 +138,9 @@ class DraftDirectory(Committing):
             acting(calls.mkdir, directory, name, mode & _PERMISSIONS, self._umask)
 
         with self._locked("make the directory", parent, name) as table:
+            above = table.alive(parent).origin
+            if above is not None and self._shown(os.fsdecode(above))[2]:
+                mode &= 0o1700
             return self._made(table, parent, name, mode, caller, make)[1]
 
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from mregfs.host.calls import Who
 from mregfs.ports import DRAFT_BIT
 
-__all__ = ["Handle", "Node", "NodeTable", "stale"]
+__all__ = ["Handle", "Node", "NodeTable", "number_of", "stale"]
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +95,10 @@ class NodeTable:
         """Return the node that the kernel calls `number`, in whatever state."""
         return self._nodes.get(number)
 
+    def roots(self) -> list[Node]:
+        """Return the staging directories that were opened so far."""
+        return [node for node in self._nodes.values() if node.origin is not None]
+
     def readable(self, number: int) -> Node:
         """Return the node, if anything can still be learnt about it."""
         node = self._nodes.get(number)
@@ -112,7 +116,7 @@ class NodeTable:
     def admit_root(self, origin: bytes) -> Node:
         """Return the node of a project's staging directory; it is never forgotten."""
         descriptor = self._open_root(origin)
-        number = _number(os.fstat(descriptor))
+        number = number_of(os.fstat(descriptor))
         node = self._nodes.get(number)
         if node is None or node.origin != origin:
             node = self._nodes[number] = Node(number, stat.S_IFDIR, origin)
@@ -128,7 +132,7 @@ class NodeTable:
 
         With `new` it was just created: a node of that number is a left-over of another file.
         """
-        number, kind = _number(found), stat.S_IFMT(found.st_mode)
+        number, kind = number_of(found), stat.S_IFMT(found.st_mode)
         node = self._nodes.get(number)
         if node is None:
             node = self._nodes[number] = Node(number, kind)
@@ -179,7 +183,7 @@ class NodeTable:
 
     def is_same(self, node: Node, found: os.stat_result) -> bool:
         """Tell whether the host says this of the node."""
-        return _number(found) == node.number and stat.S_IFMT(found.st_mode) == node.kind
+        return number_of(found) == node.number and stat.S_IFMT(found.st_mode) == node.kind
 
     def stat(self, node: Node) -> os.stat_result:
         """Return what the host says about the node now."""
@@ -339,7 +343,7 @@ class NodeTable:
             node.descriptor = self.open_by_name(node)
         else:
             node.descriptor = self._open_root(node.origin)
-            if _number(os.fstat(node.descriptor)) != node.number:
+            if number_of(os.fstat(node.descriptor)) != node.number:
                 self._close(node)
                 raise stale()
         self._evictable[node] = None
@@ -395,7 +399,8 @@ class NodeTable:
             node.descriptor = -1
 
 
-def _number(found: os.stat_result) -> int:
+def number_of(found: os.stat_result) -> int:
+    """Return the inode number of what stat(2) found on the host, as the kernel sees it."""
     return DRAFT_BIT | (found.st_ino & (DRAFT_BIT - 1))
 
 

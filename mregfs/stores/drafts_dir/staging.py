@@ -14,9 +14,6 @@ from mregfs.ports import FileSystemFigures
 
 __all__ = ["Staging"]
 
-_MODE = 0o1777
-"""Like /tmp: anybody who gets into the mount may make drafts, nobody may take another's."""
-
 _WAY = 0o700
 """Of the directories that lead there: nobody gets to drafts past the mount."""
 
@@ -65,11 +62,27 @@ class Staging:
                 self._make_way(way)
         with self._store.parent(name) as (above, last):
             os.mkdir(last, _WAY, dir_fd=above)
-            made = os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
-            try:  # it is ours, in a directory that nobody else writes
-                os.fchmod(made, _MODE)
+
+    def share(self, project: bytes, gid: int, mode: int) -> None:
+        """Give a project's staging directory a group (-1: any) and a mode, if it is ours.
+
+        Where we may not give it to the group, the group gets what all others get.
+        """
+        with self._store.parent(f"{self._name}/{os.fsdecode(project)}") as (above, last):
+            opened = os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            try:
+                found = os.fstat(opened)
+                if found.st_uid != os.geteuid() or found.st_uid != self._store.owner:
+                    return
+                if gid not in (-1, found.st_gid):
+                    try:
+                        os.fchown(opened, -1, gid)
+                    except PermissionError:
+                        mode = mode & ~0o070 | (mode & 0o007) << 3
+                if stat.S_IMODE(found.st_mode) != mode:
+                    os.fchmod(opened, mode)
             finally:
-                os.close(made)
+                os.close(opened)
 
     def _make_way(self, name: str) -> None:
         try:
