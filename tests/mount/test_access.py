@@ -118,6 +118,7 @@ def changes(mount: Path) -> dict[str, Gesture]:
         ),
         "rmdir collection": (os.rmdir, (f"{mount}/collections/other",)),
         "mkdir artifact": (os.mkdir, (f"{mount}/artifacts/new",)),
+        "mkdir draft": (os.mkdir, (f"{mount}/staging/draft",)),
     }
 
 
@@ -141,7 +142,7 @@ def test_a_plain_store_is_read_by_everybody_and_changed_by_its_owner(
         assert FILES["weights"] == person.do(reading, f"{team.path}/artifacts/mnist/best/weights")
         refused = answers(person, team.path)
         assert set(refused.values()) <= REFUSED | {"ENOENT"}, refused
-        assert "ENOENT" not in [refused["tag"], refused["rm alias"]]
+        assert "ENOENT" not in [refused[name] for name in ("tag", "rm alias", "mkdir draft")]
     assert "v1" == os.readlink(f"{team.path}/artifacts/mnist/latest")
 
 
@@ -242,6 +243,92 @@ def test_only_the_owner_and_root_say_who_may(team: Mount, people: dict[str, Pers
     control = f"{team.path}/.mregfs/control"
     assert "EPERM" == answer_of(people["alice"], commanding, control, "access --writers '*'\n")
     assert "ok" == answer_of(people["alice"], commanding, control, "access\n")
+
+
+# ---- drafts
+
+
+def writing(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def making(top: str) -> None:
+    """Make a draft with everything that one may hold."""
+    os.mkdir(top)
+    os.mkdir(f"{top}/below")
+    writing(f"{top}/below/weights", b"w" * 10_000)
+    os.symlink("/etc/hostname", f"{top}/out")
+    os.link(f"{top}/below/weights", f"{top}/same")
+    os.chmod(f"{top}/below/weights", 0o600)
+
+
+def owners(top: Path) -> dict[str, int]:
+    found = {str(path.relative_to(top)): path.lstat().st_uid for path in top.rglob("*")}
+    return {".": top.lstat().st_uid, **found}
+
+
+def test_a_draft_is_handed_over(team: Mount, people: dict[str, Person]) -> None:
+    """With all that is in it; what its links point at stays whose it is."""
+    team.cli("access", "--writers", "*")
+    top = team.path / "staging/hers"
+    people["alice"].do(making, str(top))
+    control = f"{team.path}/.mregfs/control"
+    assert "EPERM" == answer_of(people["bob"], commanding, control, "give hers 64202\n")
+    assert "EACCES" == answer_of(people["bob"], reading, f"{top}/below/weights")
+    people["alice"].do(commanding, control, "give hers 64202\n")
+    assert {64202} == set(owners(top).values())
+    assert 0 == os.stat("/etc/hostname").st_uid
+    assert b"w" * 10_000 == people["bob"].do(reading, f"{top}/below/weights")
+    assert "ok" == answer_of(people["bob"], os.rename, str(top), f"{team.path}/staging/his")
+    assert "EACCES" == answer_of(people["alice"], reading, f"{team.path}/staging/his/same")
+    said = team.cli("draft", "give", "his", "64201").stdout
+    assert "gave draft his to 64201\n" == said
+    assert {64201} == set(owners(team.path / "staging/his").values())
+
+
+def test_a_draft_is_not_handed_over_while_it_is_written_or_with_others_files(
+    team: Mount, people: dict[str, Person]
+) -> None:
+    team.cli("access", "--writers", "*")
+    top = team.path / "staging/hers"
+    people["alice"].do(making, str(top))
+    before = owners(top)
+    with (top / "below/weights").open("r+b"):
+        done = team.cli("draft", "give", "hers", "64202", check=False)
+        assert "open for writing" in done.stderr
+    assert before == owners(top)
+    (top / "below/roots").write_bytes(b"root's")
+    reply = people["alice"].do(asking, f"{team.path}/.mregfs/control", "give hers 64202\n")
+    assert not reply["ok"]
+    assert "hers/below/roots" in reply["message"]
+    assert {**before, "below/roots": 0} == owners(top)
+    for script in ("give nothing 64202\n", "give hers nobody-here\n", "give hers 64202\ntag a b\n"):
+        assert not people["alice"].do(asking, f"{team.path}/.mregfs/control", script)["ok"]
+
+
+def test_drafts_are_as_their_umask_says_or_private(
+    open_place: None, make_mount: MakeMount, people: dict[str, Person]
+) -> None:
+    """By an option of the mount, or for the whole store; nobody else can look in."""
+    mount = make_mount(options=("--allow-other",))
+    mount.init()
+    mount.start()
+    mount.cli("access", "--writers", "*")
+    modes = {}
+    for number, drafts in enumerate(("open", "private")):
+        mount.cli("access", "--drafts", drafts)
+        top = f"{mount.path}/staging/draft{number}"
+        people["alice"].do(os.mkdir, top)
+        modes[drafts] = os.stat(top).st_mode & 0o777
+        people["alice"].do(os.mkdir, f"{top}/below")
+        assert 0o755 == os.stat(f"{top}/below").st_mode & 0o777
+    assert {"open": 0o755, "private": 0o700} == modes
+    mount.stop()
+    mount.options = ("--allow-other", "-o", "noprivate-drafts")
+    mount.start()
+    people["alice"].do(os.mkdir, f"{mount.path}/staging/open")
+    assert 0o755 == os.stat(mount.path / "staging/open").st_mode & 0o777
 
 
 # ---- whose groups
