@@ -154,6 +154,27 @@ class Changing(Session):
         """Let anyone move or drop an alias again."""
         return self._submit(ask.Unprotect(self._locate(target)), reason)
 
+    def set_access(
+        self,
+        project: str | None = None,
+        *,
+        readers: str | None = None,
+        writers: str | None = None,
+        private_drafts: bool | None = None,
+        reason: str = "",
+    ) -> dict[str, Any]:
+        """Say who may read and who may change a project, or the store; None leaves it as it is.
+
+        `readers` and `writers` are a group, `*` for everybody, or empty for the owner alone.
+
+        Raises:
+            ForbiddenError: you are neither root nor the owner of the store.
+            InvalidError: this host has no such group.
+        """
+        of = None if project is None else self._project(project)
+        command = ask.SetAccess(of, readers, writers, private_drafts)
+        return self._submit(command, reason)
+
     def create_collection(
         self,
         name: str,

@@ -13,7 +13,7 @@ from mregfs.cli.output import as_builtins, count, human_size, print_json, print_
 from mregfs.cli.place import Mount, read_status, store_path
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
-from mregfs.errors import UnavailableError
+from mregfs.errors import InvalidError, UnavailableError
 
 __all__ = ["init", "reindex", "status"]
 
@@ -23,24 +23,38 @@ _SIZES = frozenset({"free", "limit", "pinned", "used"})
 
 @click.command()
 @click.argument("path", required=False)
+@click.option("--group", help="For a team: this group reads and writes, by way of a mount alone.")
 @verb
-def init(session: Session, path: str | None) -> None:
+def init(session: Session, path: str | None, group: str | None) -> None:
     """Make a new store.
 
     PATH is a directory that does not exist yet, or is empty. Without it: --store, $MREGFS_STORE, or
     the default store of this user.
+
+    The store is yours alone, whoever works with it: others do so by way of your mount. Everybody
+    may read in it, and with --group only that group, which may also change it; drafts are private
+    then. `mregfs access` changes this later.
     """
-    from mregfs.api import init_store
+    from mregfs.api import Registry, init_store
     from mregfs.config import default_store
 
     if path and session.named_store:
         raise click.UsageError("name the store once: as PATH or with --store")
     named = path or session.named_store or os.environ.get("MREGFS_STORE")
     store = store_path(named) if named else str(default_store())
-    init_store(store)
+    if group is None:
+        init_store(store)
+    else:
+        from mregfs.host.principals import group_number
+
+        if group_number(group) is None:
+            raise InvalidError(f"there is no group {group!r} on this host", "see: getent group")
+        init_store(store, private=True)
+        with Registry(store) as registry:
+            registry.set_access(readers=group, writers=group, private_drafts=True)
     session.done = True
     if session.as_json:
-        print_json({"store": store})
+        print_json({"store": store, "group": group} if group else {"store": store})
     else:
         click.echo(f"made the store {store}")
         where = f"{store} " if named else ""

@@ -238,6 +238,36 @@ def test_what_is_told_leaves_out_what_may_not_be_seen(
         assert seen == ("plans" in answer), name
 
 
+def test_a_store_of_a_team_is_made_for_it(
+    open_place: None, make_mount: MakeMount, people: dict[str, Person]
+) -> None:
+    """`init --group`: closed on the host, open to the group by the mount, drafts private."""
+    mount = make_mount(options=("--allow-other",))
+    mount.path.mkdir()
+    mount.cli("init", mount.store, "--group", str(TEAM))
+    mount.start()
+    draft = f"{mount.path}/staging/draft"
+    alice, bob = people["alice"], people["bob"]
+
+    assert 0o700 == mount.store.stat().st_mode & 0o7777
+    alice.do(os.mkdir, draft)
+    assert 0o700 == os.stat(draft).st_mode & 0o777
+    alice.do(writing, f"{draft}/weights", b"w")
+    alice.do(commanding, f"{mount.path}/.mregfs/control", "commit draft mnist\n")
+    assert b"w" == alice.do(reading, f"{mount.path}/artifacts/mnist/latest/weights")
+    assert "EACCES" == answer_of(bob, listing, f"{mount.path}/artifacts")
+    assert answer_of(bob, os.mkdir, f"{mount.path}/staging/bobs") in REFUSED
+
+
+def test_a_store_for_a_group_that_is_not_there_is_not_made(make_mount: MakeMount) -> None:
+    mount = make_mount()
+    done = mount.cli("init", mount.store, "--group", "no-such-group", check=False)
+
+    assert 5 == done.returncode
+    assert "there is no group 'no-such-group'" in done.stderr
+    assert not mount.store.exists()
+
+
 def test_only_the_owner_and_root_say_who_may(team: Mount, people: dict[str, Person]) -> None:
     team.cli("access", "--writers", str(TEAM))
     control = f"{team.path}/.mregfs/control"

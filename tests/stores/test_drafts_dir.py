@@ -965,8 +965,10 @@ class TestFreezing:
         """The host may give the number to the next draft before the commit is over."""
         tree.freeze(PROJECT, "draft")
         (host / "draft").rmdir()
-        given = nodes._number
-        monkeypatch.setattr(nodes, "_number", lambda found: root if given(found) == root else draft)
+        given = nodes.number_of
+        monkeypatch.setattr(
+            nodes, "number_of", lambda found: root if given(found) == root else draft
+        )
 
         assert draft == tree.mkdir(root, b"draft", 0o755, ME).inode
         tree.consumed(PROJECT, "draft")
@@ -987,10 +989,10 @@ class TestFreezing:
         (host / "draft").rmdir()
         tree.consumed(PROJECT, "draft")
         other = tree.mkdir(root, b"other", 0o755, ME).inode
-        given = nodes._number
+        given = nodes.number_of
         monkeypatch.setattr(
             nodes,
-            "_number",
+            "number_of",
             lambda found: given(found) if stat.S_ISDIR(found.st_mode) else directory,
         )
 

@@ -118,9 +118,9 @@ def _hand_over(top: int, draft: str, owner: int, uid: int, gid: int) -> list[int
     return directories
 
 
-def _walk(top: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
+def _walk(top_fd: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
     """Yield (O_PATH descriptor, path, stat) of all in a directory, itself last."""
-    above: list[tuple[int, str, Iterator[str]]] = [(os.dup(top), name, iter(os.listdir(top)))]
+    above: list[tuple[int, str, Iterator[str]]] = [(os.dup(top_fd), name, iter(os.listdir(top_fd)))]
     try:
         while above:
             directory, path, names = above[-1]
@@ -144,10 +144,10 @@ def _walk(top: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
             try:
                 if len(above) == _DEEPEST:
                     raise OSError(errno.ELOOP, "too many directories, one in the other", below)
-                inner = os.open(".", _DIRECTORY, dir_fd=fd)
+                inner_fd = os.open(".", _DIRECTORY, dir_fd=fd)
             finally:
                 os.close(fd)
-            above.append((inner, below, iter(os.listdir(inner))))
+            above.append((inner_fd, below, iter(os.listdir(inner_fd))))
     finally:
         for directory, _, _ in above:
             os.close(directory)
