@@ -9,12 +9,12 @@ PYTEST := $(VENV)/bin/python -m pytest
 # To build pyfuse3 and the passthrough extension, and to mount.
 BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libfuse3-dev fuse3
 # What the tests drive the mount with.
-TEST_PACKAGES := attr busybox coreutils e2fsprogs findutils fio git procps rsync sqlite3 \
-	stress-ng systemd tar util-linux
+TEST_PACKAGES := attr btrfs-progs busybox coreutils e2fsprogs findutils fio git procps rsync \
+	sqlite3 stress-ng systemd tar util-linux xfsprogs
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak attack dev clean build-packages test-packages
+.PHONY: help demo test check bench soak attack crash dev clean build-packages test-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,6 +44,10 @@ STEPS ?= 20000
 attack: $(VENV)/.dev test-packages ## three users against two mounts, for STEPS=20000 gestures
 	$(PYTEST) -s tests/mount/attack/test_two_mounts.py --attack-steps $(STEPS)
 	$(PYTEST) -m soak -n 2 tests/mount/attack
+
+IMAGES ?= 30
+crash: $(VENV)/.dev test-packages ## power cuts on ext4, XFS and btrfs, IMAGES=30 disks of each
+	$(PYTEST) -s tests/mount/attack/test_power_cuts.py --crash-images $(IMAGES)
 
 dev: $(VENV)/.dev test-packages ## the environment of the tests, in .venv
 

@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--attack-steps", type=int, default=0, help="gestures of three users on two mounts"
     )
+    parser.addoption(
+        "--crash-images", type=int, default=0, help="disks after a power cut, of each file system"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
