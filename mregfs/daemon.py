@@ -28,12 +28,12 @@ import trio
 import mregfs
 from mregfs.api import Store, open_store
 from mregfs.errors import ForbiddenError, InvalidError, MregfsError
-from mregfs.fuse import mount_table
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
+from mregfs.host import mount_table
 from mregfs.host.callers import give_up_privileges, groups_of_process, why_not_for_others
 from mregfs.host.principals import group_number, principal, user_of
 from mregfs.model.changes import entry_key

@@ -19,6 +19,7 @@ CATCHES_ALL = {
     "fuse/adapter.py",  # an exception that leaves a handler ends the mount
     "daemon.py",  # the same for its tasks
     "cli/main.py",  # no traceback gets past it to the person at the terminal
+    "host/mounts.py",  # what a thread ran into is raised by who waits for it
     "cli/completion.py",  # nor into the line that somebody is typing
 }
 
@@ -165,7 +166,8 @@ UNGUARDED_MODULES = {"glob", "pathlib", "shutil", "tempfile"}
 
 BARE_PATHS = {
     "fuse/guard.py: os.open": "O_PATH of the mount point, which the user named",
-    "fuse/mount_table.py: open": "a table of the kernel's, by its name in /proc",
+    "host/mount_table.py: open": "a table of the kernel's, by its name in /proc",
+    "host/mounts.py: open": "the status of a mount that the kernel lists",
     "fuse/mountpoint.py: import pathlib": "the mount point, which the user named",
     "fuse/mountpoint.py: import shutil": "to find fusermount3 in $PATH",
     "stores/export_dir.py: os.open": "the directory that holds the one that the user named",

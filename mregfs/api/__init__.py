@@ -2,11 +2,14 @@
 
     store.py      which adapters a store in a directory is made of: the only place that names them
     session.py    an open store, a project, and who is asking
-    looking.py    what a Python program can see; each method is a line or two over a use case
+    looking.py    what a Python program can see, by one of two ways
+    way.py        what both ways can do
+    in_store.py   the first: in the store, by the index of this host
+    in_mount.py   the second: through a mount, by `.mregfs/query` (`asking.py`)
     changing.py   what it can change
     upkeep.py     what it can do for this host's copy of things
     registry.py   all of that: `Registry`
-    reading.py    open files and exports
+    reading.py    open files and exports of a store
 
 The CLI, the daemon and other people's programs call it.
 
@@ -17,38 +20,31 @@ The CLI, the daemon and other people's programs call it.
 
 from typing import TYPE_CHECKING, Any
 
-from mregfs.api.reading import FileInfo
 from mregfs.api.registry import Registry
-from mregfs.api.store import Store, init_store, open_store
 from mregfs.config import default_store
-from mregfs.registry.catalog import OwnerInfo, VersionInfo
-from mregfs.registry.history import HistoryLine
+from mregfs.registry.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
-    from mregfs.registry.diff import Diff as Diff
-    from mregfs.registry.usage import Usage as Usage
+    from mregfs.api.store import Store as Store
+    from mregfs.api.store import init_store as init_store
+    from mregfs.api.store import open_store as open_store
 
 __all__ = [
+    "Diff",
     "FileInfo",
     "HistoryLine",
     "OwnerInfo",
     "Registry",
-    "Store",
+    "Usage",
     "VersionInfo",
     "default_store",
-    "init_store",
-    "open_store",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what few programs need when it is first asked for."""
-    if name == "Diff":
-        from mregfs.registry.diff import Diff
+    """Import what opens a store when it is first asked for: not every host has what that needs."""
+    if name in ("Store", "init_store", "open_store"):
+        from mregfs.api import store
 
-        return Diff
-    if name == "Usage":
-        from mregfs.registry.usage import Usage
-
-        return Usage
+        return getattr(store, name)
     raise AttributeError(name)

@@ -1,7 +1,7 @@
 """What a Python program can see: versions, files, history, figures, and what happens next.
 
-Decided here: how Python asks. Not decided here: the answers; each method is a line or two over a
-use case. `Registry` is one of these; nobody else.
+Decided here: how Python asks. Not decided here: the answers, which a `Way` gives. `Registry` is one
+of these; nobody else.
 """
 
 import os
@@ -9,24 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import msgspec
-
-from mregfs.api.reading import FileInfo, export_version, files_of, open_file
 from mregfs.api.session import Session
 from mregfs.errors import NotFoundError, UnavailableError
-from mregfs.model.changes import event_line
-from mregfs.registry.catalog import OwnerInfo, VersionInfo
-from mregfs.registry.history import HistoryLine, history
+from mregfs.registry.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
     from mregfs.registry.commit import CommitProgress
-    from mregfs.registry.diff import Diff
-    from mregfs.registry.usage import Usage
 
 __all__ = ["Looking"]
-
-POLL_SECONDS = 0.1
-"""How often `events` and `wait` look for the next log entry: one stat each time."""
 
 
 class Looking(Session):
@@ -34,20 +24,26 @@ class Looking(Session):
 
     # ---- looking
 
+    def head(self) -> int:
+        """Return the number of the newest log entry."""
+        return self._way.head()
+
+    @property
+    def store_id(self) -> str:
+        """What tells one store from another, wherever it is."""
+        return str(self.store.id if self._store else self.status()["id"])
+
     def projects(self) -> list[str]:
         """Return all projects, as `entity/project`."""
-        self._catch_up()
-        return [str(project) for project in self._catalog.projects()]
+        return self._way.projects()
 
     def artifacts(self, project: str | None = None) -> list[OwnerInfo]:
         """Return the artifacts of a project."""
-        self._catch_up()
-        return list(self._catalog.artifacts(self._project(project)))
+        return self._way.owners(self._project(project), "artifact")
 
     def collections(self, project: str | None = None) -> list[OwnerInfo]:
         """Return the collections of a project."""
-        self._catch_up()
-        return list(self._catalog.collections(self._project(project)))
+        return self._way.owners(self._project(project), "collection")
 
     def get(self, ref: str) -> VersionInfo:
         """Return the version that a reference resolves to.
@@ -55,8 +51,7 @@ class Looking(Session):
         Raises:
             NotFoundError: there is none.
         """
-        self._catch_up()
-        return self._catalog.version(self._locate(ref))
+        return self._way.version(self._locate(ref))
 
     def owner(self, name: str) -> OwnerInfo:
         """Return an artifact or collection.
@@ -64,8 +59,7 @@ class Looking(Session):
         Raises:
             NotFoundError: there is none of that name.
         """
-        self._catch_up()
-        return self._catalog.owner(self._locate(name))
+        return self._way.owner(self._locate(name))
 
     def versions(self, name: str) -> Iterator[VersionInfo]:
         """Yield what an artifact or collection has, newest first.
@@ -73,8 +67,7 @@ class Looking(Session):
         Raises:
             NotFoundError: there is none of that name.
         """
-        self._catch_up()
-        return self._catalog.versions(self._locate(name))
+        return self._way.versions(self._locate(name))
 
     def history(self, ref: str) -> Iterator[HistoryLine]:
         """Yield what happened to an alias, a version, an artifact or a collection, newest first.
@@ -82,29 +75,19 @@ class Looking(Session):
         Raises:
             NotFoundError: there is no such thing.
         """
-        self._catch_up()
-        return history(self.store.log, self.store.index, self._locate(ref))
+        return self._way.history(self._locate(ref))
 
-    def diff(self, a: str, b: str) -> "Diff":
+    def diff(self, a: str, b: str) -> Diff:
         """Compare the files of two versions."""
-        from mregfs.registry.diff import diff
+        return self._way.diff(self._locate(a), self._locate(b))
 
-        return diff(self.store.content, self._content_of(a), self._content_of(b))
-
-    def usage(self, target: str | None = None) -> "Usage":
+    def usage(self, target: str | None = None) -> Usage:
         """Return the space of a version, of an artifact or collection, or of the whole store."""
-        from mregfs.registry.usage import select, usage, usage_of_all
-
-        self._catch_up()
-        index, content = self.store.index, self.store.content
-        if target is None:
-            return usage_of_all(index, content)
-        return usage(index, content, select(index, self._locate(target)))
+        return self._way.usage(None if target is None else self._locate(target))
 
     def status(self) -> dict[str, Any]:
         """Return figures of the store."""
-        self._catch_up()
-        return self.store.facts() | self._catalog.figures()
+        return self._way.status()
 
     def path(self, ref: str, mountpoint: str | None = None) -> str:
         """Return the path of a version's own directory below a mount.
@@ -128,15 +111,15 @@ class Looking(Session):
         Raises:
             NotFoundError: there is no such version or path.
         """
-        return files_of(self.store.content, self._content_of(ref), path)
+        return self._way.files(self._locate(ref), path)
 
     def open(self, ref: str, path: str) -> BinaryIO:
-        """Open a file of a version; the bytes that it gives are verified.
+        """Open a file of a version; the bytes that it gives are verified, by store or mount.
 
         Raises:
             NotFoundError: there is no such version or file.
         """
-        return open_file(self.store.content, self._content_of(ref), path)
+        return self._way.open(self._locate(ref), path)
 
     def read(self, ref: str, path: str) -> bytes:
         """Return all bytes of a file of a version."""
@@ -151,27 +134,27 @@ class Looking(Session):
         Raises:
             ExistsError: there is something.
         """
-        version = self._content_of(ref)
-        done = 0
 
-        def report(count: int) -> None:
-            nonlocal done
-            done += count
+        def report(done: int, total: int) -> None:
             if progress is not None:
-                progress("export", done, version.size)
+                progress("export", done, total)
 
-        export_version(self.store.content, version, destination, report)
+        self._way.export(self._locate(ref), destination, report)
 
     # ---- following
 
+    def log(self, since: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the log entries after `since` that there are now, as `events` does."""
+        return self._way.entries(since)
+
     def events(self, since: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield each log entry after `since` (by default from now on); waits for the next one."""
-        done = self._catch_up() if since is None else since
+        done = self._way.head() if since is None else since
         while True:
-            for entry in self.store.log.entries(done):
-                done = entry.sequence
-                yield msgspec.json.decode(event_line(entry))
-            time.sleep(POLL_SECONDS)
+            for event in self._way.entries(done):
+                done = event["sequence"]
+                yield event
+            self._way.pause()
 
     def wait(
         self, ref: str, *, changed_from: str | None = None, timeout: float | None = None
@@ -193,21 +176,22 @@ class Looking(Session):
         deadline = None if timeout is None else time.monotonic() + timeout
         seen = -1
         while True:
-            head = self._catch_up()
+            head = self._way.head()
             if head != seen:
                 seen = head
                 try:
-                    info = self._catalog.version(location)
+                    info = self._way.version(location)
                 except NotFoundError:
                     pass
                 else:
                     if unwanted is None or not _is_meant(unwanted, info):
                         return info
-            if deadline is not None and time.monotonic() >= deadline:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
                 raise UnavailableError(
                     f"{ref!r} did not change within {timeout:g} seconds", "wait again"
                 )
-            time.sleep(POLL_SECONDS)
+            self._way.pause(left)
 
 
 def _is_meant(text: str, info: VersionInfo) -> bool:

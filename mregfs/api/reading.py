@@ -1,22 +1,20 @@
-"""Reading versions from Python: lists of files, file objects, exports.
+"""Reading versions out of a store: file objects and exports.
 
-Decided here: what a file object of a version is. Not decided here: where bytes are (`content`), how
-a copy is written (`stores.export_dir`). Only `registry` calls this.
+Decided here: which file a path leads to. Not decided here: where bytes are (`content`), how
+a copy is written (`stores.export_dir`). `in_store` calls this.
 """
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
+from mregfs.api.stream import Stream
 from mregfs.errors import InvalidError
 from mregfs.model.records import VersionRecord
-from mregfs.registry.content import Content, OpenContent
-from mregfs.registry.files import FileInfo, files_of, find_file
+from mregfs.registry.content import Content
+from mregfs.registry.files import find_file
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-__all__ = ["FileInfo", "export_version", "files_of", "open_file"]
+__all__ = ["export_version", "open_file"]
 
 _BUFFER = 1 << 20
 _MAX_SYMLINKS = 40  # as Linux
@@ -33,7 +31,7 @@ def open_file(content: Content, version: VersionRecord, path: str) -> BinaryIO:
         entry = find_file(content, version, path)
         if entry.kind != "symlink":
             opened = content.open(version, entry.position)
-            return io.BufferedReader(_File(opened, path), _BUFFER)
+            return io.BufferedReader(Stream(opened, path), _BUFFER)
         path = _joined(path.rpartition("/")[0], entry.target)
     raise InvalidError(f"symlinks lead in a circle at {path!r}")
 
@@ -62,40 +60,6 @@ def export_version(
                 with content.open(version, entry.position) as source:
                     target.add_file(path, source, executable=entry.executable)
                 report(entry.size)
-
-
-class _File(io.RawIOBase):
-    """A file of a version as a raw, seekable stream."""
-
-    def __init__(self, opened: OpenContent, name: str) -> None:
-        self._opened = opened
-        self._position = 0
-        self.name = name
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._opened.size}
-        if base[whence] + offset < 0:
-            raise ValueError(f"position {base[whence] + offset} is before the start")
-        self._position = base[whence] + offset
-        return self._position
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._opened.read(self._position, len(view))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._opened.close()
-        super().close()
 
 
 def _joined(directory: str, target: str) -> str:

@@ -1,48 +1,85 @@
-"""What all parts of `Registry` stand on: an open store, a project, and who is asking.
+"""What all parts of `Registry` stand on: a way to look, perhaps an open store, and who is asking.
 
-Decided here: how text becomes a location, that nothing is submitted to a store opened for reading.
-Not decided here: what can be asked (`looking`, `changing`, `upkeep`). Only they call this.
+Decided here: when a mount is looked at in place of the store, how text becomes a location, that
+nothing is submitted to a store opened for reading. Not decided here: what can be asked (`looking`,
+`changing`, `upkeep`). Only they call this.
 """
 
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace
 
-from mregfs.api.store import Store, open_store
+from mregfs.api.way import Way
 from mregfs.config import default_store, said_author
-from mregfs.errors import ImmutableError
+from mregfs.errors import (
+    ForbiddenError,
+    HostError,
+    ImmutableError,
+    InvalidError,
+    MregfsError,
+    NotFoundError,
+    UnsupportedError,
+)
+from mregfs.host.mounts import Mount, mounts_of, read_status
 from mregfs.host.principals import principal as principal_of
 from mregfs.model.commands import Command
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
-from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location, parse_location
-from mregfs.registry.catalog import Catalog
+
+if TYPE_CHECKING:
+    from mregfs.api.store import Store
 
 __all__ = ["Session"]
 
+_CLOSED = (ForbiddenError, HostError, InvalidError, NotFoundError, UnsupportedError)
+"""What opening a store ends with when this user may not, or there is none to be seen."""
+
 
 class Session:
-    """A store that one program has open; see `Registry`."""
+    """A registry that one program looks at; see `Registry`."""
 
     def __init__(
         self,
         store: str | os.PathLike[str] | None = None,
         project: str | None = None,
         *,
+        mount: str | os.PathLike[str] | None = None,
         author: str | None = None,
         read_only: bool = False,
     ) -> None:
-        self.project = parse_project(project) if project else DEFAULT_PROJECT
-        self.store: Store = open_store(store or default_store(), read_only=read_only)
+        self._store: Store | None = None
+        self._why_no_store: MregfsError | None = None
+        point = None if mount is None else os.path.abspath(mount)
+        if store is not None or point is None:
+            path = os.path.abspath(store or default_store())
+            try:
+                self._store = _open(path, read_only=read_only)
+            except _CLOSED as exc:
+                point = point or next((each.point for each in mounts_of(path)), None)
+                if point is None:
+                    raise
+                self._why_no_store = exc
+        self._way: Way
+        if self._store is not None:
+            from mregfs.api.in_store import InStore
+
+            self._way = InStore(self._store)
+            self.project = parse_project(project) if project else DEFAULT_PROJECT
+        else:
+            from mregfs.api.in_mount import InMount
+
+            assert point is not None
+            self._way = through = InMount(point)
+            through.head()
+            self.project = parse_project(project) if project else _project_of(point)
         self._principal = principal_of(
             os.geteuid(),
             {os.getegid(), *os.getgroups()},
             os.stat(self.store.path).st_uid,
             author or said_author(),
         )
-        self._catalog = Catalog(self.store.index)
 
     def __enter__(self) -> Self:
         return self
@@ -51,13 +88,24 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Let go of the store; calling it again does nothing."""
-        self.store.close()
+        """Let go of store and mount; calling it again does nothing."""
+        self._way.close()
+
+    @property
+    def store(self) -> "Store":
+        """The open store.
+
+        Raises:
+            MregfsError: why it could not be opened; or ForbiddenError, it was never asked for.
+        """
+        if self._store is None:
+            raise self._why_no_store or ForbiddenError(
+                "this registry is looked at through a mount alone",
+                "name the store, as a user who may open it",
+            )
+        return self._store
 
     # ---- what the methods have in common
-
-    def _catch_up(self) -> int:
-        return self.store.log.catch_up()
 
     def _project(self, project: str | None) -> ProjectName:
         return self.project if project is None else parse_project(project, self.project)
@@ -65,16 +113,19 @@ class Session:
     def _locate(self, text: str) -> Location:
         return parse_location(text, self.project)
 
-    def _content_of(self, ref: str) -> VersionRecord:
-        self._catch_up()
-        version = self._catalog.resolve(self._locate(ref)).version
-        self.store.content.ensure(version)
-        return version
+    def _catch_up(self) -> int:
+        return self._way.head()
 
     def _check_writable(self) -> None:
-        if self.store.read_only:
+        if self._store is None:
+            why = self._why_no_store or "no store is named"
+            raise ForbiddenError(
+                f"this registry is only looked at ({why})",
+                "write to .mregfs/control of a mount, or use a verb of mregfs",
+            )
+        if self._store.read_only:
             raise ImmutableError(
-                f"the store {self.store.path} is open for reading only",
+                f"the store {self._store.path} is open for reading only",
                 "open it as a user who may write in it",
             )
 
@@ -89,3 +140,19 @@ class Session:
         if author:
             principal = replace(principal, author=author)
         return list(self.store.log.submit(commands, principal, reason).results)
+
+
+def _open(path: str, *, read_only: bool) -> "Store":
+    try:
+        from mregfs.api.store import open_store
+    except ModuleNotFoundError as exc:
+        raise UnsupportedError(
+            f"this installation looks at mounts only: there is no {exc.name}",
+            "pip install 'mregfs[mount]', or name a mount",
+        ) from exc
+    return open_store(path, read_only=read_only)
+
+
+def _project_of(point: str) -> ProjectName:
+    """Return the project of a mount that has just answered."""
+    return parse_project(str(read_status(Mount(point, "")).get("project", DEFAULT_PROJECT)))

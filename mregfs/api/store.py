@@ -278,7 +278,7 @@ class Store:
             "entries": self.index.applied(),
             "free": self.packs.free_bytes(),
             "index": self.index.path,
-            "read_only": self.read_only,
+            "read_only": not os.access(self.path, os.W_OK),
         }
 
     def unique_size(self, version: VersionRecord) -> int:

@@ -9,10 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mregfs.api.store import Store
 from mregfs.model.reference import Location
 
 if TYPE_CHECKING:
+    from mregfs.api.store import Store
     from mregfs.registry.check import CheckProgress, Report
     from mregfs.registry.coalesce import Pin
 
@@ -21,8 +21,6 @@ __all__ = ["Upkeep"]
 
 class Upkeep(ABC):
     """Methods of `Registry` that change nothing of what the registry says."""
-
-    store: Store
 
     def pin(self, ref: str, *, progress: Callable[[int, int], None] | None = None) -> "Pin":
         """Keep the files of a version in one piece on this host, so that the kernel reads them.
@@ -96,6 +94,11 @@ class Upkeep(ABC):
             )
 
     # ---- what Registry has
+
+    @property
+    @abstractmethod
+    def store(self) -> "Store":
+        """The open store."""
 
     @abstractmethod
     def _catch_up(self) -> int: ...

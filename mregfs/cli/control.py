@@ -5,7 +5,6 @@ here: what is written (`session`, `intake`), what it means (`model.grammar`, in 
 change that goes this way is seen through the mount when the call returns.
 """
 
-import errno
 import os
 from collections.abc import Callable
 from threading import Thread
@@ -14,7 +13,8 @@ from typing import Any
 import msgspec
 
 from mregfs import errors
-from mregfs.cli.place import Mount
+from mregfs.api.asking import Failure
+from mregfs.host.mounts import Mount
 
 __all__ = ["MountGoneError", "transact"]
 
@@ -32,14 +32,10 @@ class MountGoneError(Exception):
     """The control file could not be opened: nothing was asked of this mount."""
 
 
-class _Reply(msgspec.Struct):
+class _Reply(Failure, kw_only=True):
     ok: bool
     sequence: int = 0
-    results: list[dict[str, Any]] = []
-    error: str = ""
-    errno: int = errno.EIO
-    message: str = ""
-    hint: str = ""
+    results: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
 
 class _Exchange(Thread):
@@ -119,9 +115,6 @@ def _results(data: bytes, mount: Mount) -> list[dict[str, Any]]:
         raise errors.UnavailableError(
             f"the mount {mount.point!r} gave no answer ({exc})", "unmount it, and mount it again"
         ) from exc
-    if reply.ok:
-        return reply.results
-    if reply.error == "HostError":
-        raise errors.HostError(reply.errno, reply.message, reply.hint)
-    kind = getattr(errors, reply.error) if reply.error in errors.__all__ else None
-    raise (kind or errors.UnavailableError)(reply.message, reply.hint)
+    if not reply.ok:
+        raise reply.as_error()
+    return reply.results

@@ -1,4 +1,4 @@
-"""The verbs that tell about one thing: `show`, `path`, `history`.
+"""The verbs that tell about one thing, or what happened: `show`, `path`, `history`, `log`.
 
 Decided here: which facts are shown to people and in which order. Not decided here: the facts
 (`mregfs.Registry`).
@@ -19,14 +19,17 @@ from mregfs.cli.output import (
     print_pairs,
     print_table,
 )
-from mregfs.cli.place import Mount, check_alive
 from mregfs.cli.session import Session, reference_argument, verb
-from mregfs.errors import NotFoundError
+from mregfs.errors import InvalidError, NotFoundError
+from mregfs.host.mounts import Mount, check_alive
 
 if TYPE_CHECKING:
     from mregfs.api import OwnerInfo, VersionInfo
 
-__all__ = ["history", "path", "show"]
+__all__ = ["history", "log", "path", "show"]
+
+NEWEST = 20
+"""Entries that `log` shows when it is not said which."""
 
 
 @click.command()
@@ -120,7 +123,7 @@ def path(session: Session, ref: str) -> None:
 
 def _mount(session: Session) -> Mount:
     for mount in session.place.mounts:
-        if mount.top == "/":
+        if mount.is_whole:
             return mount
     raise NotFoundError(
         f"the store {session.place.store!r} is not mounted",
@@ -148,3 +151,45 @@ def history(session: Session, ref: str, limit: int | None) -> None:
         for line in lines
     ]
     print_table(("entry", "when", "who", "what", "why"), rows, right=("entry",))
+
+
+@click.command()
+@click.option("--since", type=click.IntRange(min=0), metavar="N", help="All after log entry N.")
+@click.option("--limit", "-n", type=LIMIT, help=f"Only the N newest; {NEWEST}, if nothing is said.")
+@verb
+def log(session: Session, since: int | None, limit: int | None) -> None:
+    """Show the entries of the log.
+
+    What changed in the whole store, by whom; oldest first.
+    """
+    head = session.registry.head()
+    if since is not None and since > head:
+        raise InvalidError(f"the log ends at {head}, before {since}", "name an entry it has")
+    if limit is None and since is None:
+        limit = NEWEST
+    start = max(since or 0, 0 if limit is None else head - limit)
+    events = session.registry.log(start)
+    if session.as_json:
+        print_json(list(events))
+        return
+    rows = [
+        (
+            str(event["sequence"]),
+            event["at"][:19].replace("T", " "),
+            ", ".join(dict.fromkeys(change["author"] for change in event["changes"])),
+            "; ".join(map(_changed, event["changes"])),
+        )
+        for event in events
+    ]
+    print_table(("entry", "when (utc)", "who", "what"), rows, right=("entry",))
+
+
+def _changed(change: dict[str, Any]) -> str:
+    name = change.get("name") or change.get("collection") or change.get("artifact")
+    subject = f"{change['project']}/{name}" if name else str(change["project"])
+    if "alias" in change:
+        subject += f":{change['alias']}"
+    number = change.get("number")
+    if number is not None:
+        subject += f" -> v{number}" if "alias" in change else f":v{number}"
+    return f"{change['change']} {subject}"

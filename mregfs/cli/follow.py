@@ -3,8 +3,8 @@
 Decided here: what a command run on a change gets, and how following ends. Not decided here: what an
 event says (`model.changes.event_line`), how often the log is looked at (`mregfs.Registry`).
 
-They read the store and not the mount's `.mregfs/events`: so they live on when a mount goes away
-and comes back.
+They read the store, and only where that is closed to this user a mount: so they live on when a
+mount goes away and comes back.
 """
 
 import signal
@@ -52,7 +52,7 @@ def watch(session: Session, since: int | None, command: str | None) -> None:
     mregfs watch --exec 'systemctl reload my-model-server'
     """
     if since is not None:
-        head = session.registry.store.log.catch_up()
+        head = session.registry.head()
         if since > head:
             raise InvalidError(f"the log ends at {head}, before {since}", "name an entry it has")
     signal.signal(signal.SIGTERM, _end)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import click
 
 from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs
-from mregfs.cli.place import Mount, read_status, store_path
+from mregfs.cli.place import store_path
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError, UnavailableError
+from mregfs.host.mounts import Mount, read_status
 
 __all__ = ["init", "reindex", "status"]
 
@@ -82,9 +83,9 @@ def _mount_status(mount: Mount) -> dict[str, object]:
     except UnavailableError:
         return {"mount": mount.point, "state": "hung"}
     if not answer:
-        if mount.top == "/" and _is_closed(mount):
+        if mount.is_whole and _is_closed(mount):
             return {"mount": mount.point, "state": "closed to this user"}
-        return {"mount": mount.point, "state": "dead" if mount.top == "/" else "part"}
+        return {"mount": mount.point, "state": "dead" if mount.is_whole else "part"}
     for known in ("store", "store_id", "mountpoint"):
         answer.pop(known, None)
     return {"mount": mount.point, "state": "alive", **answer}
@@ -127,7 +128,7 @@ def reindex(session: Session) -> None:
 
     place = session.place
     with (
-        Registry(place.store, str(place.project_said)) as registry,
+        Registry(place.own_store, str(place.project_said)) as registry,
         progress(sizes=False) as report,
     ):
         applied = registry.reindex(

@@ -17,7 +17,6 @@ import msgspec
 
 from mregfs.cli.gestures import say
 from mregfs.cli.output import count, human_size, print_json
-from mregfs.cli.place import Mount
 from mregfs.cli.progress import progress
 from mregfs.cli.session import (
     Session,
@@ -30,6 +29,7 @@ from mregfs.cli.session import (
     verb,
 )
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
+from mregfs.host.mounts import Mount
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -93,7 +93,7 @@ def find_draft(session: Session, source: str) -> tuple[Mount, str] | None:
     if not _is_draft(draft):
         return None
     for mount in place.mounts:
-        if mount.top == "/" and os.path.isdir(f"{mount.point}/{place.for_mount(draft, mount)}"):
+        if mount.is_whole and os.path.isdir(f"{mount.point}/{place.for_mount(draft, mount)}"):
             if os.path.isdir(source):
                 raise InvalidError(
                     f"{source!r} is a draft, and a directory here",
@@ -162,10 +162,10 @@ def _commit_draft(
 def _commit_directory(
     session: Session, directory: str, artifact: str, said: dict[str, Any]
 ) -> None:
-    _check_apart(directory, session.place.store)
+    _check_apart(directory, session.place.own_store)
     metadata = _metadata_text(said["metadata"])
     with progress() as report:
-        result = session.registry.commit(
+        result = session.writing.commit(
             directory,
             session.locate(artifact),
             aliases=said["aliases"],
@@ -238,7 +238,7 @@ def import_(session: Session, source: str, artifact: str, **said: Any) -> None:
     if os.path.isdir(source):
         _commit_directory(session, source, artifact, said)
         return
-    with _directory_of(source, session.place.store) as directory:
+    with _directory_of(source, session.place.own_store) as directory:
         _commit_directory(session, directory, artifact, said)
 
 

@@ -22,7 +22,7 @@ import msgspec
 from mregfs import errors
 from mregfs.cli.main import COMPLAINT
 from mregfs.cli.output import print_json
-from mregfs.cli.place import read_mounts, read_status, store_path
+from mregfs.cli.place import store_path
 from mregfs.cli.policies import NAMES, Policies
 from mregfs.cli.progress import Report, progress
 from mregfs.cli.session import Session, verb
@@ -33,6 +33,7 @@ from mregfs.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from mregfs.host.mounts import read_mounts, read_status
 from mregfs.model.names import DEFAULT_PROJECT, parse_project
 
 __all__ = ["mount", "parse_options", "umount"]
@@ -428,7 +429,7 @@ def umount(session: Session, mountpoint: str | None, *, lazy: bool) -> None:
 def _daemon_of(place: str) -> int | None:
     """Return the process id of the daemon that serves a mount, if it says so."""
     for mount in read_mounts():
-        if mount.point == place and mount.top == "/":
+        if mount.point == place and mount.is_whole:
             try:
                 pid = read_status(mount).get("pid")
             except UnavailableError:

@@ -6,67 +6,28 @@ of references and tree paths (`model.reference`). Called by `session`; the envir
 choice is read here and nowhere else.
 """
 
-import errno
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from mregfs.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
-from mregfs.fuse import mount_table
+from mregfs.errors import (
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
+from mregfs.host.mounts import Mount, is_of_store, read_mounts, read_status
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
 
-__all__ = [
-    "FSTYPE",
-    "Mount",
-    "Place",
-    "check_alive",
-    "find_place",
-    "not_mounted",
-    "read_mounts",
-    "read_status",
-    "store_path",
-]
-
-FSTYPE = "fuse.mregfs"
-STATUS_TIMEOUT = 5.0
-"""Seconds that a mount gets to say which project is its own; a live one takes milliseconds."""
+__all__ = ["Mount", "Place", "find_place", "not_mounted", "store_path"]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _TREE = ("artifacts", "collections", "projects", "staging")
-
-
-class Mount(msgspec.Struct, frozen=True):
-    """One live or dead mount of a store, as the kernel lists it."""
-
-    point: str
-    store: str
-    read_only: bool = False
-    top: str = "/"
-    """What of the file system is mounted there: `/`, unless a directory below was bind-mounted."""
-
-
-def read_mounts(table: str = "/proc/self/mountinfo") -> list[Mount]:
-    """Return the mounts of stores on this host, oldest first; of several on a path the top one."""
-    found: dict[str, Mount] = {}
-    for entry in mount_table.read(table):
-        if entry.fstype == FSTYPE:
-            found.pop(entry.path, None)
-            found[entry.path] = Mount(
-                entry.path, _store_of(entry.source), "ro" in entry.options, entry.top
-            )
-    return list(found.values())
-
-
-def _store_of(source: str) -> str:
-    """Undo `fuse.mountpoint.source_name`: the address of a store is spelled in ASCII."""
-    if "%" not in source:
-        return source
-    from urllib.parse import unquote
-
-    return unquote(source)
 
 
 class Place(msgspec.Struct):
@@ -77,8 +38,14 @@ class Place(msgspec.Struct):
     """All mounts of `store`; those that one stands in, or named, first."""
     working_directory: str
     named_project: str | None = None
+    through: Mount | None = None
+    """The mount by which alone the store can be reached: whose word about its place is nothing to
+    go by, or which the kernel does not list."""
+    store_was_named: bool = False
+    """Whether a person named it: otherwise a mount did, or it is the default one."""
     _project: ProjectName | None = None
     _projects: dict[str, ProjectName] = {}
+    _ids: dict[str, object] = {}
 
     @property
     def project(self) -> ProjectName:
@@ -113,9 +80,31 @@ class Place(msgspec.Struct):
         known = self._projects.get(mount.point)
         if known is None:
             status = read_status(mount)
+            self._ids[mount.point] = status.get("store_id")
             known = parse_project(str(status.get("project", DEFAULT_PROJECT)))
             self._projects[mount.point] = known
         return known
+
+    @property
+    def own_store(self) -> str:
+        """The path of the store, to open it.
+
+        Raises:
+            ForbiddenError: only a mount of another user says where it is.
+        """
+        if self.through is not None:
+            raise ForbiddenError(
+                f"where the store of {self.through.point!r} is, only another user says",
+                "name it with --store, if you may open it; or do it in the mount",
+            )
+        return self.store
+
+    def is_another(self, mount: Mount, store_id: str) -> bool:
+        """Tell whether a mount is of another store than the one with this id, as far as it says."""
+        if mount.point not in self._ids:
+            with suppress(UnavailableError):
+                self._ids[mount.point] = read_status(mount, timeout=1.0).get("store_id")
+        return self._ids.get(mount.point) not in (None, store_id)
 
     def mount_of(self, path: str) -> Mount | None:
         """Return the innermost mount that an absolute path is in, or None."""
@@ -200,7 +189,7 @@ class Place(msgspec.Struct):
     def writable_mount(self) -> Mount | None:
         """Return the mount whose control file takes changes of this store, or None."""
         for mount in self.mounts:
-            if not mount.read_only and mount.top == "/":
+            if not mount.read_only and mount.is_whole:
                 return mount
         return None
 
@@ -231,44 +220,69 @@ def find_place(
         chosen = _find_mount(named, everything)
         if chosen is None and (mount or not wanted):
             raise not_mounted(named)
-        if chosen is not None and wanted and not _same_store(wanted, chosen.store):
+        if chosen is not None and wanted and not is_of_store(chosen, wanted):
             if mount or not store:
+                if not chosen.is_believed and chosen.store == wanted:
+                    raise InvalidError(
+                        f"that {named!r} is a mount of {wanted!r} is said by another user alone",
+                        "name the mount, and leave the store out, to look through it",
+                    )
                 raise InvalidError(
                     f"{named!r} is a mount of the store {chosen.store!r}, not of {wanted!r}",
                     "name one of the two, and leave the other out",
                 )
             chosen = None  # an option beats the environment
-        elif chosen is not None:
-            wanted = chosen.store
-    if wanted is None:
+    elif wanted is None:
         inside = [entry for entry in everything if _is_below(here, entry.point)]
-        stores = {entry.store for entry in everything}
-        if inside:
-            wanted = max(inside, key=lambda entry: len(entry.point)).store
-        elif len(stores) == 1:
-            wanted = stores.pop()
-        else:
-            from mregfs.config import default_store
-
-            wanted = str(default_store())
-            if stores and not os.path.lexists(wanted):
-                raise InvalidError(
-                    f"stores are mounted here, but which is meant is not said: "
-                    f"{', '.join(sorted(stores))}",
-                    "name one with --store",
-                )
-    own = [entry for entry in everything if _same_store(entry.store, wanted)]
+        chosen = max(inside, key=lambda entry: len(entry.point), default=None)
+    through: Mount | None = None
+    if wanted is None and chosen is not None:
+        wanted = chosen.store
+        if not chosen.is_believed:
+            through = chosen
+    if wanted is None:
+        wanted = _store_of_the_host(everything)
+    own = [through] if through else [each for each in everything if is_of_store(each, wanted)]
 
     def rank(entry: Mount) -> tuple[bool, int, bool]:
         depth = len(entry.point) if _is_below(here, entry.point) else 0
-        return entry != chosen, -depth, entry.top != "/"
+        return entry != chosen, -depth, not entry.is_whole
 
     return Place(
         store=wanted,
         mounts=sorted(own, key=rank),
         working_directory=here,
         named_project=project or environment.get("MREGFS_PROJECT") or None,
+        through=through,
+        store_was_named=bool(said),
     )
+
+
+def _store_of_the_host(mounts: Sequence[Mount]) -> str:
+    """Return the store of the only mount that is root's or this user's; else the default one.
+
+    A mount of another user is nobody's choice but his who names it, or stands in it.
+    """
+    stores = {entry.store for entry in mounts if entry.is_believed}
+    if len(stores) == 1:
+        return stores.pop()
+    from mregfs.config import default_store
+
+    default = str(default_store())
+    if os.path.lexists(default):
+        return default
+    if stores:
+        raise InvalidError(
+            f"stores are mounted here, but which is meant is not said: {', '.join(sorted(stores))}",
+            "name one with --store",
+        )
+    if mounts:
+        points = ", ".join(sorted(entry.point for entry in mounts))
+        raise InvalidError(
+            f"there is no store {default}, and what is mounted here is other users': {points}",
+            "name one of these with --mount (or MREGFS_MOUNT), to look at it and work in it",
+        )
+    return default
 
 
 def store_path(named: str) -> str:
@@ -286,54 +300,6 @@ def store_path(named: str) -> str:
     return os.path.abspath(named)
 
 
-def read_status(mount: Mount) -> dict[str, object]:
-    """Return what `.mregfs/status` of a mount says; empty when the mount is dead or a part only.
-
-    Raises:
-        UnavailableError: no answer within `STATUS_TIMEOUT`.
-    """
-    if mount.top != "/":
-        return {}
-    from threading import Thread
-
-    answer: list[dict[str, object]] = []
-
-    def ask() -> None:
-        try:
-            with open(f"{mount.point}/.mregfs/status", "rb") as file:
-                answer.append(msgspec.json.decode(file.read(), type=dict[str, object]))
-        except (OSError, msgspec.DecodeError):
-            answer.append({})
-
-    # A read from a hung FUSE daemon ends only with the process: so it has a thread of its own.
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(STATUS_TIMEOUT)
-    if not answer:
-        raise UnavailableError(
-            f"the mount {mount.point!r} does not answer",
-            f"take it away with: mregfs umount --lazy {mount.point}; or look past it: name the "
-            "project with --project",
-        )
-    return answer[0]
-
-
-def check_alive(mount: Mount) -> None:
-    """Refuse a dead mount: below it every path fails. One that hangs is found by `read_status`.
-
-    Raises:
-        UnavailableError: its daemon is gone.
-    """
-    try:
-        os.statvfs(mount.point)
-    except OSError as exc:
-        if exc.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise UnavailableError(
-                f"the mount {mount.point!r} is dead",
-                f"mount it again: mregfs mount {mount.store} {mount.point}",
-            ) from exc
-
-
 def _working_directory() -> str:
     try:
         return os.getcwd()
@@ -347,6 +313,8 @@ def _find_mount(named: str, mounts: Sequence[Mount]) -> Mount | None:
         for mount in mounts:
             if mount.point == candidate:
                 return mount
+    if os.path.lexists(f"{path}/.mregfs/status"):
+        return Mount(path, f"that is seen at {path}")  # no table of mounts lists it
     return None
 
 
@@ -374,13 +342,3 @@ def _is_owner(inside: str) -> bool:
     if parts[0] == "projects":
         parts = parts[3:]
     return len(parts) == 2 and parts[0] in ("artifacts", "collections")
-
-
-def _same_store(mounted: str, wanted: str) -> bool:
-    """Compare the store of a mount, which names it by its real path, with the one wanted.
-
-    The path of somebody else's store is never looked at: it may be in a mount that hangs.
-    """
-    if mounted == wanted:
-        return True
-    return mounted == os.path.realpath(wanted)

@@ -69,6 +69,7 @@ class Session:
         self.done = False
         """Whether what was asked is done, and only to be told."""
         self._registry: Registry | None = None
+        self._writing: Registry | None = None
 
     @cached_property
     def place(self) -> Place:
@@ -84,12 +85,42 @@ class Session:
 
     @property
     def registry(self) -> "Registry":
-        """The store, opened."""
+        """What there is, to look at: the store, or a mount where the store is closed to this user.
+
+        Looking changes nothing of a store, and repairs nothing.
+        """
         if self._registry is None:
+            self._registry = self._look()
+        return self._registry
+
+    @property
+    def writing(self) -> "Registry":
+        """The store, opened to be changed.
+
+        Raises:
+            MregfsError: this user may not open it, or its place is not known.
+        """
+        if self._writing is None:
             from mregfs.api import Registry
 
-            self._registry = Registry(self.place.store, str(self.place.project), author=author())
-        return self._registry
+            self._writing = Registry(self.place.own_store, str(self.place.project), author=author())
+        return self._writing
+
+    def _look(self) -> "Registry":
+        from mregfs.api import Registry
+
+        place, project = self.place, str(self.place.project)
+        mount = next((each for each in place.mounts if each.is_whole), None)
+        if place.through is not None or mount is None:
+            point = place.through.point if place.through else None
+            store = None if place.through else place.store
+            return Registry(store, project, mount=point, read_only=True)
+        registry = Registry(place.store, project, mount=mount.point, read_only=True)
+        if not place.store_was_named and place.is_another(mount, registry.store_id):
+            # The path is right elsewhere: here, in a container say, another store stands there.
+            registry.close()
+            registry = Registry(None, project, mount=mount.point)
+        return registry
 
     def locate(self, text: str, *, beside: bool = False) -> str:
         """Return a reference or tree path for what a person wrote; see `Place.locate`."""
@@ -151,15 +182,16 @@ class Session:
             else:
                 self.done = True
                 return result
-        result = self.registry.run(command_line(command, [*names, *words], options, flags))[0]
+        result = self.writing.run(command_line(command, [*names, *words], options, flags))[0]
         self.done = True
         return result
 
     def close(self) -> None:
-        """Close the store if it was opened."""
-        if self._registry is not None:
-            self._registry.close()
-            self._registry = None
+        """Close what was opened."""
+        for registry in (self._registry, self._writing):
+            if registry is not None:
+                registry.close()
+        self._registry = self._writing = None
 
 
 def _is_ours(path: str) -> bool:

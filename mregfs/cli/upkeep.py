@@ -32,9 +32,8 @@ def pin(session: Session, ref: str | None) -> None:
     copy in one piece the kernel reads it by itself. Files that are open already stay as they are
     until they are closed. Without REF: list what is pinned.
     """
-    registry = session.registry
     if ref is None:
-        pins = registry.pinned()
+        pins = session.registry.pinned()
         if session.as_json:
             print_json(as_builtins(pins))
         else:
@@ -45,7 +44,7 @@ def pin(session: Session, ref: str | None) -> None:
             print_table(["version", "copies", "size", "state"], rows, right=["copies", "size"])
         return
     with progress() as report:
-        made = registry.pin(
+        made = session.writing.pin(
             session.locate(ref),
             progress=None if report is None else lambda done, total: report("copy", done, total),
         )
@@ -71,7 +70,7 @@ def unpin(session: Session, ref: str) -> None:
 
     The copies stay until others need the room.
     """
-    freed = session.registry.unpin(session.locate(ref))
+    freed = session.writing.unpin(session.locate(ref))
     session.done = True
     if session.as_json:
         print_json(as_builtins(freed))
@@ -98,7 +97,7 @@ def fsck(session: Session, refs: tuple[str, ...], *, data: bool, rate: float | N
     from mregfs.api import Registry
     from mregfs.errors import CorruptError
 
-    store = session.place.store
+    store = session.place.own_store
     project = session.place.project if refs else session.place.project_said
     with (
         Registry(store, str(project), read_only=True) as registry,

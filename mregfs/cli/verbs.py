@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "show": Verb("details", "show", "Show everything known about a version or its owner."),
         "path": Verb("details", "path", "Print the path of a version below the mount."),
         "history": Verb("details", "history", "Show who moved what, when and why."),
+        "log": Verb("details", "log", "Show the entries of the log."),
         "diff": Verb("compare", "diff", "Compare the files of two versions."),
         "du": Verb("compare", "du", "Show how much space versions take."),
         "status": Verb("host", "status", "Show the store and its mounts."),

@@ -24,7 +24,7 @@ from mregfs.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from mregfs.fuse import mount_table
+from mregfs.host import mount_table
 
 __all__ = [
     "Health",

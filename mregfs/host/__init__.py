@@ -5,6 +5,8 @@
     oserrors.py      what an OSError is for the registry
     callers.py       who a caller is, and whether this process can act for him
     descriptors.py   how many descriptors users get, and how many are kept
+    mount_table.py   the kernel's table of mounts
+    mounts.py        the mounts of stores, and whose word about them is believed
     _native.c        system calls that Python lacks, and calls made with a caller's credentials
 
 `host.md` says what holds. `beneath` and `callers` raise OSError; the adapters of `stores` translate

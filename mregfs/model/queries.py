@@ -83,7 +83,9 @@ QUERIES: dict[str, QueryForm] = {
         "the entries of the log after N; without it, the newest",
         values=frozenset({"since", "limit"}),
     ),
-    "projects": QueryForm("projects [--after X]", "all projects", values=frozenset({"after"})),
+    "projects": QueryForm(
+        "projects [--limit N] [--after X]", "all projects", values=frozenset({"limit", "after"})
+    ),
     "status": QueryForm("status", "figures of the store"),
     "help": QueryForm("help", "these questions"),
 }

@@ -86,6 +86,25 @@ class Location(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.project}/{self.name}{self.selector}"
 
+    @property
+    def text(self) -> str:
+        """What `parse_location` takes for it in any project; the kind is said where it is known."""
+        if self.kind is None or self.digest is not None or self.when is not None:
+            return str(self)
+        number = None if self.number is None else f"v{self.number}"
+        parts = ("projects", str(self.project), f"{self.kind}s", self.name, number or self.alias)
+        return "/".join(filter(None, parts))
+
+    def as_owner(self) -> "Location":
+        """Return the artifact or collection alone."""
+        return Location(self.project, self.name, self.kind)
+
+    def as_version(self) -> "Location":
+        """Return what stands for a version: `latest` where none is picked."""
+        if not self.is_owner:
+            return self
+        return Location(self.project, self.name, self.kind, alias=LATEST)
+
 
 def format_time(at_ns: int) -> str:
     """Return RFC 3339 with microseconds, UTC: `2026-11-01T09:30:00.000000Z`."""

@@ -5,72 +5,20 @@ resolves to (`model.state`), how it is printed (`cli`). The Python API calls thi
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
-
-import msgspec
+from typing import TypeVar
 
 from mregfs.model.names import ProjectName
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
 from mregfs.model.reference import Location
 from mregfs.model.state import Resolved, State
 from mregfs.ports import Index
+from mregfs.registry.told import OwnerInfo, VersionInfo
 
 __all__ = ["Catalog", "OwnerInfo", "VersionInfo"]
 
 _BATCH = 100  # records read under one view
 
 _T = TypeVar("_T")
-
-
-class VersionInfo(msgspec.Struct, frozen=True):
-    """A version, and by which way it was found."""
-
-    project: str
-    """`entity/project` of its artifact."""
-    artifact: str
-    version: str
-    """`vN` within its artifact."""
-    owner: str
-    """`entity/project/name` of the artifact or collection that was asked."""
-    number: str
-    """`vN` within that."""
-    digest: str
-    size: int
-    files: int
-    created_at_ns: int
-    author: str
-    description: str
-    metadata: dict[str, Any]
-    tags: tuple[str, ...]
-    run: str
-    parents: tuple[str, ...]
-    """References of the versions it was made from."""
-    aliases: tuple[str, ...]
-    """Within the artifact or collection that was asked."""
-    links: tuple[str, ...]
-    """References of all links to it."""
-
-
-class OwnerInfo(msgspec.Struct, frozen=True):
-    """An artifact or a collection."""
-
-    kind: str
-    """`artifact` or `collection`."""
-    project: str
-    name: str
-    type: str
-    description: str
-    tags: tuple[str, ...]
-    metadata: dict[str, Any]
-    aliases: dict[str, str]
-    """Name to `vN`, `latest` too."""
-    protections: dict[str, str]
-    """Alias to the group that protects it."""
-    versions: int
-    """How many there are now."""
-    created_at_ns: int
-    changed_at_ns: int
-    author: str
 
 
 class Catalog:

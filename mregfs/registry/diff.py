@@ -5,13 +5,14 @@ are (`model.tensors`). The Python API calls this.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mregfs.model.records import VersionRecord
 from mregfs.model.tensors import Tensor, read_tensors
-from mregfs.registry.content import Content, FileEntry
+from mregfs.registry.told import ChangedFile, Diff, DiffFile
+
+if TYPE_CHECKING:
+    from mregfs.registry.content import Content, FileEntry
 
 __all__ = ["Bytes", "ChangedFile", "Diff", "DiffFile", "changed_tensors", "compare", "diff"]
 
@@ -49,42 +50,13 @@ class Bytes(Protocol):
         ...
 
 
-class DiffFile(msgspec.Struct, frozen=True):
-    """A file, symlink or directory that only one of the two has."""
-
-    path: str
-    kind: str
-    size: int
-
-
-class ChangedFile(msgspec.Struct, frozen=True):
-    """A path that both have, and that is not the same."""
-
-    path: str
-    size: int
-    was: int
-    """Bytes in the first version."""
-    what: str
-    """`content`, `kind`, `target` or `executable`."""
-    tensors: tuple[str, ...] = ()
-    """For people: which tensors differ; empty for a file without."""
-
-
-class Diff(msgspec.Struct, frozen=True):
-    """What it takes to come from the first version to the second."""
-
-    added: tuple[DiffFile, ...]
-    removed: tuple[DiffFile, ...]
-    changed: tuple[ChangedFile, ...]
-
-
-def diff(content: Content, a: VersionRecord, b: VersionRecord) -> Diff:
+def diff(content: "Content", a: VersionRecord, b: VersionRecord) -> Diff:
     """Compare two versions, whose content must be loaded.
 
     Reads tensors of changed files, up to the first byte that differs.
     """
 
-    def tensors(path: str, was: FileEntry, entry: FileEntry) -> tuple[str, ...]:
+    def tensors(path: str, was: "FileEntry", entry: "FileEntry") -> tuple[str, ...]:
         with content.open(a, was.position) as old, content.open(b, entry.position) as new:
             return changed_tensors(old, new)
 

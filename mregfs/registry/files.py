@@ -6,27 +6,12 @@ where the facts are (`content`). The Python API and `answers` call this.
 
 from collections.abc import Iterator
 
-import msgspec
-
 from mregfs.errors import NotFoundError
 from mregfs.model.records import VersionRecord
 from mregfs.registry.content import Content, FileEntry
+from mregfs.registry.told import FileInfo
 
 __all__ = ["FileInfo", "file_info", "files_of", "find_file"]
-
-
-class FileInfo(msgspec.Struct, frozen=True):
-    """A file, directory or symlink of a version."""
-
-    path: str
-    kind: str
-    """`file`, `directory` or `symlink`."""
-    size: int
-    executable: bool
-    digest: str
-    """Of a file; empty of anything else."""
-    target: str
-    """Of a symlink."""
 
 
 def file_info(path: str, entry: FileEntry) -> FileInfo:

@@ -18,21 +18,11 @@ from mregfs.model.reference import Location
 from mregfs.model.state import State
 from mregfs.ports import Index
 from mregfs.registry.log import Log
+from mregfs.registry.told import HistoryLine
 
 __all__ = ["HistoryLine", "history", "history_from"]
 
 _MARK_HINT = "write what an answer gave as `more`"
-
-
-class HistoryLine(msgspec.Struct, frozen=True):
-    """One thing that happened."""
-
-    sequence: int
-    at_ns: int
-    author: str
-    reason: str
-    what: str
-    """For people: `production: v1 -> v3`."""
 
 
 class _Mark(msgspec.Struct, frozen=True):

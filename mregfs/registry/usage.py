@@ -15,8 +15,6 @@ the index has, and takes memory for the runs that are apart, not for all there a
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-import msgspec
-
 from mregfs.errors import CorruptError
 from mregfs.model.layout import Extent, Layout
 from mregfs.model.records import ArtifactRecord, OwnerRecord, VersionRecord, VersionSize
@@ -25,6 +23,7 @@ from mregfs.model.state import State
 from mregfs.ports import Index, View
 from mregfs.registry import rows
 from mregfs.registry.content import Content
+from mregfs.registry.told import Usage
 
 __all__ = ["Usage", "select", "unique_size", "usage", "usage_of_all"]
 
@@ -36,23 +35,6 @@ _Run = tuple[int, int]
 
 _Runs = dict[str, list[_Run]]
 """Per pack."""
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Space that some versions take, in bytes."""
-
-    logical: int
-    """As the files add up."""
-    unique: int
-    """Stored for these versions alone."""
-    shared: int
-    """Stored, and used by other versions as well."""
-    files: int
-    versions: int
-    freed_by_deleting: int
-    """What deleting all of them, and then `gc`, gives back."""
-    unknown: int = 0
-    """Versions that cannot be counted, as their layouts are damaged: `fsck` names them."""
 
 
 def unique_size(index: Index, content: Content, version: VersionRecord) -> int:

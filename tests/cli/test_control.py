@@ -84,7 +84,7 @@ import os, signal, sys, threading
 from mregfs.cli import place
 from mregfs.cli.main import main
 point, store, *sys.argv[1:] = sys.argv[1:]
-place.read_mounts = lambda: [place.Mount(point, store)]
+place.read_mounts = lambda: [place.Mount(point, store, owner=os.geteuid())]
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 main()
 """

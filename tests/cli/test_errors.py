@@ -264,7 +264,9 @@ def test_a_draft_of_a_registry_that_one_may_not_change(
 
     point = tmp_path / "point"
     (point / "staging/u3").mkdir(parents=True)
-    monkeypatch.setattr(place, "read_mounts", lambda: [place.Mount(str(point), str(cli.store))])
+    monkeypatch.setattr(
+        place, "read_mounts", lambda: [place.Mount(str(point), str(cli.store), owner=0)]
+    )
     monkeypatch.setattr(control, "transact", refuse)
 
     says = f"you may not change the registry that is mounted on {str(point)!r}: ask its owner to"

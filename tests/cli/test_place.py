@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mregfs.cli import place as place_module
-from mregfs.cli.place import Mount, Place, find_place, read_mounts
+from mregfs.cli.place import Place, find_place
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
+from mregfs.host import mounts as mounts_module
+from mregfs.host.mounts import Mount, read_mounts
 from mregfs.model.names import ProjectName
 
-MODELS = Mount("/models", "/srv/store")
-OTHER = Mount("/other", "/srv/other")
+OWN = os.geteuid()
+MODELS = Mount("/models", "/srv/store", owner=OWN)
+OTHER = Mount("/other", "/srv/other", owner=OWN)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +66,7 @@ class TestStore:
         assert "/srv/store" == place(MODELS).store
 
     def test_two_mounts_of_one_store_are_one_store(self) -> None:
-        assert "/srv/store" == place(MODELS, Mount("/again", "/srv/store")).store
+        assert "/srv/store" == place(MODELS, Mount("/again", "/srv/store", owner=OWN)).store
 
     def test_the_default_when_there_are_several(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,14 +113,14 @@ class TestMount:
         assert ["/other"] == [mount.point for mount in found.mounts]
 
     def test_the_mount_one_stands_in_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        again = Mount("/again", "/srv/store")
+        again = Mount("/again", "/srv/store", owner=OWN)
         monkeypatch.setattr(os, "getcwd", lambda: "/again/staging")
 
         assert [again, MODELS] == list(place(MODELS, again).mounts)
 
     def test_writable_mount_is_neither_read_only_nor_a_part(self) -> None:
-        part = Mount("/part", "/srv/store", top="/artifacts")
-        shut = Mount("/shut", "/srv/store", read_only=True)
+        part = Mount("/part", "/srv/store", top="/artifacts", owner=OWN)
+        shut = Mount("/shut", "/srv/store", read_only=True, owner=OWN)
 
         assert place(part, shut).writable_mount() is None
         assert MODELS == place(part, shut, MODELS).writable_mount()
@@ -137,7 +139,10 @@ class TestProject:
         (point / ".mregfs").mkdir(parents=True)
         (point / ".mregfs" / "status").write_text('{"project": "acme/vision"}')
 
-        assert ProjectName("acme", "vision") == place(Mount(str(point), "/srv/store")).project
+        assert (
+            ProjectName("acme", "vision")
+            == place(Mount(str(point), "/srv/store", owner=OWN)).project
+        )
 
 
 class TestPaths:
@@ -201,14 +206,14 @@ def test_mount_table_is_read_as_the_kernel_writes_it(tmp_path: Path) -> None:
         "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
         "40 22 0:50 / /my\\040models rw shared:9 - fuse.mregfs /srv/a\\134b%20c rw,user_id=0\n"
         "41 22 0:51 / /shut ro,nosuid - fuse.mregfs /srv/store rw\n"
-        "42 22 0:51 /artifacts/m /part rw - fuse.mregfs /srv/store ro,user_id=0\n"
+        "42 22 0:51 /artifacts/m /part rw - fuse.mregfs /srv/store ro,user_id=1000\n"
         "43 22 0:52 / /shut rw - fuse.mregfs /srv/newer rw\n"
         "44 22 0:53 / /x rw - fuse.sshfs fuse.mregfs rw\n"
     )
 
     assert [
-        Mount("/my models", "/srv/a\\b c"),
-        Mount("/part", "/srv/store", read_only=True, top="/artifacts/m"),
+        Mount("/my models", "/srv/a\\b c", owner=0),
+        Mount("/part", "/srv/store", read_only=True, top="/artifacts/m", owner=1000),
         Mount("/shut", "/srv/newer"),
     ] == read_mounts(str(table))
 
@@ -226,12 +231,12 @@ def test_only_a_blank_and_a_newline_part_the_mount_table(tmp_path: Path, name: s
 def test_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mregfs.errors import UnavailableError
 
-    monkeypatch.setattr(place_module, "STATUS_TIMEOUT", 0.05)
+    monkeypatch.setattr(mounts_module, "STATUS_TIMEOUT", 0.05)
     (tmp_path / ".mregfs").mkdir()
     os.mkfifo(tmp_path / ".mregfs" / "status")
 
     with pytest.raises(UnavailableError, match="does not answer"):
-        place_module.read_status(Mount(str(tmp_path), "/srv/store"))
+        mounts_module.read_status(Mount(str(tmp_path), "/srv/store"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOTCONN, errno.ECONNABORTED])
@@ -239,14 +244,14 @@ def test_no_path_is_given_below_a_dead_mount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     mount = Mount(str(tmp_path), "/store")
-    place_module.check_alive(mount)
+    mounts_module.check_alive(mount)
 
     def fail(path: str) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "statvfs", fail)
     with pytest.raises(UnavailableError, match="is dead") as caught:
-        place_module.check_alive(mount)
+        mounts_module.check_alive(mount)
     assert "mount it again" in str(caught.value)
 
 

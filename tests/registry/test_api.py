@@ -324,7 +324,7 @@ def test_events(registry: mregfs.Registry) -> None:
 
 def test_waiting(registry: mregfs.Registry, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until a reference resolves, or resolves to something else."""
-    from mregfs.api import looking as module
+    from mregfs.api import in_store as module
 
     monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
     with pytest.raises(UnavailableError, match=r"0\.01 seconds"):

@@ -1,7 +1,7 @@
 """The kernel's table of mounts, mountinfo of proc(5), read as it is written.
 
-Decided here: how a line is taken apart. Not decided here: which mounts matter (`mountpoint`,
-`cli.place`, `daemon`, which all call `read`). Imports nothing that a verb would wait for.
+Decided here: how a line is taken apart. Not decided here: which mounts matter (`mounts`,
+`fuse.mountpoint`, `daemon`, which all call `read`). Imports nothing that a verb would wait for.
 
 A path may hold any byte but NUL, and the kernel escapes only blank, tab, newline and backslash (of
 the source `#` as well): so lines end at a newline and fields at a blank, and what else Unicode
@@ -29,6 +29,9 @@ class Entry(NamedTuple):
     """Of the mount itself, and of the file system."""
     fstype: str
     source: str
+    """Whatever who mounted it has said."""
+    owner: int | None = None
+    """`user_id` of a FUSE file system: the uid of who mounted it, by the kernel's word."""
 
 
 def read(table: str = "/proc/self/mountinfo") -> list[Entry]:
@@ -44,15 +47,26 @@ def read(table: str = "/proc/self/mountinfo") -> list[Entry]:
 def _entry(line: bytes) -> Entry:
     fields = line.split(b" ")
     dash = fields.index(b"-", 6)
-    options = b",".join((fields[5], fields[dash + 3])).decode("ascii", "replace")
+    own, of_file_system = (
+        field.decode("ascii", "replace").split(",") for field in (fields[5], fields[dash + 3])
+    )
     return Entry(
         device=fields[2].decode("ascii"),
         top=_plain(fields[3]),
         path=_plain(fields[4]),
-        options=frozenset(options.split(",")),
+        options=frozenset((*own, *of_file_system)),
         fstype=_plain(fields[dash + 1]),
         source=_plain(fields[dash + 2]),
+        owner=_owner(of_file_system) if fields[dash + 1].startswith(b"fuse") else None,
     )
+
+
+def _owner(options: list[str]) -> int | None:
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "user_id" and value.isdecimal():
+            return int(value)
+    return None
 
 
 def _plain(field: bytes) -> str:
