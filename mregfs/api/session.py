@@ -24,7 +24,7 @@ from mregfs.errors import (
 )
 from mregfs.host.mounts import Mount, mounts_of, read_status
 from mregfs.host.principals import principal as principal_of
-from mregfs.model.commands import Command
+from mregfs.model.commands import Command, Principal
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.reference import Location, parse_location
 
@@ -74,12 +74,7 @@ class Session:
             self._way = through = InMount(point)
             through.head()
             self.project = parse_project(project) if project else _project_of(point)
-        self._principal = principal_of(
-            os.geteuid(),
-            {os.getegid(), *os.getgroups()},
-            os.stat(self.store.path).st_uid,
-            author or said_author(),
-        )
+        self._author = author or said_author()
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +123,12 @@ class Session:
                 f"the store {self._store.path} is open for reading only",
                 "open it as a user who may write in it",
             )
+
+    @property
+    def _principal(self) -> Principal:
+        """Who asks for a change of the store."""
+        groups = {os.getegid(), *os.getgroups()}
+        return principal_of(os.geteuid(), groups, self.store.directory.owner, self._author)
 
     def _submit(self, command: Command, reason: str) -> dict[str, Any]:
         return self._submit_all([command], reason)[0]

@@ -68,14 +68,16 @@ def _closed(model_files: dict[str, bytes], *, passthrough: bool) -> Iterator[Mou
         assert [] == wrong
 
 
-def as_nobody(mount: Mount, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def as_nobody(
+    mount: Mount, *words: str, before: tuple[str, ...] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a verb as a user who may not open the store."""
     home = mount.store.parent / "home"
     if not home.exists():
         home.mkdir()
         os.chown(home, NOBODY, NOBODY)
     who = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    return mount.run(*who, sys.executable, "-m", "mregfs", *words, cwd=home, **options)
+    return mount.run(*before, *who, sys.executable, "-m", "mregfs", *words, cwd=home, **options)
 
 
 @pytest.fixture
@@ -100,9 +102,23 @@ def test_a_user_without_the_store_sees_what_its_owner_sees(shared_closed, words)
     assert mine.stdout.strip()
 
 
+ALONE = """
+for point in $(findmnt -n -l -o TARGET -t fuse.mregfs); do
+    [ "$point" = "$ONLY" ] || umount -l "$point"
+done
+exec "$@"
+"""
+
+
+def alone(mount: Mount, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb as another user, where this is the only mount: other tests have theirs."""
+    only = ("env", f"ONLY={mount.path}", "unshare", "-m", "--propagation", "private")
+    return as_nobody(mount, *words, before=(*only, "sh", "-c", ALONE, "sh"))
+
+
 def test_the_only_mount_of_root_is_found(shared_closed) -> None:
-    found = as_nobody(shared_closed, "show", "mnist:best", "--json")
-    status = json.loads(as_nobody(shared_closed, "status", "--json").stdout)
+    found = alone(shared_closed, "show", "mnist:best", "--json")
+    status = json.loads(alone(shared_closed, "status", "--json").stdout)
 
     assert "v0" == json.loads(found.stdout)["version"]
     assert str(shared_closed.path) == status["store"]["through"]
@@ -111,7 +127,8 @@ def test_the_only_mount_of_root_is_found(shared_closed) -> None:
 
 def test_export_copies_out_of_the_mount(shared_closed, model_files) -> None:
     target = shared_closed.store.parent / "home" / "out"
-    as_nobody(shared_closed, "export", "mnist:best", str(target))
+    point = str(shared_closed.path)
+    as_nobody(shared_closed, "--mount", point, "export", "mnist:best", str(target))
 
     assert {**model_files, "a 'b'/ü%": b"1"} == {
         os.path.relpath(path, target): path.read_bytes()
@@ -121,48 +138,52 @@ def test_export_copies_out_of_the_mount(shared_closed, model_files) -> None:
 
 
 def test_a_change_is_refused_with_what_to_do(shared_closed) -> None:
-    refused = as_nobody(shared_closed, "ln", "mnist:v0", "classifier:production", check=False)
+    words = ("--mount", str(shared_closed.path), "ln", "mnist:v0", "classifier:production")
+    refused = as_nobody(shared_closed, *words, check=False)
 
     assert 7 == refused.returncode
     assert refused.stderr.count("\n") == 1
 
 
 def test_watch_and_wait_follow_the_mount(closed) -> None:
+    """Also over a mount that goes away and comes back."""
     seen: list[str] = []
-    who = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     home = closed.store.parent / "home"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
-    command = [*who, sys.executable, "-m", "mregfs", "watch", "--since", "0"]
-    command += ["--mount", str(closed.path)]
-    watch = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=closed.environment, cwd=home
-    )
-    reader = threading.Thread(target=lambda: seen.extend(watch.stdout or ()))
-    reader.start()
-    waiting = subprocess.Popen(
-        [*command[:-5], "wait", "mnist:best", "--changed-from", "v0", *command[-2:]],
+    watching = ("watch", "--since", "0")
+    waiting = ("wait", "mnist:best", "--changed-from", "v0")
+    with _started(closed, *watching) as watch, _started(closed, *waiting) as wait:
+        reader = threading.Thread(target=lambda: seen.extend(watch.stdout or ()))
+        reader.start()
+        try:
+            _until(lambda: len(seen) == 4)
+            assert wait.poll() is None
+            closed.control("ln -f mnist:v1 mnist:best")
+            _until(lambda: len(seen) == 5)
+            assert "default/default/mnist:v1\n" == wait.communicate(timeout=20)[0]
+            closed.stop()
+            closed.start()
+            closed.control("ln -f mnist:v0 mnist:best")
+            _until(lambda: len(seen) == 6)
+        finally:
+            watch.terminate()
+            wait.terminate()
+            reader.join()
+
+    assert [1, 2, 3, 4, 5, 6] == [json.loads(line)["sequence"] for line in seen]
+
+
+def _started(mount: Mount, *words: str) -> subprocess.Popen[str]:
+    """Start a verb as a user who may not open the store."""
+    who = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    return subprocess.Popen(
+        [*who, sys.executable, "-m", "mregfs", "--mount", str(mount.path), *words],
         stdout=subprocess.PIPE,
         text=True,
-        env=closed.environment,
-        cwd=home,
+        env=mount.environment,
+        cwd=mount.store.parent / "home",
     )
-    try:
-        _until(lambda: len(seen) == 4)
-        assert waiting.poll() is None
-        closed.control("ln -f mnist:v1 mnist:best")
-        _until(lambda: len(seen) == 5)
-        assert ("default/default/mnist:v1\n", "") == (waiting.communicate(timeout=20)[0], "")
-        closed.stop()
-        closed.start()
-        closed.control("ln -f mnist:v0 mnist:best")
-        _until(lambda: len(seen) == 6)
-    finally:
-        for process in (watch, waiting):
-            process.terminate()
-            process.wait(20)
-        reader.join()
-    assert [1, 2, 3, 4, 5, 6] == [json.loads(line)["sequence"] for line in seen]
 
 
 def _until(condition) -> None:

@@ -167,7 +167,7 @@ def test_an_index_that_says_something_else_is_found(store):
 def test_content_in_the_index_that_is_something_else_is_found(store):
     with Registry(store) as registry:
         for ref in ("mnist:v0", "mnist:v1"):
-            registry.store.content.ensure(registry._content_of(ref))
+            registry.store.content.ensure(registry._way._loaded(registry._locate(ref)))
         index = registry.store.index
         with index.read() as view:
             key, value = next(view.scan("blocks"))
@@ -205,7 +205,7 @@ def test_a_changed_manifest_is_named(store):
 @pytest.mark.parametrize("size", [0, 40])
 def test_a_truncated_layout_is_named(store, size):
     with Registry(store) as registry:
-        layout = registry._content_of("mnist:v1").layout
+        layout = registry._way._loaded(registry._locate("mnist:v1")).layout
     path = store / "layouts" / layout
     path.chmod(0o644)
     os.truncate(path, size)
@@ -218,7 +218,7 @@ def test_a_truncated_layout_is_named(store, size):
 
 def test_a_layout_with_other_digests_is_named(store):
     with Registry(store) as registry:
-        record = registry._content_of("mnist:v0")
+        record = registry._way._loaded(registry._locate("mnist:v0"))
         entry = registry.store.content.find_path(record, "model.bin")
         with registry.store.index.read() as view:
             blocks = bytes(view.get("blocks", (record.inode + entry.position).to_bytes(8, "big")))

@@ -57,7 +57,7 @@ def models(registry: Registry, tmp_path: Path) -> dict[str, bytes]:
 
 def path_of(registry: Registry, version: str, name: str = "model.bin") -> str:
     """Return how a file would be read."""
-    record = registry._content_of(f"mnist:{version}")
+    record = registry._way._loaded(registry._locate(f"mnist:{version}"))
     entry = registry.store.content.find_path(record, name)
     assert entry is not None
     with registry.store.content.open(record, entry.position) as opened:
@@ -66,7 +66,7 @@ def path_of(registry: Registry, version: str, name: str = "model.bin") -> str:
 
 def backing(registry: Registry, version: str) -> bytes:
     """Return what the kernel would read."""
-    record = registry._content_of(f"mnist:{version}")
+    record = registry._way._loaded(registry._locate(f"mnist:{version}"))
     entry = registry.store.content.find_path(record, "model.bin")
     assert entry is not None
     with registry.store.content.open(record, entry.position) as opened:
@@ -199,7 +199,7 @@ def test_with_copies_turned_off_none_is_used(registry, models, tmp_path):
     registry.pin("mnist:v1")
     store = open_store(tmp_path / "store", coalesced=False)
     try:
-        record = registry._content_of("mnist:v1")
+        record = registry._way._loaded(registry._locate("mnist:v1"))
         entry = store.content.find_path(record, "model.bin")
         with store.content.open(record, entry.position) as opened:
             assert "extents" == opened.read_path
