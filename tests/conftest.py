@@ -26,7 +26,7 @@ settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what can be asked of the tests: no passthrough, long attacks and soaks."""
+    """Add what can be asked of the tests: daemons without passthrough, long attacks."""
     parser.addoption(
         "--no-passthrough", action="store_true", help="mount without kernel passthrough"
     )
@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--crash-images", type=int, default=0, help="disks after a power cut, of each file system"
     )
-    parser.addoption("--soak-minutes", type=float, default=0, help="how long to kill daemons")
+    parser.addoption(
+        "--write-permissions", action="store_true", help="write the manual's permission matrix anew"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
