@@ -14,10 +14,10 @@ TEST_PACKAGES := attr btrfs-progs busybox coreutils e2fsprogs findutils fio git 
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak attack crash dev clean build-packages test-packages
+.PHONY: help demo test check bench soak soak-tests attack crash dev clean build-packages test-packages
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.demo ## mount a throw-away registry, train, commit, promote, roll back (30 s)
 	@$(VENV)/bin/mregfs demo
@@ -37,8 +37,12 @@ bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and t
 	@tests/bench/setup.sh $(VENV)/bin/python
 	$(VENV)/bin/python -m tests.bench
 
-soak: $(VENV)/.dev test-packages ## the tests that run for minutes
-	$(PYTEST) -m soak -x
+MINUTES ?= 30
+soak: $(VENV)/.dev test-packages ## kill daemons and clients under load for MINUTES=30, and count
+	$(PYTEST) -q -m soak tests/soak --soak-minutes $(MINUTES)
+
+soak-tests: $(VENV)/.dev test-packages ## the other tests that run for minutes
+	$(PYTEST) -m soak -x --ignore tests/soak
 
 STEPS ?= 20000
 attack: $(VENV)/.dev test-packages ## three users against two mounts, for STEPS=20000 gestures

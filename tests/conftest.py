@@ -26,7 +26,7 @@ settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what can be asked of the tests: daemons without passthrough, long attacks."""
+    """Add what can be asked of the tests: no passthrough, long attacks and soaks."""
     parser.addoption(
         "--no-passthrough", action="store_true", help="mount without kernel passthrough"
     )
@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-permissions", action="store_true", help="write the manual's permission matrix anew"
     )
+    parser.addoption("--soak-minutes", type=float, default=0, help="how long to kill daemons")
 
 
 def pytest_configure(config: pytest.Config) -> None:
