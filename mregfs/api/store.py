@@ -5,7 +5,6 @@ here: the format of a store (`registry/format.md`). The only place that names co
 `Registry` and the daemon call it.
 """
 
-import contextlib
 import importlib
 import logging
 import os
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from mregfs import __version__
 from mregfs.api.holding import Held, hold_store, make_directory
 from mregfs.config import cache_index, is_remote, temporary_index
-from mregfs.errors import ForbiddenError, MregfsError
+from mregfs.errors import CorruptError, ForbiddenError, MregfsError, NoSpaceError, NotFoundError
 from mregfs.host import oserrors
+from mregfs.host.memory import memory_for_checkpoint
 from mregfs.host.priority import let_others_go_first, read_when_idle
 from mregfs.model.changes import ENTRY_GRAIN, entry_key
 from mregfs.model.records import VersionRecord
@@ -29,7 +29,7 @@ from mregfs.model.reference import format_time
 from mregfs.model.state import STATE_TABLES
 from mregfs.ports import DraftTree, Intake
 from mregfs.registry.content import CONTENT_TABLES, Content, Verification
-from mregfs.registry.description import StoreDescription, describe_new_store
+from mregfs.registry.description import StoreDescription, describe_new_store, read_description
 from mregfs.registry.log import Log
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.objects_dir import ObjectsDirectory
@@ -61,7 +61,7 @@ _LATER = (
 )
 """Modules that a daemon imports when it has nothing better to do."""
 
-INDEX_SCHEMA = "1"
+INDEX_SCHEMA = "2"
 """Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
 
 
@@ -156,6 +156,8 @@ class Store:
             clock=self.clock,
             new_id=new_id,
             host=socket.gethostname(),
+            identify=self._identify,
+            checkpoint_limit=memory_for_checkpoint,
         )
         self.verity = FsVerity(held.top)
         self.whole_files = WholeFilesDirectory(held.top)
@@ -166,6 +168,12 @@ class Store:
             verification=verification,
             whole_files=self.whole_files if coalesced else None,
         )
+
+    def _identify(self) -> None:
+        """Check that the store is still the one that was opened."""
+        found = read_description(self.objects, self.path)
+        if found.id != self.id:
+            raise NotFoundError(f"another store is in the place of {self.path}")
 
     @cached_property
     def coalescer(self) -> "Coalescer":
@@ -247,11 +255,19 @@ class Store:
         return DraftDirectory(self.directory, _STAGING, shown=shown)
 
     def recover(self) -> None:
-        """Finish or undo what crashed commits left behind, where this user may write."""
-        with contextlib.suppress(FileNotFoundError):
+        """Finish or undo what crashed commits left behind, where this user may write.
+
+        It stays when the log cannot say what became of them.
+        """
+        try:
             if not self.read_only and self.directory.listdir("intake"):
+                self.log.catch_up(strict=True)
                 intake = self.open_intake(self.path, consume=False)
                 intake.recover(self.committer.is_committed)
+        except FileNotFoundError:
+            pass
+        except (CorruptError, NoSpaceError) as exc:
+            log.warning("what crashed commits left stays until the log can be followed: %s", exc)
 
     def load_ahead(self) -> None:
         """Import what the first commit would otherwise wait 25 ms for.

@@ -43,14 +43,23 @@ class Upkeep(ABC):
         self._catch_up()
         return self.store.coalescer.pinned()
 
-    def reindex(self, progress: Callable[[int, int], None] | None = None) -> int:
+    def reindex(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        accept_log: bool = False,
+    ) -> int:
         """Build the index of this host anew from the log; return the number of log entries.
 
-        Mounts and other processes may go on using it meanwhile.
+        Mounts and other processes may go on using it meanwhile. With `accept_log` what the index
+        knows and the log has not (any more) is given up.
+
+        Raises:
+            CorruptError: the log cannot be replayed, or the index knows more; nothing changed.
         """
         from mregfs.stores.index_memory import IndexMemory
 
-        return self.store.log.rebuild(IndexMemory(), progress)
+        return self.store.log.rebuild(IndexMemory(), progress, accept_log=accept_log)
 
     def fsck(
         self,

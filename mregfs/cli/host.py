@@ -118,11 +118,19 @@ def _text(name: str, value: object) -> str:
 
 
 @click.command()
+@click.option(
+    "--accept-log",
+    is_flag=True,
+    help="Also when the index knows more than the log: give that up.",
+)
 @verb
-def reindex(session: Session) -> None:
+def reindex(session: Session, *, accept_log: bool) -> None:
     """Rebuild the index of this host from the log.
 
-    The index may be rebuilt at any time: it holds nothing that the store has not.
+    The index may be rebuilt at any time: of a sound log it holds nothing that the store has not.
+    When the log has lost its end (a backup was restored, a disk failed), the index may be all that
+    is left of it, and nothing can be changed until fsck --repair has written the end again, or
+    --accept-log takes the log as it is.
     """
     from mregfs.api import Registry
 
@@ -132,7 +140,8 @@ def reindex(session: Session) -> None:
         progress(sizes=False) as report,
     ):
         applied = registry.reindex(
-            None if report is None else lambda done, total: report("log entries", done, total)
+            None if report is None else lambda done, total: report("log entries", done, total),
+            accept_log=accept_log,
         )
     session.done = True
     if session.as_json:

@@ -1,7 +1,8 @@
 """Log entries: the facts that the log is made of, and their codec.
 
-Decided here: the form of an entry (`format.md` §3). Not decided here: which facts a command leads
-to (`rules.decide`), what they do to the state (`rules.apply`), where entries are stored.
+Decided here: the form of an entry (`format.md` §3). Not decided here: what its fields may hold
+(`bounds`), which facts a command leads to (`rules.decide`), what they do to the state
+(`rules.apply`), where entries are stored.
 
 A change names things as people do (project, name, number), so that the log can be read with `cat`.
 A change is a decided fact: applying it needs no decision.
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mregfs.errors import CorruptError
+from mregfs.model.bounds import find_flaw
 from mregfs.model.commands import signature
 from mregfs.model.records import Parent
 from mregfs.model.reference import format_time
@@ -269,18 +271,25 @@ def decode_entry(data: bytes, key: str) -> Entry:
     """Decode an entry; `key` is named in errors.
 
     Raises:
-        CorruptError: it is not a well-formed entry of this format version.
+        CorruptError: it is not a well-formed entry of this format version, or says what no
+            command may say.
     """
     if len(data) > MAX_ENTRY_SIZE:
         raise CorruptError(
             f"{key} is too large for a log entry ({len(data)} bytes)", "run mregfs fsck"
         )
+    if data[-1:] != b"\n":
+        raise CorruptError(f"{key} is cut off: it does not end in a newline", "run mregfs fsck")
     try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        entry = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptError(
             f"{key} is not a log entry of format 1 ({exc})", "run mregfs fsck"
         ) from exc
+    flaw = find_flaw(entry)
+    if flaw:
+        raise CorruptError(f"{key} says what no command may say: {flaw}", "run mregfs fsck")
+    return entry
 
 
 def event_line(entry: Entry, may_read: Callable[[str], bool] = lambda project: True) -> bytes:

@@ -4,7 +4,8 @@ Decided here: the form of a checkpoint (`registry/format.md` §4). Not decided h
 written, or which one is read (`registry/replay`). Anyone may call it.
 
 A frame of zstd around one line of JSON (the header) and blocks of rows. The header holds the
-digest of all that follows it, so a damaged checkpoint is never taken for the truth.
+digest and the size of all that follows it, so a damaged checkpoint is never taken for the truth,
+and no more of it is unpacked than its header promises.
 """
 
 import struct
@@ -18,6 +19,7 @@ from mregfs.model.state import STATE_TABLES
 
 __all__ = [
     "MAX_CHECKPOINT_SIZE",
+    "MAX_RATIO",
     "SCHEMA",
     "Checkpoint",
     "checkpoint_key",
@@ -29,10 +31,14 @@ __all__ = [
 MAX_CHECKPOINT_SIZE = 4 << 30
 """Bytes after decompression; a larger checkpoint is not read. 100 000 versions take about 70 MB."""
 
-SCHEMA = 1
+MAX_RATIO = 1000
+"""How many bytes one compressed byte may become; those of real registries become 10 to 50."""
+
+SCHEMA = 2
 """Raised with the form of any record (`model.records`) or key (`model.state`)."""
 
 _MAX_HEADER = 1 << 12
+_MAX_KEY = 511  # what an index takes
 _ROWS_PER_BLOCK = 4096
 _PIECE = 4 << 20
 _LENGTH = struct.Struct("<I")
@@ -41,11 +47,19 @@ Row = tuple[str, bytes, bytes]
 """Table, key, value."""
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """What every version's header says."""
+
+    format: int
+    schema: int
+
+
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     schema: int
     sequence: int
     rows: int
+    size: int
     digest: str
 
 
@@ -57,8 +71,9 @@ class _Block(msgspec.Struct, array_like=True, frozen=True):
 class Checkpoint:
     """A decoded checkpoint: its place in the log, and its rows (decoded as they are taken)."""
 
-    def __init__(self, sequence: int, body: memoryview, key: str) -> None:
+    def __init__(self, sequence: int, count: int, body: memoryview, key: str) -> None:
         self.sequence = sequence
+        self._count = count
         self._body = body
         self._key = key
 
@@ -68,7 +83,7 @@ class Checkpoint:
         Raises:
             CorruptError: a block breaks a rule of the format.
         """
-        position = 0
+        position = count = 0
         try:
             while position < len(self._body):
                 (length,) = _LENGTH.unpack_from(self._body, position)
@@ -78,8 +93,13 @@ class Checkpoint:
                 block = _decoder.decode(self._body[position - length : position])
                 if block.table not in STATE_TABLES:
                     raise ValueError(f"there is no table {block.table!r}")
+                count += len(block.rows)
                 for key, value in block.rows:
+                    if not 0 < len(key) <= _MAX_KEY:
+                        raise ValueError(f"a key has {len(key)} bytes")
                     yield block.table, key, value
+            if count != self._count:
+                raise ValueError(f"it has {count} rows, not {self._count}")
         except (msgspec.DecodeError, UnicodeDecodeError, struct.error, ValueError) as exc:
             raise CorruptError(f"{self._key} is damaged ({exc})") from exc
 
@@ -114,9 +134,10 @@ def encode_checkpoint(sequence: int, rows: Iterable[Row]) -> bytes:
     hasher = blake3()
     for data in blocks:
         hasher.update(data)
-    header = msgspec.json.encode(_Header(1, SCHEMA, sequence, count, hasher.hexdigest())) + b"\n"
+    size = sum(map(len, blocks))
+    header = msgspec.json.encode(_Header(1, SCHEMA, sequence, count, size, hasher.hexdigest()))
     # Level 1: half a second for 100 000 versions would become two at level 3, for 10 % less.
-    return zstandard.ZstdCompressor(level=1).compress(b"".join([header, *blocks]))
+    return zstandard.ZstdCompressor(level=1).compress(b"".join([header, b"\n", *blocks]))
 
 
 def _blocks(rows: Iterable[Row]) -> Iterator[_Block]:
@@ -132,40 +153,52 @@ def _blocks(rows: Iterable[Row]) -> Iterator[_Block]:
         yield _Block(table, pending)
 
 
-def decode_checkpoint(data: bytes, key: str) -> Checkpoint:
+def decode_checkpoint(data: bytes, key: str, limit: int = MAX_CHECKPOINT_SIZE) -> Checkpoint:
     """Decode a checkpoint; `key` is named in errors.
 
+    No more than its header promises is unpacked, and at most `limit` bytes: of what claims to be
+    more nothing is read.
+
     Raises:
-        CorruptError: it is damaged, or breaks a rule of the format.
+        CorruptError: it is damaged, too large, or breaks a rule of the format.
     """
-    text = _decompress(data, key)
-    end = text.find(b"\n", 0, _MAX_HEADER)
+    import zstandard
+
+    limit = min(limit, MAX_CHECKPOINT_SIZE, MAX_RATIO * len(data))
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data) as reader:
+            start = reader.read(_MAX_HEADER)
+            header = _read_header(start, key)
+            if header.size > limit:
+                raise CorruptError(
+                    f"{key} is too large to be read here: {header.size} bytes, not {limit}"
+                )
+            body = bytearray(start[start.index(b"\n") + 1 :])
+            while len(body) <= header.size:
+                piece = reader.read(min(_PIECE, header.size - len(body) + 1))
+                if not piece:
+                    break
+                body += piece
+    except zstandard.ZstdError as exc:
+        raise CorruptError(f"{key} is no zstd frame ({exc})") from exc
+    except MemoryError as exc:
+        raise CorruptError(f"{key} is too large for the memory of this process") from exc
+    if len(body) != header.size or blake3(body).hexdigest() != header.digest:
+        raise CorruptError(f"{key} is damaged: its rows have another size or digest")
+    return Checkpoint(header.sequence, header.rows, memoryview(body), key)
+
+
+def _read_header(start: bytes, key: str) -> _Header:
+    end = start.find(b"\n")
     if end < 0:
         raise CorruptError(f"{key} has no header")
     try:
-        header = msgspec.json.decode(text[:end], type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        known = msgspec.json.decode(start[:end], type=_Known)
+        if known.schema != SCHEMA and known.format == 1:
+            raise CorruptError(f"{key} was written by another version of mregfs")
+        header = msgspec.json.decode(start[:end], type=_Header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptError(f"{key} has a bad header ({exc})") from exc
     if header.format != 1 or checkpoint_sequence(key) != header.sequence:
         raise CorruptError(f"{key} says that it is format {header.format} at {header.sequence}")
-    if header.schema != SCHEMA:
-        raise CorruptError(f"{key} was written by another version of mregfs")
-    body = memoryview(text)[end + 1 :]
-    if blake3(body).hexdigest() != header.digest:
-        raise CorruptError(f"{key} is damaged: its rows have another digest")
-    return Checkpoint(header.sequence, body, key)
-
-
-def _decompress(data: bytes, key: str) -> bytearray:
-    import zstandard
-
-    text = bytearray()
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data) as reader:
-            while piece := reader.read(_PIECE):
-                text += piece
-                if len(text) > MAX_CHECKPOINT_SIZE:
-                    raise CorruptError(f"{key} is too large for a checkpoint")
-    except zstandard.ZstdError as exc:
-        raise CorruptError(f"{key} is no zstd frame ({exc})") from exc
-    return text
+    return header

@@ -64,6 +64,7 @@ STATE_TABLES = (
     "access",
     "tombstone",
     "inode",
+    "recent",
 )
 """All that the log determines; a checkpoint holds exactly these tables."""
 

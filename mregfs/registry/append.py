@@ -34,7 +34,7 @@ from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decid
 from mregfs.model.state import State
 from mregfs.ports import Clock, Index, ObjectStore, Put, View
 from mregfs.registry.receipt import Receipt
-from mregfs.registry.replay import Head, Replay, read_head
+from mregfs.registry.replay import Replay, read_head, rows_after
 
 __all__ = ["Appender"]
 
@@ -157,6 +157,9 @@ class Appender:
                     continue  # the index is being rebuilt
                 at_ns = max(self._clock(), head.at_ns + 1)
                 changed = self._decide_all(view, batch, Stamp(head.sequence + 1, at_ns, ""))
+                if not changed:
+                    _settle_all(batch, head.sequence, None)
+                    return
                 entry = Entry(
                     sequence=head.sequence + 1,
                     previous=head.digest,
@@ -180,16 +183,13 @@ class Appender:
                 # Applied before it is appended, from its bytes: what replay could not apply never
                 # gets into the log.
                 entry = decode_entry(data, key)
-                puts = apply_entry(view, entry) if changed else []
-            if not changed:
-                _settle_all(batch, head.sequence, None)
-                return
+                puts = [*apply_entry(view, entry), *rows_after(entry, data)]
             if not self._checked:
                 self._checked = self._replay.require_head(head.sequence)
                 if not self._checked:
                     continue
             if self._append(key, data):
-                self._apply(entry, data, puts, head.sequence)
+                self._apply(entry.sequence, puts, head.sequence)
                 _settle_all(batch, entry.sequence, entry)
                 return
         else:
@@ -269,12 +269,12 @@ class Appender:
             "the change may have been made: look (mregfs history) before trying again",
         )
 
-    def _apply(self, entry: Entry, data: bytes, puts: Sequence[Put], expected: int) -> None:
+    def _apply(self, sequence: int, puts: Sequence[Put], expected: int) -> None:
         try:
-            self._replay.applied(Head.of(entry, data), puts, expected)
+            self._replay.applied(puts, expected, sequence)
         except MregfsError as exc:
             # The entry is in the log: that is what the caller asked for. `catch_up` tries again.
-            log.error("entry %d is in the log, but not in the index: %s", entry.sequence, exc)
+            log.error("entry %d is in the log, but not in the index: %s", sequence, exc)
 
 
 def _settle_all(batch: list[_Waiting], sequence: int, entry: Entry | None) -> None:

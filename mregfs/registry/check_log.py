@@ -14,7 +14,7 @@ from mregfs.model.rules import Overlay, apply_entry
 from mregfs.model.state import STATE_TABLES
 from mregfs.ports import Index, ObjectStore, Put, View
 from mregfs.registry.findings import CheckProgress, Findings
-from mregfs.registry.replay import NO_DIGEST, Head, entry_digest, read_head
+from mregfs.registry.replay import NO_DIGEST, Head, entry_digest, read_head, rows_after
 
 __all__ = ["LogCheck"]
 
@@ -159,6 +159,7 @@ class LogCheck:
             for entry, data in batch:
                 try:
                     overlay.apply(apply_entry(overlay, entry))
+                    overlay.apply(rows_after(entry, data))
                 except MregfsError as exc:
                     self.sound = False
                     self._doubted.add(entry.sequence)
@@ -168,7 +169,7 @@ class LogCheck:
                 head = Head.of(entry, data)
             puts: list[Put] = overlay.puts()
         if head.sequence:
-            self._fresh.write([*puts, head.put()], applied=head.sequence)
+            self._fresh.write(puts, applied=head.sequence)
             self._compare_checkpoint(head.sequence)
 
     def _look_at_the_end(self) -> None:

@@ -238,7 +238,7 @@ class Committer:
         """
         prepared: Prepared | None = None
         try:
-            since = self.log.catch_up()
+            since = self.log.catch_up(strict=True)
             intake.recover(self.is_committed)
             if principal is not None:
                 self._rehearse(request, principal)

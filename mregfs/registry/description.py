@@ -64,7 +64,7 @@ def read_description(objects: ObjectStore, where: str) -> StoreDescription:
                 f"upgrade: this program reads format {FORMAT}",
             )
         description = msgspec.json.decode(data, type=StoreDescription)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidError(
             f"{where} is not a store: {KEY} is damaged ({exc})",
             "restore that file from a backup; the log itself does not depend on it",

@@ -1,8 +1,9 @@
 """The log: the only way anything in a registry changes, and the way every process learns of it.
 
-Decided here: who is told of an entry, when a checkpoint is due (`log.md`). Not decided here: how an
-entry is appended (`append`) and reaches the index (`replay`), the form of entries (`format.md`).
-The use cases, the daemon and the Python API call this, from any thread.
+Decided here: when a checkpoint is due, that looking goes on when the log cannot be followed
+(`log.md`). Not decided here: how an entry is appended (`append`) and reaches the index (`replay`),
+the form of entries (`format.md`). The use cases, the daemon and the Python API call this, from any
+thread.
 """
 
 import logging
@@ -10,8 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mregfs.errors import MregfsError
+from mregfs.errors import CorruptError, HostError, MregfsError, NoSpaceError, NotFoundError
 from mregfs.model.changes import Entry, VersionLogged
+from mregfs.model.checkpoint import MAX_CHECKPOINT_SIZE
 from mregfs.model.commands import Command, Principal
 from mregfs.ports import Clock, Index, ObjectStore
 from mregfs.registry.receipt import Receipt
@@ -32,8 +34,26 @@ CHEAP_CHECKPOINT = 5000
 Later ones are left to processes that call `checkpoint_due` when they have time."""
 
 
+_PASSED_OVER = (CorruptError, HostError, NoSpaceError, NotFoundError)
+"""What keeps the log from being followed, and nobody from looking at what the index knows."""
+
+
 class Log:
-    """The log of one store, as this process sees it."""
+    """The log of one store, as this process sees it.
+
+    Args:
+        objects: of the store.
+        index: of this host.
+        clock: tells the time.
+        new_id: makes random ids.
+        host: what entries say about where they come from.
+        pause: waits for some seconds.
+        identify: raises when the store is not there any more, or another one is in its place.
+        checkpoint_limit: tells how many bytes of a checkpoint this process has the memory for.
+
+    Attributes:
+        trouble: why the index is not at the end of the log, since the last `catch_up`; or None.
+    """
 
     def __init__(
         self,
@@ -44,9 +64,14 @@ class Log:
         new_id: Callable[[], str],
         host: str,
         pause: Callable[[float], None] | None = None,
+        identify: Callable[[], None] = lambda: None,
+        checkpoint_limit: Callable[[], int] = lambda: MAX_CHECKPOINT_SIZE,
     ) -> None:
+        self.trouble: MregfsError | None = None
         self._index = index
-        self._replay = replay = Replay(objects, index)
+        self._replay = replay = Replay(
+            objects, index, identify=identify, checkpoint_limit=checkpoint_limit
+        )
         self._appender_made: Appender | None = None
         self._making = threading.Lock()
 
@@ -59,22 +84,32 @@ class Log:
             )
 
         self._make_appender = make_appender
-        self._delivery = threading.RLock()
-        self._callbacks: list[Callable[[Entry], None]] = []
-        self._delivered = 0
 
     # ---- reading
 
-    def catch_up(self) -> int:
-        """Bring the index up to the head of the log, and return the head's sequence number.
+    def catch_up(self, *, strict: bool = False) -> int:
+        """Bring the index up to the head of the log, and return the last entry that it has.
 
-        When there is nothing new it costs one `exists`.
+        When there is nothing new it costs two `exists`. When the log is damaged, or the store is
+        gone, what the index knows stays: `trouble` says why there is no more, and so does one line
+        at ERROR. Nothing can be appended then.
 
         Raises:
-            CorruptError: an entry is damaged, or does not follow from the one before it.
+            MregfsError: the log cannot be followed, and the index knows nothing; or `strict`.
         """
-        head = self._replay.catch_up()
-        self._deliver(head)
+        try:
+            head = self._replay.catch_up()
+        except _PASSED_OVER as exc:
+            applied = self._index.applied()
+            if applied == 0 or strict:
+                raise
+            if self.trouble is None or str(exc) != str(self.trouble):
+                log.error("the registry is shown as of log entry %d, as %s", applied, exc)
+            self.trouble = exc
+            return applied
+        if self.trouble is not None:
+            log.info("the log can be followed again, at entry %d", head)
+            self.trouble = None
         return head
 
     def entries(self, since: int) -> Iterator[Entry]:
@@ -93,37 +128,6 @@ class Log:
             CorruptError: it is damaged.
         """
         return self._replay.entry(sequence)
-
-    def subscribe(self, callback: Callable[[Entry], None]) -> Callable[[], None]:
-        """Have `callback` called with each entry from now on, once and in order.
-
-        It is called in whichever thread appends or catches up, without a lock of the log's that
-        would keep it from reading or appending; it must not raise.
-
-        Returns:
-            What ends the subscription.
-        """
-        with self._delivery:
-            if not self._callbacks:
-                self._delivered = self._replay.catch_up()
-            self._callbacks = [*self._callbacks, callback]
-
-        def unsubscribe() -> None:
-            with self._delivery:
-                self._callbacks = [each for each in self._callbacks if each is not callback]
-
-        return unsubscribe
-
-    def _deliver(self, head: int) -> None:
-        """Tell the subscribers about every entry up to `head`, whichever process applied it."""
-        with self._delivery:
-            if not self._callbacks:
-                return
-            while self._delivered < head:
-                entry = self._replay.entry(self._delivered + 1)
-                self._delivered += 1
-                for callback in self._callbacks:
-                    callback(entry)
 
     def has_layout(self, layout: str, since: int) -> bool | None:
         """Tell whether an entry after `since` makes a version with this layout.
@@ -164,10 +168,7 @@ class Log:
             MregfsError: refused by a rule; nothing changed.
         """
         receipt = self._appender.submit(commands, principal, reason)
-        try:
-            self._deliver(receipt.sequence)
-        except MregfsError as exc:
-            log.warning("subscribers learn of entry %d later: %s", receipt.sequence, exc)
+        self.trouble = None
         if receipt.entry is not None:
             self._checkpoint_if_cheap(receipt.sequence)
         return receipt
@@ -189,13 +190,19 @@ class Log:
         """Store the state as a checkpoint; return its sequence number (0: the log is empty)."""
         return self._replay.checkpoint()
 
-    def rebuild(self, fresh: Index, progress: Progress | None = None) -> int:
+    def rebuild(
+        self, fresh: Index, progress: Progress | None = None, *, accept_log: bool = False
+    ) -> int:
         """Fill the index again from checkpoint and log, by way of an empty one; return the head.
 
-        Others may go on reading and appending meanwhile.
+        Others may go on reading and appending meanwhile. With `accept_log` the log is believed
+        although the index knows more.
+
+        Raises:
+            CorruptError: the log cannot be replayed; the index is as it was.
         """
-        head = self._replay.rebuild(fresh, progress)
-        self._deliver(head)
+        head = self._replay.rebuild(fresh, progress, accept_log=accept_log)
+        self.trouble = None
         return head
 
     def _checkpoint_if_cheap(self, sequence: int) -> None:

@@ -22,6 +22,7 @@ from mregfs.stores.index_memory import IndexMemory
 from tests.machines.registry_model import Key, Owner, PlainRegistry
 
 KEYS = [(project, name) for project in ("e/p", "e/q") for name in ("a", "b c", "d")]
+LAYOUT = "1" * 32
 ALIASES = ("best", "production")
 PRINCIPALS = (
     Principal("ann", frozenset({"ml"})),
@@ -96,7 +97,7 @@ class Choice:
 
     def logged(self, key: Key, content: int) -> Step:
         project = ProjectName(*key[0].split("/"))
-        command = commands.LogVersion(project, key[1], f"{content:064x}", "l", 1, 1, 2)
+        command = commands.LogVersion(project, key[1], f"{content:064x}", LAYOUT, 1, 1, 2)
         return Step(command, lambda p: p.log(key, str(content), None, None, self.principal))
 
     def linked(self, source: Key, number: int, key: Key) -> Step:
@@ -111,7 +112,7 @@ class Choice:
         alias = self.alias() if self.maybe() else None
         of_type = [None, None, "model", "dataset"][self.draw(4)]
         command = commands.LogVersion(
-            ProjectName(*key[0].split("/")), key[1], f"{content:064x}", "l", 1, 1, self.draw(4),
+            ProjectName(*key[0].split("/")), key[1], f"{content:064x}", LAYOUT, 1, 1, self.draw(4),
             of_type, () if alias is None else (alias,),
         )  # fmt: skip
         return Step(command, lambda p: p.log(key, str(content), alias, of_type, self.principal))

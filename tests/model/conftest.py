@@ -105,7 +105,7 @@ class Book:
     @staticmethod
     def committed(request: CommitRequest) -> tuple[Command, ...]:
         digest = request.draft.encode().hex().rjust(64, "0")
-        return request.commands(digest=digest, layout="l", size=10, files=2, entries=3)
+        return request.commands(digest=digest, layout="1" * 32, size=10, files=2, entries=3)
 
     def refuse(
         self,
@@ -140,7 +140,7 @@ class Book:
 
     def log_version(self, **fields: Any) -> LogVersion:
         given = {"artifact": "mnist", "digest": "ab" * 32, "size": 1, "files": 1, "entries": 1}
-        return LogVersion(project=DEFAULT_PROJECT, layout="l", **{**given, **fields})
+        return LogVersion(project=DEFAULT_PROJECT, layout="1" * 32, **{**given, **fields})
 
 
 @pytest.fixture

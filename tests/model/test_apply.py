@@ -158,7 +158,7 @@ def test_every_change_has_an_effect_and_every_command_a_rule():
 
 
 def version(artifact: str = "mnist", number: int = 3) -> VersionLogged:
-    return VersionLogged(P, artifact, number, "a" * 64, "l", 0, 0, 0)
+    return VersionLogged(P, artifact, number, "a" * 64, "1" * 32, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """Checkpoints: what comes out is what went in, or nothing does."""
 
+import tracemalloc
+
 import pytest
 import zstandard
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mregfs.errors import CorruptError
 from mregfs.model import checkpoint as module
 from mregfs.model.checkpoint import (
+    SCHEMA,
     checkpoint_key,
     checkpoint_sequence,
     decode_checkpoint,
@@ -54,11 +58,11 @@ GOOD = plain(encode_checkpoint(7, [("version", b"k", b"v")]))
         (b"", "no header"),
         (b"x" * 10000, "no header"),
         (b"{}\n", "bad header"),
-        (GOOD[:-1], "another digest"),
-        (GOOD + b"x", "another digest"),
+        (GOOD[:-1], "another size or digest"),
+        (GOOD + b"x", "another size or digest"),
         (GOOD.replace(b'"sequence":7', b'"sequence":8'), "format 1 at 8"),
         (GOOD.replace(b'"format":1', b'"format":2'), "format 2"),
-        (GOOD.replace(b'"schema":1', b'"schema":0'), "another version of mregfs"),
+        (GOOD.replace(b'"schema":2', b'"schema":0'), "another version of mregfs"),
     ],
 )
 def test_damage_is_noticed(text: bytes, problem: str) -> None:
@@ -75,22 +79,54 @@ def test_what_is_no_frame_is_noticed() -> None:
             decode_checkpoint(data, KEY)
 
 
-def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decompression stops at the limit."""
-    monkeypatch.setattr(module, "MAX_CHECKPOINT_SIZE", 1000)
-    with pytest.raises(CorruptError, match="too large"):
-        decode_checkpoint(packed(bytes(100_000_000)), KEY)
+def header(size: int, digest: str = "0" * 64, rows: int = 0) -> bytes:
+    return (
+        f'{{"format":1,"schema":{SCHEMA},"sequence":7,"rows":{rows},"size":{size},'
+        f'"digest":"{digest}"}}\n'
+    ).encode()
+
+
+def packed_zeros(start: bytes, size: int) -> bytes:
+    """Return a frame of some bytes and then zeros: 4 GiB of them take 112 KB."""
+    packer = zstandard.ZstdCompressor(level=3).compressobj()
+    zeros = bytes(1 << 24)
+    pieces = [packer.compress(piece) for piece in (start, *[zeros] * (size >> 24))]
+    return b"".join([*pieces, packer.flush()])
+
+
+@pytest.mark.parametrize("promised", [10, 1 << 20, 1 << 30, 1 << 32, 1 << 70])
+def test_a_bomb_is_refused_before_it_is_unpacked(promised: int) -> None:
+    """Whatever its header promises, it takes no more memory than its own size explains."""
+    bomb = packed_zeros(header(promised), 1 << 30)
+    assert len(bomb) < 120_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptError):
+            decode_checkpoint(bomb, KEY)
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_checkpoint_beyond_the_limit_is_not_unpacked() -> None:
+    """The limit is what the caller's memory allows."""
+    whole = encode_checkpoint(7, [("version", bytes([n]), bytes(1000)) for n in range(1, 200)])
+    with pytest.raises(CorruptError, match="too large to be read here"):
+        decode_checkpoint(whole, KEY, limit=10_000)
 
 
 def test_rows_that_break_the_format_are_noticed() -> None:
-    """The digest may be right, a block may still be nonsense."""
-    from blake3 import blake3
-
-    for body in (b"\0", b"\xff\xff\xff\xffx", b"\x01\0\0\0x", b"\x06\0\0\0\x92\xa3xyz\x90"):
-        header = b'{"format":1,"schema":1,"sequence":7,"rows":0,"digest":"%s"}\n' % (
-            blake3(body).hexdigest().encode()
-        )
-        checkpoint = decode_checkpoint(packed(header + body), KEY)
+    """The digest may be right, a block may still be nonsense, or not what the header counts."""
+    for body in (
+        b"\0",
+        b"\xff\xff\xff\xffx",
+        b"\x01\0\0\0x",
+        b"\x06\0\0\0\x92\xa3xyz\x90",
+        b"\x0f\0\0\0\x92\xa7version\x91\x92\xc4\0\xc4\0",  # an empty key
+        b"",  # no row, where one is promised
+    ):
+        head = header(len(body), blake3(body).hexdigest(), rows=1)
+        checkpoint = decode_checkpoint(packed(head + body), KEY)
         with pytest.raises(CorruptError, match="damaged"):
             list(checkpoint.rows())
 

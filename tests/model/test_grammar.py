@@ -272,7 +272,7 @@ def test_commit_says_all_about_the_version():
         )
         == request
     )
-    logged, linked = request.commands(digest="ab" * 32, layout="l", size=1, files=2, entries=3)
+    logged, linked = request.commands(digest="ab" * 32, layout="1" * 32, size=1, files=2, entries=3)
     assert LinkVersion(artifact("mnist", digest="ab" * 32), PRODUCTION) == linked
     assert isinstance(logged, LogVersion)
     assert (P, "mnist", "ab" * 32, 1, 2, 3, ("best", "stable")) == (
@@ -285,7 +285,7 @@ def test_commit_says_all_about_the_version():
         logged.aliases,
     )
     assert 1 == len(
-        parse("commit a b").commands(digest="ab" * 32, layout="l", size=1, files=1, entries=1)
+        parse("commit a b").commands(digest="ab" * 32, layout="1" * 32, size=1, files=1, entries=1)
     )
 
 

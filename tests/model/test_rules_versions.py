@@ -290,4 +290,4 @@ def test_unknown_numbers_and_names_are_not_found(mnist):
 
 
 def test_a_log_version_without_optional_fields_is_complete(book):
-    assert book.do(LogVersion(DEFAULT_PROJECT, "a", "0" * 64, "l", 0, 0, 0))["created"]
+    assert book.do(LogVersion(DEFAULT_PROJECT, "a", "0" * 64, "1" * 32, 0, 0, 0))["created"]

@@ -105,17 +105,31 @@ def test_checkpoints_come_by_themselves(
     assert not filled.checkpoint_due()
 
 
-def test_an_index_of_another_log_is_thrown_away(
+def test_an_index_of_another_log_is_filled_anew(
     filled: Log, objects: ObjectsMemory, index: IndexMemory, expected_warnings
 ) -> None:
-    """So is one that is ahead of the log, because the store came back from a backup."""
+    """When others have gone on with that log, and it is sound."""
     expected_warnings.expect("not of this log")
     other = ObjectsMemory()
     used = IndexMemory()
-    for number in range(20):
+    for number in range(5):
         make_log(other, used).submit([version("cifar", number)], PRINCIPAL)
     assert 12 == make_log(objects, used).catch_up()
     assert tables(index) == tables(used)
+
+
+def test_an_index_is_not_emptied_for_a_log_that_cannot_be_replayed(
+    filled: Log, objects: ObjectsMemory, expected_warnings
+) -> None:
+    """Of another log either; whoever asks sees what the index knows."""
+    expected_warnings.expect("not of this log|shown as of log entry 5")
+    other, used = ObjectsMemory(), IndexMemory()
+    for number in range(5):
+        make_log(other, used).submit([version("cifar", number)], PRINCIPAL)
+    before = tables(used)
+    objects._objects[entry_key(9)] = b"{"
+    assert 5 == make_log(objects, used).catch_up()
+    assert before == tables(used)
 
 
 def test_rebuild_says_how_far_it_is(
@@ -242,10 +256,18 @@ def test_appends_ask_once_what_is_behind_the_head(
     assert [entry_key(5)] == asked
 
 
-def test_rebuilding_an_index_that_is_ahead_says_so(kept: ObjectStore, expected_warnings) -> None:
+def test_an_index_that_is_ahead_is_given_up_only_when_that_is_asked(kept: ObjectStore) -> None:
     """The end of a log can be lost without a trace but this."""
-    expected_warnings.expect("not of this log")
     index = IndexMemory()
     make_log(kept, index).catch_up()
+    before = tables(index)
     kept.delete(entry_key(5))
-    assert 4 == make_log(kept, index).rebuild(IndexMemory())
+    for log in (make_log(kept, index), make_log(kept, index)):
+        with pytest.raises(CorruptError, match="ends at entry 4, but the index of this host knows"):
+            log.rebuild(IndexMemory())
+        with pytest.raises(CorruptError, match="reindex --accept-log"):
+            log.submit([version("mnist", 5)], PRINCIPAL)
+        assert before == tables(index)
+    log = make_log(kept, index)
+    assert 4 == log.rebuild(IndexMemory(), accept_log=True)
+    assert 5 == log.submit([version("mnist", 4)], PRINCIPAL).sequence

@@ -361,6 +361,7 @@ def test_a_store_that_was_removed_is_an_error_and_never_empty(
     from mregfs.stores.index_lmdb import environment
 
     expected_warnings.expect("is gone, and the log with it")
+    expected_warnings.expect("shown as of log entry 2, as .*the directory was removed")
     backup = tmp_path / "backup"
     shutil.copytree(store, backup, symlinks=True)
     out = tmp_path / "new"
@@ -372,8 +373,8 @@ def test_a_store_that_was_removed_is_an_error_and_never_empty(
         try:
             for _ in range(2):
                 assert "v1" == f"v{catalog.resolve(registry._locate('mnist')).version.number}"
+                assert ["v1", "v0"] == [each.version for each in registry.versions("mnist")]
                 for use in (
-                    lambda: registry.versions("mnist"),
                     lambda: registry.commit(out, "mnist"),
                     lambda: registry.tag("mnist:v0", ["x"]),
                 ):
@@ -395,12 +396,14 @@ def test_a_store_that_was_removed_is_an_error_and_never_empty(
 
 def test_another_store_in_the_place_of_ours_is_not_ours(store: Path, expected_warnings) -> None:
     expected_warnings.expect("is gone, and the log with it")
+    expected_warnings.expect("shown as of log entry 2, as .*the directory was removed")
     with mregfs.Registry(store) as registry:
         shutil.rmtree(store)
         init_store(store)
 
+        assert ["v1", "v0"] == [each.version for each in registry.versions("mnist")]
         with pytest.raises(HostError, match="removed"):
-            registry.versions("mnist")
+            registry.tag("mnist:v0", ["x"])
 
     assert ["staging", "store.json", "tmp"] == sorted(os.listdir(store))
 

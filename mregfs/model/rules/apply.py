@@ -112,6 +112,8 @@ def _subjects(change: Change) -> list[tuple[str, str]]:
 def _project_created(ledger: Ledger, fact: ProjectCreated) -> None:
     entity_name, _, name = fact.project.partition("/")
     at_ns = ledger.stamp.at_ns
+    if ledger.project(fact.project) is not None:
+        raise ledger.damaged(f"project {fact.project} exists already")
     entity = ledger.entity(entity_name)
     if entity is None:
         inode = ledger.allot(InodeRecord("entity", 0, name=entity_name))

@@ -9,6 +9,7 @@ import re
 import msgspec
 
 from mregfs.errors import ConflictError, InvalidError
+from mregfs.model.bounds import MAX_PARENTS, MAX_RUN, MAX_TAGS
 from mregfs.model.changes import (
     AliasDropped,
     AliasSet,
@@ -24,7 +25,6 @@ from mregfs.model.metadata import normalise
 from mregfs.model.names import LATEST, check_alias, check_name
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
 from mregfs.model.rules.guards import (
-    MAX_TAGS,
     Decision,
     check_free,
     check_text,
@@ -50,7 +50,6 @@ __all__ = [
 DEFAULT_TYPE = "model"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_MAX_RUN = 1024
 
 
 def create_artifact(state: State, command: CreateArtifact, principal: Principal) -> Decision:
@@ -121,6 +120,10 @@ def _version_of(state: State, command: LogVersion) -> VersionLogged:
     if min(command.size, command.files, command.entries) < 0:
         raise InvalidError("sizes and counts of a version cannot be negative")
     parents = []
+    if len(command.parents) > MAX_PARENTS:
+        raise InvalidError(
+            f"{len(command.parents)} parents are too many", f"give at most {MAX_PARENTS}"
+        )
     for location in command.parents:
         source = state.resolve(location)
         parents.append(
@@ -143,7 +146,7 @@ def _version_of(state: State, command: LogVersion) -> VersionLogged:
         description=check_text(command.description, "description"),
         metadata=normalise(command.metadata),
         tags=sorted_tags(command.tags),
-        run=check_text(command.run, "run", _MAX_RUN),
+        run=check_text(command.run, "run", MAX_RUN),
         parents=distinct(parents),
     )
 

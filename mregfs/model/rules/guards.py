@@ -1,7 +1,7 @@
 """What several rules ask first: is it free, is it allowed, is it still as the caller expects.
 
-Decided here: who may move a protected alias, what `--expect` compares, how much text and how many
-tags a thing may carry. Not decided here: which command asks what (the `decide_*` modules).
+Decided here: who may move a protected alias, what `--expect` compares. Not decided here: which
+command asks what (the `decide_*` modules), how much text a thing may carry (`model.bounds`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mregfs.errors import ConflictError, ExistsError, ForbiddenError, InvalidError
+from mregfs.model.bounds import MAX_GROUP, MAX_TAGS, check_text
 from mregfs.model.changes import AliasSet, Change, ProjectCreated
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, check_alias, check_tag, parse_number
@@ -18,8 +19,6 @@ from mregfs.model.reference import Location
 from mregfs.model.state import State
 
 __all__ = [
-    "MAX_DESCRIPTION",
-    "MAX_TAGS",
     "Decision",
     "alias_of_target",
     "check_free",
@@ -33,15 +32,6 @@ __all__ = [
     "title",
     "with_project",
 ]
-
-MAX_DESCRIPTION = 65_536
-"""Characters."""
-
-MAX_TAGS = 100
-"""Tags of one version, artifact or collection; aliases given in one commit."""
-
-MAX_GROUP = 256
-"""Characters of a group's name."""
 
 _T = TypeVar("_T")
 
@@ -61,21 +51,6 @@ def title(owner: OwnerRecord) -> str:
 def distinct(items: Iterable[_T]) -> tuple[_T, ...]:
     """Return the items without repetitions, in their order."""
     return tuple(dict.fromkeys(items))
-
-
-def check_text(text: str, what: str, limit: int = MAX_DESCRIPTION) -> str:
-    """Return `text` when it can stand in the log.
-
-    Raises:
-        InvalidError: it is too long, holds a NUL, or is no Unicode text.
-    """
-    if len(text) > limit:
-        raise InvalidError(
-            f"the {what} has {len(text)} characters", f"write at most {limit} characters"
-        )
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidError(f"the {what} is not plain text", "write UTF-8 without NUL bytes")
-    return text
 
 
 def sorted_tags(tags: Iterable[str]) -> tuple[str, ...]:
