@@ -170,6 +170,7 @@ async def _serve(
 ) -> None:
     notices = Notices()
     mount = Mounted(store, project, options, notices)
+    mount.hide_store()
     stop = trio.Event()
     # What lives as long as the mount is never garbage: looking through it took 20 ms each time, in
     # which nobody was answered.
@@ -320,8 +321,16 @@ class Mounted:
             private = self._modes.access(project).private_drafts
         return shown.gid, shown.mode, private
 
+    def hide_store(self) -> None:
+        """Let nobody past the mount who may not see all that is in the store."""
+        try:
+            self._store.hide()
+        except MregfsError as exc:
+            log.error("others than its readers may look into the store's directory: %s", exc)
+
     def _share_staging(self, notices: KernelNotices) -> None:
         """Let those make drafts who may now."""
+        self.hide_store()
         try:
             for inode in self.drafts.share():
                 notices.forget_attributes(inode)

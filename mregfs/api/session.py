@@ -24,7 +24,7 @@ from mregfs.errors import (
 )
 from mregfs.host.mounts import Mount, mounts_of, read_status
 from mregfs.host.principals import principal as principal_of
-from mregfs.model.commands import Command, Principal
+from mregfs.model.commands import Command, Principal, SetAccess
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.reference import Location, parse_location
 
@@ -140,7 +140,10 @@ class Session:
         principal = self._principal
         if author:
             principal = replace(principal, author=author)
-        return list(self.store.log.submit(commands, principal, reason).results)
+        results = list(self.store.log.submit(commands, principal, reason).results)
+        if any(isinstance(command, SetAccess) for command in commands):
+            self.store.hide()
+        return results
 
 
 def _open(path: str, *, read_only: bool) -> "Store":

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,8 @@ from mregfs.host.priority import let_others_go_first, read_when_idle
 from mregfs.model.changes import ENTRY_GRAIN, entry_key
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
-from mregfs.model.state import STATE_TABLES
+from mregfs.model.rules.access import everybody_reads
+from mregfs.model.state import STATE_TABLES, State
 from mregfs.ports import DraftTree, Intake
 from mregfs.registry.content import CONTENT_TABLES, Content, Verification
 from mregfs.registry.description import StoreDescription, describe_new_store, read_description
@@ -253,6 +255,22 @@ class Store:
         from mregfs.stores.drafts_dir import DraftDirectory
 
         return DraftDirectory(self.directory, _STAGING, shown=shown)
+
+    def hide(self) -> None:
+        """Let nobody else into the directory, if not everybody may see all that is in the store.
+
+        Past the mounts it would be as open as its directory is. Never opened again by itself.
+        """
+        with self.index.read() as view:
+            if self.read_only or everybody_reads(State(view)):
+                return
+        mode = stat.S_IMODE(os.fstat(self.directory.fd).st_mode)
+        if mode & 0o077:
+            try:
+                os.fchmod(self.directory.fd, mode & 0o700)
+            except OSError as exc:
+                raise oserrors.translated(exc, f"cannot close {self.path!r} to others") from exc
+            log.info("nobody else may look into %s any more: not everybody may read it", self.path)
 
     def recover(self) -> None:
         """Finish or undo what crashed commits left behind, where this user may write.

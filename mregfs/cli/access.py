@@ -43,7 +43,8 @@ def access(
 
     Without PROJECT: the whole store, where no project says otherwise. Without an option: only
     shows what holds. Groups are looked up on each host, by name. Only root and the owner of the
-    store change it.
+    store change it. Where not everybody may read all of it, the store's directory becomes its
+    owner's alone (mode 0700), and the others use a mount.
 
     \b
     mregfs access --readers ml --writers ml

@@ -8,9 +8,11 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -243,6 +245,22 @@ def mount_points() -> set[str]:
         return {
             re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), line.split(" ")[4]) for line in table
         }
+
+
+@contextmanager
+def reachable_directory() -> Iterator[Path]:
+    """Make a directory that every user can reach; pytest's own are in a private one."""
+    path = Path(tempfile.mkdtemp(prefix="mregfs-test-")).resolve()
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        with open("/proc/self/mountinfo", errors="surrogateescape") as table:
+            points = [line.split(" ")[4] for line in table]
+        for point in points:
+            if point.startswith(f"{path}/"):
+                subprocess.run(["umount", "-l", point], check=False)
+        shutil.rmtree(path, ignore_errors=os.geteuid() == 0)
 
 
 @pytest.fixture(scope="session")

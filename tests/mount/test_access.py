@@ -12,7 +12,7 @@ import pytest
 
 from mregfs.host.callers import groups_of_process
 from tests.attack.people import Person, answer_of
-from tests.mount.conftest import MakeMount, Mount
+from tests.mount.conftest import MakeMount, Mount, reachable_directory
 
 TEAM, OTHERS = 64210, 64211
 """Groups that this host has no name for."""
@@ -36,15 +36,14 @@ def people() -> Iterator[dict[str, Person]]:
 
 
 @pytest.fixture
-def open_place(tmp_path: Path) -> None:
-    """Let every user walk to the mount."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_mode & 0o055 != 0o055 and path.stat().st_uid == os.geteuid():
-            path.chmod(path.stat().st_mode | 0o055)
+def tmp_path() -> Iterator[Path]:
+    """Make a directory that every user can reach."""
+    with reachable_directory() as path:
+        yield path
 
 
 @pytest.fixture
-def team(open_place: None, make_mount: MakeMount) -> Mount:
+def team(make_mount: MakeMount) -> Mount:
     """A mount that everybody may enter, of a store with a version, an alias and a collection."""
     mount = make_mount(options=("--allow-other",))
     mount.init()
@@ -238,9 +237,7 @@ def test_what_is_told_leaves_out_what_may_not_be_seen(
         assert seen == ("plans" in answer), name
 
 
-def test_a_store_of_a_team_is_made_for_it(
-    open_place: None, make_mount: MakeMount, people: dict[str, Person]
-) -> None:
+def test_a_store_of_a_team_is_made_for_it(make_mount: MakeMount, people: dict[str, Person]) -> None:
     """`init --group`: closed on the host, open to the group by the mount, drafts private."""
     mount = make_mount(options=("--allow-other",))
     mount.path.mkdir()
@@ -266,6 +263,26 @@ def test_a_store_for_a_group_that_is_not_there_is_not_made(make_mount: MakeMount
     assert 5 == done.returncode
     assert "there is no group 'no-such-group'" in done.stderr
     assert not mount.store.exists()
+
+
+@pytest.mark.parametrize("project", ["", "team/b"])
+@pytest.mark.parametrize("way", ["mount", "store"])
+def test_who_may_not_read_gets_nothing_past_the_mount(
+    team: Mount, people: dict[str, Person], project: str, way: str
+) -> None:
+    """The store's directory is closed as soon as not everybody may read all that is in it."""
+    log = f"{team.store}/log/{1:020}.json"
+    people["eve"].do(reading, log)
+    if way == "store":
+        team.stop()
+    team.cli("access", *([project] if project else []), "--readers", str(TEAM))
+    assert 0o700 == team.store.stat().st_mode & 0o7777
+    assert "EACCES" == answer_of(people["eve"], reading, log)
+    if way == "mount":
+        team.stop()
+    team.store.chmod(0o755)
+    team.start()
+    assert "EACCES" == answer_of(people["eve"], reading, log)
 
 
 def test_only_the_owner_and_root_say_who_may(team: Mount, people: dict[str, Person]) -> None:
@@ -338,7 +355,7 @@ def test_a_draft_is_not_handed_over_while_it_is_written_or_with_others_files(
 
 
 def test_drafts_are_as_their_umask_says_or_private(
-    open_place: None, make_mount: MakeMount, people: dict[str, Person]
+    make_mount: MakeMount, people: dict[str, Person]
 ) -> None:
     """By an option of the mount, or for the whole store; nobody else can look in."""
     mount = make_mount(options=("--allow-other",))

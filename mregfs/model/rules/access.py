@@ -24,6 +24,7 @@ __all__ = [
     "NOBODY",
     "Access",
     "access_of",
+    "everybody_reads",
     "may_read",
     "may_write",
     "require",
@@ -68,6 +69,12 @@ def _over(access: Access, said: AccessRecord | AccessSet | None) -> Access:
         access.writers if said.writers is None else said.writers,
         access.private_drafts if said.private_drafts is None else said.private_drafts,
     )
+
+
+def everybody_reads(state: State) -> bool:
+    """Tell whether everybody may see everything: what the store says, and each project."""
+    said = ["", *(project for project, _ in state.accesses())]
+    return all(access_of(state, project).readers == EVERYBODY for project in said)
 
 
 def may_write(access: Access, principal: Principal) -> bool:
