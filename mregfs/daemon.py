@@ -36,7 +36,6 @@ from mregfs.fuse.waits import is_dying
 from mregfs.host import mount_table
 from mregfs.host.callers import give_up_privileges, groups_of_process, why_not_for_others
 from mregfs.host.principals import group_number, principal, user_of
-from mregfs.model.changes import entry_key
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.model.rules.access import may_read
@@ -44,6 +43,7 @@ from mregfs.ports import Caller, DraftTree
 from mregfs.registry.aliased import Aliased
 from mregfs.registry.answers import Answers
 from mregfs.registry.content import Verification
+from mregfs.registry.tail import LogTail
 from mregfs.vfs.coalescing import Coalescing
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.filesystem import RegistryFileSystem
@@ -263,11 +263,13 @@ class Mounted:
             if options.verify == "first-read"
             else None
         )
-        aliased = Aliased(store.index, store.log, store.coalescer)
+        self.tail = LogTail(store.log, store.index, time.monotonic_ns)
+        aliased = Aliased(store.index, self.tail.entries, store.coalescer)
         self.coalescing = Coalescing(aliased.follow, self._may_coalesce)
         self.drafts: DraftTree = store.open_drafts(self._shown)
         transactions = Transactions(
             store.log,
+            self.tail,
             store.committer,
             self.drafts,
             store.open_draft_intake,
@@ -290,19 +292,16 @@ class Mounted:
                 notices=notices,
                 with_groups=_with_groups,
                 clock=store.clock,
-                catch_up=store.log.catch_up,
-                behind=self._behind,
+                tail=self.tail,
                 make_follower=lambda wake: Follower(
-                    store.log,
+                    self.tail,
                     store.index,
                     tree,
                     notices,
                     self._waking(wake),
                     lambda: self._share_staging(notices),
                 ),
-                make_events=lambda: EventReaders(
-                    store.index.applied, store.log.entries, self._may_read
-                ),
+                make_events=lambda: EventReaders(self.tail, self._may_read),
                 status=self.status,
                 questions=Questions(self._answers(), tree.queries, self._may_read),
                 read_only=options.read_only,
@@ -340,10 +339,6 @@ class Mounted:
     def _may_read(self, caller: Caller, project: str) -> bool:
         """Tell whether a caller may read a project."""
         return may_read(self._modes.access(project), self._identify(caller))
-
-    def _behind(self) -> bool:
-        """Tell whether another process appended what nobody applied to this host's index yet."""
-        return self._store.objects.exists(entry_key(self._store.index.applied() + 1))
 
     def _waking(self, wake: Callable[[], None]) -> Callable[[], None]:
         def wake_all() -> None:
@@ -386,7 +381,7 @@ class Mounted:
     def status(self) -> bytes:
         """Return the JSON of `.mregfs/status`."""
         store = self._store
-        head = store.log.catch_up()
+        head = store.index.applied()
         passthrough = passthrough_state()
         status = {
             "store": store.address,
@@ -395,7 +390,8 @@ class Mounted:
             "mountpoint": self._options.mountpoint,
             "read_only": self._options.read_only,
             "sequence": head,
-            "lag": head - store.index.applied(),
+            "lag": max(0, head - self.tail.taken),
+            "checked_seconds_ago": round(self.tail.checked_ago(), 3),
             "pid": os.getpid(),
             "passthrough": {
                 "available": passthrough.available,

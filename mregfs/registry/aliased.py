@@ -6,16 +6,16 @@ how a copy is made (`coalesce`), when to look (the daemon, after each log entry)
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mregfs.errors import MregfsError, NoSpaceError, UnavailableError
 from mregfs.model import changes as facts
+from mregfs.model.changes import Entry
 from mregfs.model.names import LATEST
 from mregfs.model.records import AliasRecord, OwnerRecord, VersionRecord
 from mregfs.model.state import State
 from mregfs.ports import Index
 from mregfs.registry.coalesce import CoalesceProgress, Coalescer
-from mregfs.registry.log import Log
 from mregfs.registry.replay import read_head
 
 __all__ = ["Aliased"]
@@ -30,11 +30,19 @@ _Key = tuple[int, str]
 
 
 class Aliased:
-    """One process's view of what aliases point at. Used by one thread at a time."""
+    """One process's view of what aliases point at. Used by one thread at a time.
 
-    def __init__(self, index: Index, registry_log: Log, coalescer: Coalescer) -> None:
+    Args:
+        index: of the store.
+        entries_since: reads the log.
+        coalescer: makes copies.
+    """
+
+    def __init__(
+        self, index: Index, entries_since: Callable[[int], Iterator[Entry]], coalescer: Coalescer
+    ) -> None:
         self._index = index
-        self._log = registry_log
+        self._entries_since = entries_since
         self._coalescer = coalescer
         self._seen = -1
         self._targets: dict[_Key, VersionRecord] = {}
@@ -105,7 +113,7 @@ class Aliased:
         moved: dict[tuple[str, str, str], None] = {}
         deleted = False
         head = self._index.applied()
-        for entry in self._log.entries(self._seen):
+        for entry in self._entries_since(self._seen):
             if entry.sequence > head:
                 break
             self._seen = entry.sequence

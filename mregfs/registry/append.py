@@ -190,7 +190,7 @@ class Appender:
                     continue
             if self._append(key, data):
                 self._apply(entry.sequence, puts, head.sequence)
-                _settle_all(batch, entry.sequence, entry)
+                _settle_all(batch, entry.sequence, entry, len(data))
                 return
         else:
             raise ConflictError(
@@ -277,7 +277,7 @@ class Appender:
             log.error("entry %d is in the log, but not in the index: %s", sequence, exc)
 
 
-def _settle_all(batch: list[_Waiting], sequence: int, entry: Entry | None) -> None:
+def _settle_all(batch: list[_Waiting], sequence: int, entry: Entry | None, size: int = 0) -> None:
     for each in batch:
         if each.error is None:
-            each.receipt = Receipt(sequence, each.results, entry if each.changes else None)
+            each.receipt = Receipt(sequence, each.results, entry if each.changes else None, size)

@@ -118,6 +118,14 @@ class Log:
         Raises:
             CorruptError: an entry is damaged, or does not follow from the one before it.
         """
+        return (entry for entry, _ in self._replay.entries(since))
+
+    def sized_entries(self, since: int) -> Iterator[tuple[Entry, int]]:
+        """Yield what `entries` does, each with its size in bytes.
+
+        Raises:
+            CorruptError: an entry is damaged, or does not follow from the one before it.
+        """
         return self._replay.entries(since)
 
     def entry(self, sequence: int) -> Entry:

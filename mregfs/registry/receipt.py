@@ -18,3 +18,5 @@ class Receipt(msgspec.Struct, frozen=True):
     """One for each command."""
     entry: Entry | None
     """None when nothing had to change."""
+    size: int = 0
+    """Bytes of the entry."""

@@ -173,8 +173,8 @@ class Replay:
         key = entry_key(sequence)
         return _decoded(self._objects.get(key), key, sequence)
 
-    def entries(self, since: int) -> Iterator[Entry]:
-        """Yield the entries after `since`, up to the head; read as they are taken.
+    def entries(self, since: int) -> Iterator[tuple[Entry, int]]:
+        """Yield the entries after `since`, up to the head, and their sizes in bytes.
 
         Raises:
             CorruptError: an entry is damaged, or does not follow from the one before it.
@@ -185,7 +185,7 @@ class Replay:
             if head is not None:
                 _check_chain(entry, head, key)
             head = Head.of(entry, data)
-            yield entry
+            yield entry, len(data)
 
     def applied(self, puts: Iterable[Put], expected: int, head: int) -> None:
         """Put an entry that was just appended into the index, with its `rows_after`.

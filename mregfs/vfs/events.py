@@ -1,13 +1,14 @@
 """`.mregfs/events`: one JSON line per log entry, blocking, pollable, any number of readers.
 
 Decided here: where a reader stands in the log, what a read gives, when it blocks. Not decided here:
-how the daemon learns of entries (`follower`). Called by `filesystem`.
+how the daemon learns of entries (`registry.tail`). Called by `open_files`.
 
 A reader holds only its position; lines are made from the log when it asks for them, so a slow
-reader costs nothing and holds up nobody.
+reader costs nothing and holds up nobody. One that is far behind is read for in a thread.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from itertools import islice
 from select import POLLIN, POLLOUT, POLLRDNORM
 
 import msgspec
@@ -16,11 +17,14 @@ import trio
 from mregfs.errors import HostError, InvalidError
 from mregfs.model.changes import Entry, event_line
 from mregfs.ports import Caller
+from mregfs.registry.tail import LogTail
 
 __all__ = ["EventReaders"]
 
 _EAGAIN = 11
 _O_NONBLOCK = 0o4000
+_READ_AHEAD = 64
+"""Entries that are read from the log at a time for a reader that is far behind."""
 
 
 class Reader(msgspec.Struct):
@@ -41,26 +45,23 @@ class EventReaders:
     """All readers of one mount.
 
     Args:
-        head: returns the newest entry that the index has; nothing later is told.
-        entries_since: reads the log.
+        tail: of the log. Nothing is told before the kernel knows of it.
         may_read: tells whether a caller, whose groups are known, may read a project.
     """
 
     def __init__(
         self,
-        head: Callable[[], int],
-        entries_since: Callable[[int], Iterator[Entry]],
+        tail: LogTail,
         may_read: Callable[[Caller, str], bool],
     ) -> None:
-        self._head = head
-        self._entries_since = entries_since
+        self._tail = tail
         self._may_read = may_read
         self._readers: dict[int, Reader] = {}
         self._news = trio.Event()
 
     def open(self, handle: int, flags: int, caller: Caller) -> None:
         """Add a reader that gets what comes from now on, in projects that he may read."""
-        self._readers[handle] = Reader(self._head(), bool(flags & _O_NONBLOCK), caller)
+        self._readers[handle] = Reader(self._tail.head, bool(flags & _O_NONBLOCK), caller)
 
     def close(self, handle: int) -> None:
         """Remove a reader."""
@@ -76,8 +77,8 @@ class EventReaders:
         if len(words) != 2 or words[0] != "since" or not words[1].isdigit() or len(words[1]) > 18:
             raise InvalidError("events takes only 'since N'", "N is the number of a log entry")
         position = int(words[1])
-        if position > self._head():
-            raise InvalidError(f"the log ends at {self._head()}, before {position}")
+        if position > self._tail.head:
+            raise InvalidError(f"the log ends at {self._tail.head}, before {position}")
         reader = self._readers[handle]
         reader.position, reader.rest = position, b""
         return len(data)
@@ -93,21 +94,32 @@ class EventReaders:
         reader = self._readers[handle]
         while True:
             news = self._news
-            data = self._take(reader, size)
+            entries = self._tail.at_hand(reader.position)
+            if entries is None:
+                entries = await trio.to_thread.run_sync(self._read_log, reader.position)
+            position = reader.position
+            data = self._take(reader, entries, size)
             if data:
                 return data
+            if reader.position > position:  # only what this reader may not see
+                continue
             if reader.nonblocking:
                 raise HostError(_EAGAIN, "no log entry yet")
             await news.wait()
 
-    def _take(self, reader: Reader, size: int) -> bytes:
+    def _read_log(self, position: int) -> list[Entry]:
+        """Return some entries after one from the log; in a thread."""
+        return list(islice(self._tail.entries(position), _READ_AHEAD))
+
+    def _take(self, reader: Reader, entries: Sequence[Entry], size: int) -> bytes:
         pieces = [reader.rest]
         length = len(reader.rest)
-        head = self._head()  # no further: the log may be ahead of what the mount shows
-        if length < size and reader.position < head:
-            for entry in self._entries_since(reader.position):
-                if entry.sequence > head:
+        if length < size:
+            for entry in entries:
+                if entry.sequence > self._tail.taken:
                     break
+                if entry.sequence <= reader.position:  # another read has had it meanwhile
+                    continue
                 line = event_line(entry, lambda of: self._may_read(reader.caller, of))
                 pieces.append(line)
                 length += len(line)
@@ -124,7 +136,7 @@ class EventReaders:
         if wake is not None:
             reader.waker = wake
         ready = POLLOUT
-        if reader.rest or reader.position < self._head():
+        if reader.rest or reader.position < self._tail.taken:
             ready |= POLLIN | POLLRDNORM
         return ready
 

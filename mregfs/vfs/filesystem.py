@@ -50,9 +50,6 @@ _RENAME_NOREPLACE = 1
 _DRAIN_LIMIT = 1.0
 """Seconds that a reply waits for the kernel to forget names; it takes well under a millisecond."""
 
-_FOLLOW_INTERVAL = 0.05
-"""Seconds between two looks for entries of other processes; they must show within 0.1 s."""
-
 
 class RegistryFileSystem:
     """One mount of one project of one store."""
@@ -75,19 +72,18 @@ class RegistryFileSystem:
         self._writers = trio.CapacityLimiter(16)
 
     async def follow(self) -> None:
-        """Watch the log for what others append, until cancelled."""
-        failed = False
-        while True:
-            await trio.sleep(_FOLLOW_INTERVAL)
-            try:
-                if self._parts.behind():
-                    await trio.to_thread.run_sync(self._parts.catch_up)
-                self._follower.follow()
-                failed = False
-            except MregfsError as exc:
-                if not failed:  # what is served already goes on being served
-                    log.error("the log cannot be followed: %s", exc)
-                failed = True
+        """Watch the log for what others append, until cancelled; then its thread has ended."""
+        tail, loop = self._parts.tail, trio.lowlevel.current_trio_token()
+
+        def on_news() -> None:
+            loop.run_sync_soon(self._follow_quietly, idempotent=True)
+
+        alone = trio.CapacityLimiter(1)
+        try:
+            await trio.to_thread.run_sync(tail.run, on_news, abandon_on_cancel=True, limiter=alone)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(tail.stop)
 
     @property
     def refused(self) -> dict[str, int]:
@@ -466,11 +462,11 @@ class RegistryFileSystem:
         return outcome
 
     def _follow_quietly(self) -> None:
-        """Follow what was just appended; what cannot be read now is followed by `follow`, later."""
+        """Tell the kernel of what is new; what cannot be told now is told at the next entry."""
         try:
             self._follower.follow()
         except MregfsError as exc:
-            log.error("the log cannot be followed: %s", exc)
+            log.error("the kernel is not told of what is new: %s", exc)
 
     def flush(self, handle: int) -> None:
         """See `FileSystem`; nothing is held back, so there is nothing to flush."""

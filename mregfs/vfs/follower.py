@@ -1,8 +1,8 @@
 """Follows the log: tells the kernel which names changed, and wakes the readers of `events`.
 
-Decided here: which cached names and attributes a log entry makes stale. Not decided here: how the
-kernel is told (`KernelNotices`), what the entry means (`model.rules`). Run by `filesystem` after
-each change of its own, and on a timer for what other processes on this or other hosts append.
+Decided here: which cached names and attributes a log entry makes stale. Not decided here: how
+entries are learned of (`registry.tail`), how the kernel is told (`KernelNotices`), what an entry
+means (`model.rules`). Run by `filesystem`, on the event loop.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from mregfs.model import changes as facts
 from mregfs.model.names import LATEST
 from mregfs.model.state import State
 from mregfs.ports import Index
-from mregfs.registry.log import Log
+from mregfs.registry.tail import LogTail
 from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.tree import PROJECTS, Tree
 
@@ -28,51 +28,42 @@ def changes_names(entry: facts.Entry) -> bool:
 
 
 class Follower:
-    """One mount's place in the log. `seen` is the last entry that the kernel was told of.
+    """Takes entries from the tail of the log, and tells the kernel of them.
 
     `on_news` is called after new entries, `on_access` when another may read or change something.
     """
 
     def __init__(
         self,
-        log: Log,
+        tail: LogTail,
         index: Index,
         tree: Tree,
         notices: KernelNotices,
         on_news: Callable[[], None],
         on_access: Callable[[], None] = lambda: None,
     ) -> None:
-        self._log = log
+        self._tail = tail
         self._index = index
         self._tree = tree
         self._notices = notices
         self._on_news = on_news
         self._on_access = on_access
-        self.seen = index.applied()
         self._names = _OwnerNames(index)
         self.stale_names = 0
         """How many names the kernel was told to forget: grows when one came or went."""
 
     def follow(self) -> bool:
-        """Tell the kernel about every entry that the index has and `seen` does not; True if any.
-
-        Does not look for entries beyond the index (`Log.catch_up` does, and may be slow).
-        """
-        head = self._index.applied()
-        if head == self.seen:
-            return False
-        if head < self.seen:  # the index was damaged, or is of another log, and is being filled
-            return False
-        for entry in self._log.entries(self.seen):
-            if entry.sequence > head:
-                break
+        """Tell the kernel about every entry that waits at the tail of the log; True if any."""
+        entries = self._tail.waiting()
+        for entry in entries:
             self._tree.changed_at_ns = entry.at_ns
             for request in entry.requests:
                 for change in request.changes:
                     self._tell(change)
-            self.seen = entry.sequence
-        self._on_news()
-        return True
+            self._tail.took(entry.sequence)
+        if entries:
+            self._on_news()
+        return bool(entries)
 
     def _tell(self, change: facts.Change) -> None:
         match change:

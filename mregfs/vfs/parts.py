@@ -10,6 +10,7 @@ import msgspec
 from mregfs.model.names import ProjectName
 from mregfs.ports import Caller, Clock, DraftTree, Index
 from mregfs.registry.content import Content
+from mregfs.registry.tail import LogTail
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
@@ -37,10 +38,7 @@ class Parts(msgspec.Struct):
     with_groups: Callable[[Caller], Caller]
     """Look up the supplementary groups of a caller, while he waits for his answer."""
     clock: Clock
-    catch_up: Callable[[], int]
-    """`Log.catch_up`: apply what other processes appended; may block."""
-    behind: Callable[[], bool]
-    """Tell cheaply whether `catch_up` would find anything."""
+    tail: LogTail
     make_follower: Callable[[Callable[[], None]], Follower]
     make_events: Callable[[], EventReaders]
     status: Callable[[], bytes]

@@ -19,6 +19,8 @@ from mregfs.model.grammar import CommitRequest, GiveDraft, Statement, at_stateme
 from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.commit import CommitProgress, Committer
 from mregfs.registry.log import Log
+from mregfs.registry.receipt import Receipt
+from mregfs.registry.tail import LogTail
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.follower import changes_names
 
@@ -37,6 +39,7 @@ class Transactions:
     def __init__(
         self,
         registry_log: Log,
+        tail: LogTail,
         committer: Committer,
         drafts: DraftTree,
         open_intake: Callable[[str], Intake],
@@ -48,6 +51,7 @@ class Transactions:
         read_only: bool,
     ) -> None:
         self._log = registry_log
+        self._tail = tail
         self._committer = committer
         self._drafts = drafts
         self._open_intake = open_intake
@@ -103,12 +107,23 @@ class Transactions:
         for step in finish:
             step()
         keeps_names = receipt.entry is None or not changes_names(receipt.entry)
+        self._learn(receipt, wait=not keeps_names)
         return Outcome(
             receipt.sequence,
             list(receipt.results),
             keeps_names and not consumed,
             tuple(consumed),
         )
+
+    def _learn(self, receipt: Receipt, *, wait: bool) -> None:
+        """Have the entry at the tail of the log, where the event loop takes it."""
+        if not wait:
+            self._tail.offer(receipt)
+            return
+        try:
+            self._tail.reach(receipt)
+        except MregfsError as exc:
+            log.error("entry %d is made, but the log cannot be read: %s", receipt.sequence, exc)
 
     def _give(self, request: GiveDraft, principal: Principal, caller: Caller) -> Outcome:
         """Make a draft another user's; its owner may, and root, and the owner of the store."""

@@ -213,7 +213,7 @@ def test_with_copies_turned_off_none_is_used(registry, models, tmp_path):
 @pytest.fixture
 def aliased(registry: Registry) -> Aliased:
     store = registry.store
-    return Aliased(store.index, store.log, store.coalescer)
+    return Aliased(store.index, store.log.entries, store.coalescer)
 
 
 def test_what_an_alias_points_at_gets_its_copies(registry, models, aliased):
