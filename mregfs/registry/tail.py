@@ -188,7 +188,8 @@ class LogTail:
 
     def _look(self) -> None:
         self._log.catch_up()
-        self._checked_at = self._clock()
+        if self._log.trouble is None:
+            self._checked_at = self._clock()
         if not self._is_full():
             self._fetch()
 
