@@ -279,17 +279,22 @@ async def test_many_ask_while_an_alias_moves(promoted) -> None:
     seen: list[str] = []
 
     async def asking() -> None:
-        for _ in range(20):
+        asked = 0
+        while asked < 20 or len(set(seen)) < 2:  # some may be done before the first move is
             reply = await ask(promoted, "show mnist:best")
             seen.append(reply["result"]["version"])
+            asked += 1
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(10):
-            nursery.start_soon(asking)
-        for turn in range(30):
-            await promoted.control(f"ln -f mnist:v{turn % 2} mnist:best")
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(asking)
+            turn = 0
+            while turn < 30 or len(set(seen)) < 2:
+                await promoted.control(f"ln -f mnist:v{turn % 2} mnist:best")
+                turn += 1
 
-    assert 200 == len(seen)
+    assert 200 <= len(seen)
     assert {"v0", "v1"} == set(seen)
 
 
