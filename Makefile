@@ -53,6 +53,10 @@ IMAGES ?= 30
 crash: $(VENV)/.dev test-packages ## power cuts on ext4, XFS and btrfs, IMAGES=30 disks of each
 	$(PYTEST) -s tests/mount/attack/test_power_cuts.py --crash-images $(IMAGES)
 
+SECONDS ?= 20
+fuzz: $(VENV)/.fuzz ## any bytes for all decoders and header readers, SECONDS=20 for each
+	$(VENV)/bin/python -m tests.fuzz $(SECONDS)
+
 dev: $(VENV)/.dev test-packages ## the environment of the tests, in .venv
 
 clean: ## remove the environment and everything built
@@ -76,6 +80,10 @@ $(VENV)/.dev: pyproject.toml $(EXTENSION) | $(VENV)/bin/python
 	@echo 'setting up $(VENV), about a minute'
 	@$(PIP) install --editable '.[demo,dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(PIP) install 'atheris>=3'
+	@touch $@
 
 $(VENV)/bin/python: | build-packages
 	@.ci/virtual-environment $(VENV) $(PYTHON)

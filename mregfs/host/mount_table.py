@@ -5,9 +5,11 @@ Decided here: how a line is taken apart. Not decided here: which mounts matter (
 
 A path may hold any byte but NUL, and the kernel escapes only blank, tab, newline and backslash (of
 the source `#` as well): so lines end at a newline and fields at a blank, and what else Unicode
-calls blank or the end of a line (U+00A0, U+3000, a carriage return, ...) is part of a name.
+calls blank or the end of a line (U+00A0, U+3000, a carriage return, ...) is part of a name. A file
+system that escapes nothing in its options can make lines that are none: they are passed over.
 """
 
+import contextlib
 import os
 import re
 from typing import NamedTuple
@@ -41,7 +43,12 @@ def read(table: str = "/proc/self/mountinfo") -> list[Entry]:
         OSError: the table cannot be read; that of another process ends with it.
     """
     with open(table, "rb") as file:
-        return [_entry(line) for line in file.read().split(b"\n") if line]
+        lines = file.read().split(b"\n")
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError, IndexError):
+            found.append(_entry(line))
+    return found
 
 
 def _entry(line: bytes) -> Entry:
