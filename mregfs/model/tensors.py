@@ -193,6 +193,7 @@ class _Cursor:
         self._window = b""
         self._u32 = struct.Struct(order + "I")
         self._u64 = struct.Struct(order + "Q")
+        self._order = order
 
     def _at(self, length: int) -> int:
         """Have `length` bytes in the window; return where they begin there, and step over them."""
@@ -214,6 +215,10 @@ class _Cursor:
         offset = self._at(8)
         return int(self._u64.unpack_from(self._window, offset)[0])
 
+    def u64s(self, count: int) -> tuple[int, ...]:
+        offset = self._at(8 * count)
+        return struct.unpack_from(f"{self._order}{count}Q", self._window, offset)
+
     def string(self) -> bytes:
         length = self.u64()
         offset = self._at(length)
@@ -223,6 +228,21 @@ class _Cursor:
         self.position += length
         if self.position > self._limit:
             raise ValueError("header ends early")
+
+    def skip_strings(self, count: int) -> None:
+        """Step over strings; a tokenizer has 10^5, so this is `skip(u64())` without the calls."""
+        unpack, end = self._u64.unpack_from, len(self._window) - 8
+        while count:
+            offset = self.position - self._base
+            while count and 0 <= offset <= end:
+                offset += 8 + unpack(self._window, offset)[0]
+                count -= 1
+            self.position = self._base
+            self.skip(offset)
+            if count:
+                self.skip(self.u64())
+                count -= 1
+                end = len(self._window) - 8
 
 
 def _read_gguf(read: Read, size: int) -> TensorTable:
@@ -261,8 +281,7 @@ def _skip_pairs(cursor: _Cursor, count: int) -> int:
             strings += length
             if strings > _MAX_STRINGS:
                 raise ValueError("too many strings")
-            for _ in range(length):
-                cursor.skip(cursor.u64())
+            cursor.skip_strings(length)
         elif kind in _GGUF_SCALARS:
             cursor.skip(length * _GGUF_SCALARS[kind])
         else:  # an array of arrays, which ggml itself does not read either
@@ -278,7 +297,7 @@ def _gguf_info(cursor: _Cursor) -> _Info:
     dimensions = cursor.u32()
     if dimensions > _MAX_DIMENSIONS:
         raise ValueError("dimensions")
-    shape = tuple(cursor.u64() for _ in range(dimensions))[::-1]
+    shape = cursor.u64s(dimensions)[::-1]
     kind = cursor.u32()
     return cursor.u64(), name, shape, kind
 
