@@ -9,7 +9,7 @@ The rooms, from the top down; imports point down only (import-linter holds them 
     api.py      opens a store; the only place that names concrete adapters
     stores/     adapters: LMDB, the directory store, drafts on the host's file system
     registry/   the use cases: log, catalog, commit, content, history
-    ports.py    the contracts between use cases and adapters
+    ports/      the contracts between use cases and adapters
     model/      pure: names, records, commands, rules, codecs, chunking
     errors.py   the closed set of errors
 """

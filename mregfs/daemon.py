@@ -34,12 +34,17 @@ from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.serve import serve
 from mregfs.fuse.waits import is_dying
 from mregfs.host import mount_table
-from mregfs.host.callers import give_up_privileges, groups_of_process, why_not_for_others
+from mregfs.host.callers import (
+    Credentials,
+    give_up_privileges,
+    groups_of_process,
+    why_not_for_others,
+)
 from mregfs.host.principals import group_number, principal, user_of
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.model.rules.access import may_read
-from mregfs.ports import Caller, DraftTree
+from mregfs.ports import Caller, DraftTree, Intake
 from mregfs.registry.aliased import Aliased
 from mregfs.registry.answers import Answers
 from mregfs.registry.content import Verification
@@ -272,7 +277,8 @@ class Mounted:
             self.tail,
             store.committer,
             self.drafts,
-            store.open_draft_intake,
+            self._open_draft_intake,
+            store.recover,
             _with_groups,
             user_of,
             self._identify,
@@ -307,6 +313,11 @@ class Mounted:
                 read_only=options.read_only,
             )
         )
+
+    def _open_draft_intake(self, project: str, draft: str, inode: int, caller: Caller) -> Intake:
+        """Return a draft on its way to become a version, for a caller who could do so himself."""
+        who = Credentials(caller.uid, caller.gid, caller.groups or ())
+        return self._store.open_draft_intake(project, draft, inode, who)
 
     def _identify(self, caller: Caller) -> Principal:
         """Return who a caller is for the rules and for history."""

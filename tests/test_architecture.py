@@ -181,9 +181,6 @@ BARE_PATHS = {
 """What is made by a path all the same, and why nobody can make that path another one."""
 
 TO_BE_MENDED = {
-    "stores/intake_dir/intake.py",
-    "stores/intake_dir/tree.py",
-    "stores/intake_dir/work.py",
     "stores/ownership.py",
 }
 

@@ -64,7 +64,7 @@ class Changing(Session):
             parents=parents,
             link=link,
         )
-        intake = self.store.open_intake(directory, consume=False)
+        intake = self.store.open_intake(directory)
         receipt = self.store.committer.commit(
             intake, request, self._principal, progress=progress, reason=reason
         )

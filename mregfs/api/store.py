@@ -41,6 +41,7 @@ from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
 
 if TYPE_CHECKING:
+    from mregfs.host.callers import Credentials
     from mregfs.registry.coalesce import Coalescer
     from mregfs.registry.commit import Committer
     from mregfs.registry.verifier import Verifier
@@ -240,21 +241,26 @@ class Store:
         )
         return self.content.verifier
 
-    def open_intake(self, path: str | os.PathLike[str], *, consume: bool) -> Intake:
-        """Return a directory as the source of one commit; `consume`: it is a draft of ours."""
+    def open_intake(self, path: str | os.PathLike[str]) -> Intake:
+        """Return a directory or a file elsewhere as the source of one commit."""
         from mregfs.stores.intake_dir import IntakeDirectory
 
-        return IntakeDirectory(path, self.packs_path, consume=consume)
+        return IntakeDirectory(self.directory, self.packs, path)
 
-    def open_draft_intake(self, path: str) -> Intake:
-        """Return a draft as the source of one commit, which consumes it."""
-        return self.open_intake(path, consume=True)
+    def open_draft_intake(
+        self, project: str, draft: str, inode: int = 0, who: "Credentials | None" = None
+    ) -> Intake:
+        """Return a draft as the source of one commit, which consumes it.
 
-    def open_drafts(self, shown: Callable[[str], "Shown"]) -> DraftTree:
-        """Open the staging area; `shown` says to whom it is open."""
-        from mregfs.stores.drafts_dir import DraftDirectory
+        Args:
+            project: whose draft it is, as ENTITY/PROJECT.
+            draft: its name.
+            inode: of its directory on the host, if that is known.
+            who: who asks for the commit; None: this process itself.
+        """
+        from mregfs.stores.intake_dir import DraftPlace, IntakeDirectory
 
-        return DraftDirectory(self.directory, _STAGING, shown=shown)
+        return IntakeDirectory(self.directory, self.packs, DraftPlace(project, draft, inode), who)
 
     def hide(self) -> None:
         """Let nobody else into the directory, if not everybody may see all that is in the store.
@@ -280,12 +286,17 @@ class Store:
         try:
             if not self.read_only and self.directory.listdir("intake"):
                 self.log.catch_up(strict=True)
-                intake = self.open_intake(self.path, consume=False)
-                intake.recover(self.committer.is_committed)
+                self.open_intake(self.path).recover(self.committer.is_committed)
         except FileNotFoundError:
             pass
         except (CorruptError, NoSpaceError) as exc:
             log.warning("what crashed commits left stays until the log can be followed: %s", exc)
+
+    def open_drafts(self, shown: Callable[[str], "Shown"]) -> DraftTree:
+        """Open the staging area; `shown` says to whom it is open."""
+        from mregfs.stores.drafts_dir import DraftDirectory
+
+        return DraftDirectory(self.directory, _STAGING, shown=shown)
 
     def load_ahead(self) -> None:
         """Import what the first commit would otherwise wait 25 ms for.

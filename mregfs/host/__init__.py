@@ -3,6 +3,7 @@
     beneath.py       a directory held by descriptor, and names that never lead out of it
     locks.py         locks on files, waited for no longer than is sensible
     oserrors.py      what an OSError is for the registry
+    renames.py       exchanges, and renames that replace nothing
     callers.py       who a caller is, and whether this process can act for him
     descriptors.py   how many descriptors users get, and how many are kept
     mount_table.py   the kernel's table of mounts

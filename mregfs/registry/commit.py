@@ -36,7 +36,8 @@ __all__ = ["CommitProgress", "Committer", "Prepared"]
 log = logging.getLogger(__name__)
 
 CommitProgress = Callable[[str, int, int], None]
-"""Called with the stage (`hash`, `store`), bytes done, and their total; in the caller's thread."""
+"""Called with the stage (`copy`, `hash`, `store`), bytes done, and their total; in the caller's
+thread. What it raises ends the commit."""
 
 _NEIGHBOURS = 8  # newest versions of the artifact whose content is looked through for shared bytes
 
@@ -51,6 +52,7 @@ class Prepared:
         request: CommitRequest,
         manifest: Manifest,
         since: int,
+        layout_id: str,
     ) -> None:
         self.manifest = manifest
         data = encode_manifest(manifest)
@@ -63,6 +65,7 @@ class Prepared:
         self._intake = intake
         self._request = request
         self._since = since
+        self._new_layout_id = layout_id
         self._data = data
         self._packing: Packing | None = None
         self._layout: Layout | None = None
@@ -136,8 +139,8 @@ class Prepared:
         places = packing.plan(files, hashed)
         positions = {entry.path: n for n, entry in enumerate(self.manifest.entries, 1)}
         layout = Layout({positions[path]: place for path, place in places.items()})
-        self.layout_id = committer.new_id()
-        self._intake.announce(self.layout_id, self._since, packing.adoptions)
+        self.layout_id = self._new_layout_id
+        self._intake.announce(packing.adoptions)
         packing.store()
         self._intake.verify()
         self._layout = layout
@@ -233,6 +236,7 @@ class Committer:
 
         Raises:
             InvalidError: something in the directory cannot be in a version.
+            HostError: EACCES, whoever asks may not take the draft, or not read all of it.
             ConflictError: files are open for writing, or change meanwhile; all are named.
             NoSpaceError: there is no room for what must be copied.
         """
@@ -242,9 +246,12 @@ class Committer:
             intake.recover(self.is_committed)
             if principal is not None:
                 self._rehearse(request, principal)
+            layout_id = self.new_id()
+            intake.take(layout_id, since)
             entries = intake.scan()
             files = [entry for entry in entries if entry.kind == "file"]
-            intake.seal([entry.path for entry in files if entry.size >= LARGE])
+            copying = _Meter(progress, "copy", sum(entry.size for entry in files))
+            intake.seal([entry.path for entry in files if entry.size >= LARGE], copying.add)
             with ThreadPoolExecutor(self._threads, "commit", self._begin_thread) as threads:
                 try:
                     hashing = _Meter(progress, "hash", sum(entry.size for entry in files))
@@ -255,7 +262,7 @@ class Committer:
                     packing.begin(files)
                     hashed = hash_files(intake, files, threads, hashing.add)
                     manifest = make_manifest(_described(entry, hashed) for entry in entries)
-                    prepared = Prepared(self, intake, request, manifest, since)
+                    prepared = Prepared(self, intake, request, manifest, since, layout_id)
                     version = self.find(request, prepared.digest)
                     if version is not None:
                         intake.verify()

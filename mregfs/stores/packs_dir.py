@@ -258,6 +258,44 @@ class PacksDirectory:
             if descriptor is not None:
                 self._forget(descriptor)
 
+    def adopt(self, pack: str, descriptor: int) -> None:
+        """Let an open file be a pack too, under a name of its own. Not yet durable: see `sync`.
+
+        Raises:
+            ExistsError: the id is taken; its bytes are untouched.
+        """
+        name = self.name_of(pack)
+        try:
+            self._make(name.rpartition("/")[0])
+            self._top.link_open(descriptor, name)
+        except FileExistsError as exc:
+            raise ExistsError(f"pack {pack} exists in {self.path}") from exc
+        except OSError as exc:
+            raise self._failed(exc, "cannot make pack", name) from exc
+
+    def holds(self, pack: str, descriptor: int) -> bool:
+        """Tell whether a pack is this very file."""
+        name = self.name_of(pack)
+        try:
+            return os.path.samestat(self._top.stat(name), os.fstat(descriptor))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as exc:
+            raise self._failed(exc, "cannot find pack", name) from exc
+
+    def replace(self, pack: str, descriptor: int) -> None:
+        """Let another open file, with the same bytes, take the place of a pack, durably."""
+        name = self.name_of(pack)
+        temporary = f"{_TEMPORARY}/{pack}.{secrets.token_hex(4)}"
+        try:
+            os.fsync(descriptor)
+            self._make(_TEMPORARY)
+            self._top.link_open(descriptor, temporary)
+            self._top.rename(temporary, name)
+            self._top.sync_directory(name.rpartition("/")[0])
+        except OSError as exc:
+            raise self._failed(exc, "cannot replace pack", name) from exc
+
     def list(self) -> Iterator[str]:
         """Yield the ids of all packs, sorted, reading one directory at a time."""
         for folder in self._names(_PACKS, _FOLDER):

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError, NotFoundError
 from mregfs.model.commands import Command, Principal
 from mregfs.model.grammar import CommitRequest, GiveDraft, Statement, at_statement, author_of
-from mregfs.ports import Caller, DraftTree, Intake
+from mregfs.ports import DRAFT_BIT, Caller, DraftTree, Intake
 from mregfs.registry.commit import CommitProgress, Committer
 from mregfs.registry.log import Log
 from mregfs.registry.receipt import Receipt
@@ -32,6 +32,30 @@ _LOOK_EVERY = 32 << 20
 """Bytes between two looks whether somebody still waits for a commit: a look takes 30 us, and the
 digests of so many bytes 3 ms or more."""
 
+_CALLS_A_LOOK = 64
+"""Reports between two looks, however few bytes they are of: a thousand small files are soon."""
+
+
+PUBLISHED = (
+    "the draft's directory was for its owner or group alone; "
+    "the version is for everybody who may read this project"
+)
+"""Said once, in the reply, when a commit lets more people read what is in a draft."""
+
+
+class _Script:
+    """What the statements of one transaction come to, before and after the log has it."""
+
+    def __init__(self) -> None:
+        self.commands: list[Command] = []
+        self.origins: list[Statement] = []
+        """The statement of each command."""
+        self.finish: list[Callable[[], None]] = []
+        self.consumed: list[int] = []
+        """Inodes of drafts that become versions."""
+        self.notes: dict[int, str] = {}
+        """What is said beside a command's result, if it made a version."""
+
 
 class Transactions:
     """The write side of one mount."""
@@ -42,7 +66,8 @@ class Transactions:
         tail: LogTail,
         committer: Committer,
         drafts: DraftTree,
-        open_intake: Callable[[str], Intake],
+        open_intake: Callable[[str, str, int, Caller], Intake],
+        recover: Callable[[], None],
         with_groups: Callable[[Caller], Caller],
         find_user: Callable[[str], tuple[int, int] | None],
         identify: Callable[[Caller], Principal],
@@ -55,6 +80,7 @@ class Transactions:
         self._committer = committer
         self._drafts = drafts
         self._open_intake = open_intake
+        self._recover = recover
         self._with_groups = with_groups
         self._find_user = find_user
         self._identify = identify
@@ -88,31 +114,34 @@ class Transactions:
                     raise InvalidError("a draft is handed over alone", "write one command")
                 return self._give(statement.command, principal, caller)
         reasons = dict.fromkeys(s.reason for s in statements if s.reason)
+        script = _Script()
         with ExitStack() as undo:
-            commands: list[Command] = []
-            origins: list[Statement] = []
-            finish: list[Callable[[], None]] = []
-            consumed: list[int] = []
             for statement in statements:
-                made = self._commands(statement, principal, undo, finish, consumed, requester)
-                commands += made
-                origins += [statement] * len(made)
+                made = self._commands(statement, principal, undo, script, caller, requester)
+                script.commands += made
+                script.origins += [statement] * len(made)
             try:
-                receipt = self._log.submit(commands, principal, "; ".join(reasons))
+                receipt = self._log.submit(script.commands, principal, "; ".join(reasons))
             except MregfsError as exc:
                 if exc.position is None:
                     raise
-                raise at_statement(exc, origins[exc.position]) from None
+                raise at_statement(exc, script.origins[exc.position]) from None
             undo.pop_all()
-        for step in finish:
+        for step in script.finish:
             step()
+        results = [
+            {**result, "note": script.notes[position]}
+            if position in script.notes and result.get("created")
+            else result
+            for position, result in enumerate(receipt.results)
+        ]
         keeps_names = receipt.entry is None or not changes_names(receipt.entry)
         self._learn(receipt, wait=not keeps_names)
         return Outcome(
             receipt.sequence,
-            list(receipt.results),
-            keeps_names and not consumed,
-            tuple(consumed),
+            results,
+            keeps_names and not script.consumed,
+            tuple(script.consumed),
         )
 
     def _learn(self, receipt: Receipt, *, wait: bool) -> None:
@@ -143,8 +172,8 @@ class Transactions:
         statement: Statement,
         principal: Principal,
         undo: ExitStack,
-        finish: list[Callable[[], None]],
-        consumed: list[int],
+        script: "_Script",
+        caller: Caller,
         requester: int,
     ) -> Sequence[Command]:
         """Return what a statement asks of the rules; the content of a draft is stored before."""
@@ -153,7 +182,7 @@ class Transactions:
             if not isinstance(request, CommitRequest):
                 assert not isinstance(request, GiveDraft)  # `run` has done that
                 return [request]
-            return self._prepare(request, principal, undo, finish, consumed, requester)
+            return self._prepare(request, principal, undo, script, caller, requester)
         except MregfsError as exc:
             raise at_statement(exc, statement) from None
 
@@ -162,24 +191,26 @@ class Transactions:
         request: CommitRequest,
         principal: Principal,
         undo: ExitStack,
-        finish: list[Callable[[], None]],
-        consumed: list[int],
+        script: "_Script",
+        caller: Caller,
         requester: int,
     ) -> Sequence[Command]:
         project, draft = str(request.project), request.draft
-        path = self._drafts.freeze(project, draft)
+        self._recover()  # a crash may have left another directory under the draft's name
+        self._drafts.freeze(project, draft)
         undo.callback(self._drafts.thaw, project, draft)
-        consumed.append(self._inode(project, draft))
+        inode = self._inode(project, draft)
         log.info("committing draft %s of %s", draft, project)
+        intake = self._open_intake(project, draft, inode & (DRAFT_BIT - 1), caller)
         prepared = self._committer.prepare(
-            self._open_intake(path),
-            request,
-            principal=principal,
-            progress=self._watching(requester),
+            intake, request, principal=principal, progress=self._watching(requester)
         )
         undo.callback(prepared.abort)
-        finish.append(prepared.done)
-        finish.append(lambda: self._drafts.consumed(project, draft))
+        script.consumed.append(inode)
+        script.finish.append(prepared.done)
+        script.finish.append(lambda: self._drafts.consumed(project, draft))
+        if intake.is_private:
+            script.notes[len(script.commands)] = PUBLISHED
         return prepared.commands
 
     def _watching(self, requester: int) -> CommitProgress:
@@ -187,13 +218,15 @@ class Transactions:
 
         Until it has an answer the kernel does not let it go: Ctrl-C would seem to do nothing.
         """
-        looked = ("", 0)
+        stage_before, done_before, calls = "", 0, 0
 
         def look(stage: str, done: int, total: int) -> None:
-            nonlocal looked
-            if (stage, done - _LOOK_EVERY) < looked:
+            nonlocal stage_before, done_before, calls
+            calls += 1
+            same = stage == stage_before
+            if same and done < done_before + _LOOK_EVERY and calls < _CALLS_A_LOOK:
                 return
-            looked = (stage, done)
+            stage_before, done_before, calls = stage, done, 0
             if self._is_dying(requester):
                 raise HostError(
                     errno.EINTR, "the commit was given up, as whoever asked for it was killed"

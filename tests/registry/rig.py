@@ -11,12 +11,13 @@ from typing import Any
 
 from mregfs.api import Store
 from mregfs.errors import UnavailableError
+from mregfs.host.callers import Credentials
 from mregfs.model import phrases
 from mregfs.model.commands import LogVersion, Principal
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import STATE_TABLES
-from mregfs.ports import Index
+from mregfs.ports import Index, Intake
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.log import Log
 from mregfs.stores.index_memory import IndexMemory
@@ -125,8 +126,20 @@ def commit(
 ) -> dict[str, Any]:
     """Commit a directory, and return the first result."""
     request = phrases.commit_request("run", artifact, DEFAULT_PROJECT, **more)
-    intake = store.open_intake(path, consume=consume)
+    intake = draft_intake(store, path) if consume else store.open_intake(path)
     return store.committer.commit(intake, request, PRINCIPAL).results[0]
+
+
+def draft_intake(store: Store, path: Path, who: Credentials | None = None) -> Intake:
+    """Return a draft of the store, given its path on the host, as the source of a commit."""
+    project, name = os.path.split(path)
+    return store.open_draft_intake(os.path.relpath(project, store.drafts_path), name, who=who)
+
+
+def taken(store: Store) -> Path:
+    """Return where the draft is that is being committed: no user but root can get there."""
+    (found,) = (path for path in Path(store.path, "intake").glob("*/tree") if any(path.iterdir()))
+    return found
 
 
 def bytes_of(store: Store, artifact: str, number: int) -> dict[str, bytes]:

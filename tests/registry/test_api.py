@@ -53,7 +53,7 @@ def test_load_ahead_leaves_no_import_to_the_first_commit(tmp_path: Path, out: Pa
         "init_store('store'); store = open_store('store'); store.committer; store.load_ahead()\n"
         "before = set(sys.modules)\n"
         "request = phrases.commit_request('out', 'mnist', DEFAULT_PROJECT)\n"
-        "intake = store.open_intake('out', consume=False)\n"
+        "intake = store.open_intake('out')\n"
         "store.committer.commit(intake, request, Principal('ann', privileged=True))\n"
         "new = set(sys.modules) - before\n"
         "print(sorted(m for m in new if m.startswith(('mregfs', 'pyfastcdc'))))"

@@ -36,7 +36,17 @@ from mregfs.registry import usage as usage_module
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.usage import select, usage, usage_of_all
 from mregfs.stores.index_memory import IndexMemory
-from tests.registry.rig import PRINCIPAL, bytes_of, commit, flip, in_threads, packs_of, write_files
+from tests.registry.rig import (
+    PRINCIPAL,
+    bytes_of,
+    commit,
+    draft_intake,
+    flip,
+    in_threads,
+    packs_of,
+    taken,
+    write_files,
+)
 
 Draft = Callable[[dict[str, bytes]], Path]
 
@@ -328,7 +338,7 @@ def test_more_commands_in_the_same_transaction(store: Store, draft: Draft) -> No
         LinkVersion(latest, Location(DEFAULT_PROJECT, "more", alias="best")),
         MoveAlias(Location(DEFAULT_PROJECT, "mnist", alias="extra"), latest),
     ]
-    intake = store.open_intake(draft(FILES), consume=True)
+    intake = draft_intake(store, draft(FILES))
     receipt = store.committer.commit(intake, request, PRINCIPAL, extra=extra, reason="because")
     assert 1 == receipt.sequence
     assert 5 == len(receipt.results)
@@ -420,23 +430,23 @@ def test_a_write_during_the_commit_is_noticed(
     writer: list[threading.Thread] = []
 
     def write() -> None:
-        with (path / "model.bin").open("ab") as file:
+        with open(f"/proc/self/fd/{kept}", "ab") as file:
             file.write(b"more")
 
     def disturb(stage: str, done: int, total: int) -> None:
         if not writer:
             with pytest.raises(BlockingIOError):  # this breaks the lease without waiting for it
-                os.open(path / "model.bin", os.O_WRONLY | os.O_NONBLOCK)
+                os.open(f"/proc/self/fd/{kept}", os.O_WRONLY | os.O_NONBLOCK)
             writer.append(threading.Thread(target=write))
             writer[0].start()
 
     before = snapshot(path)
+    kept = os.open(path / "model.bin", os.O_PATH)  # a way that nobody can take from him
     request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"changed while being committed: 'model.bin'"):
-        store.committer.commit(
-            store.open_intake(path, consume=True), request, PRINCIPAL, progress=disturb
-        )
+        store.committer.commit(draft_intake(store, path), request, PRINCIPAL, progress=disturb)
     writer[0].join()
+    os.close(kept)
     assert packs == packs_of(store)
     assert LARGE + b"more" == (path / "model.bin").read_bytes()
     assert {name: row for name, row in before.items() if name != "model.bin"} == {
@@ -450,13 +460,11 @@ def test_a_small_file_that_changes_is_noticed(store: Store, draft: Draft) -> Non
 
     def disturb(stage: str, done: int, total: int) -> None:
         if stage == "hash" and done == total:
-            (path / "sub" / "tokens.bin").write_bytes(SMALL[::-1])
+            (taken(store) / "sub" / "tokens.bin").write_bytes(SMALL[::-1])
 
     request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"'sub/tokens.bin'"):
-        store.committer.commit(
-            store.open_intake(path, consume=True), request, PRINCIPAL, progress=disturb
-        )
+        store.committer.commit(draft_intake(store, path), request, PRINCIPAL, progress=disturb)
     assert {} == packs_of(store)
     assert LARGE == (path / "model.bin").read_bytes()
 
@@ -590,8 +598,9 @@ def test_a_commit_in_doubt_is_left_to_recovery(
     monkeypatch.setattr(store.log, "submit", unanswered)
     with pytest.raises(UnavailableError):
         commit(store, path)
-    assert LARGE == (path / "model.bin").read_bytes()
+    assert LARGE == (taken(store) / "model.bin").read_bytes()
     assert 2 == len(packs_of(store))
+    assert [] == os.listdir(path)
     monkeypatch.undo()
     doubt = False
     expected_warnings.expect("undoing the commit")
@@ -633,7 +642,7 @@ def test_progress_ends_at_its_total(store: Store, draft: Draft) -> None:
     """Every byte is hashed, and only bytes that need it are copied."""
     steps: list[tuple[str, int, int]] = []
     request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
-    intake = store.open_intake(draft(FILES), consume=True)
+    intake = draft_intake(store, draft(FILES))
     store.committer.commit(intake, request, PRINCIPAL, progress=lambda *step: steps.append(step))
     total = sum(map(len, FILES.values()))
     assert ("hash", total, total) == [step for step in steps if step[0] == "hash"][-1]

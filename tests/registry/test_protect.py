@@ -8,7 +8,7 @@ from mregfs.errors import ConflictError
 from mregfs.model.commands import MoveAlias
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
-from tests.registry.rig import PRINCIPAL, commit, packs_of
+from tests.registry.rig import PRINCIPAL, commit, draft_intake, packs_of
 
 FILES = {"model.bin": bytes(400_000), "small.bin": os.urandom(5000)}
 
@@ -40,7 +40,7 @@ def fail(store, path) -> None:
     request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
     where = Location(DEFAULT_PROJECT, "mnist", alias="best")
     wrong = MoveAlias(where, Location(DEFAULT_PROJECT, "mnist", number=0), "v7")
-    intake = store.open_intake(path, consume=True)
+    intake = draft_intake(store, path)
     store.committer.commit(intake, request, PRINCIPAL, extra=[wrong])
 
 

@@ -2,99 +2,149 @@
 
 Decided here: how a file is made unchangeable and becomes a pack without its bytes being copied, and
 how all of it is undone (`../../registry/commit.md` §3). Not decided here: which files become packs
-(`registry.packing`). `api` and `daemon` make one for each commit.
+(`registry.packing`), how a draft is taken (`taking`). `api` makes one for each commit.
 """
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 
-from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, NoSpaceError
-from mregfs.ports import IntakeEntry
+from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, NotFoundError
+from mregfs.host.beneath import Beneath
+from mregfs.host.callers import Credentials
+from mregfs.ports import IntakeEntry, PackPlaces
 from mregfs.stores.intake_dir import lease
 from mregfs.stores.intake_dir.copying import copy
-from mregfs.stores.intake_dir.tree import SourceTree, remove_tree, translated, unchanged
-from mregfs.stores.intake_dir.work import (
-    Adoption,
-    Intent,
-    WorkDirectory,
-    pack_path,
-    put_back,
-    recover,
+from mregfs.stores.intake_dir.recovery import put_back, recover
+from mregfs.stores.intake_dir.taking import DraftPlace, TakenDraft
+from mregfs.stores.intake_dir.tree import (
+    DIRECTORY,
+    SourceFile,
+    SourceTree,
+    listed,
+    translated,
+    unchanged,
 )
-from mregfs.stores.ownership import READ_ONLY, give, make_directory
+from mregfs.stores.intake_dir.work import Adoption, WorkDirectory
+from mregfs.stores.ownership import READ_ONLY
 
 __all__ = ["IntakeDirectory"]
 
 log = logging.getLogger(__name__)
 
-_NAMED = 20  # busy paths that a message lists
 _THREADS = 4  # copies and flushes at a time; more only make a disk seek
-_SPARE_DESCRIPTORS = 256
+_TRIAL = "trial"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK_AFTER = 0.2  # seconds between two looks whether copies are still wanted
+_SPARE_DESCRIPTORS = 32
+"""Directories, packs and objects that a commit opens besides its large files."""
 
 
 class _Sealed:
     """A large file that nobody can change unseen."""
 
-    __slots__ = ("adopted", "copied", "fd", "flushed", "leased", "private")
+    __slots__ = ("copied", "fd", "flushed", "leased", "pack")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.leased = False
-        self.private = ""
-        """Path of our own copy; empty when it is the draft's file itself."""
         self.copied = False
+        """It is our own copy, not the source's file itself."""
         self.flushed: Future[None] | None = None
-        self.adopted = ""
+        self.pack = ""
 
 
 class IntakeDirectory:
     """A directory that is about to become a version.
 
     Args:
-        path: the directory.
-        packs_path: the `packs` directory of a store on this host.
-        consume: it is a draft, whose files may become packs and which is gone at the end; else
-            nothing of it is touched.
+        store: the directory of the store, held by whoever opened it.
+        packs: where its packs stand.
+        source: a draft of the store, whose files may become packs and which is gone at the end; or
+            the path of a directory or file elsewhere, of which nothing is touched.
+        who: who asks for the commit; None: this process itself.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], packs_path: str | os.PathLike[str], *, consume: bool
+        self,
+        store: Beneath,
+        packs: PackPlaces,
+        source: DraftPlace | str | os.PathLike[str],
+        who: Credentials | None = None,
     ) -> None:
-        self.path = os.path.abspath(path)
-        self._packs_path = os.path.abspath(packs_path)
-        self._consume = consume
-        self._tree = SourceTree(self.path)
-        self._work_parent = os.path.join(os.path.dirname(self._packs_path), "intake")
-        self._work = WorkDirectory(self._work_parent)
+        self._store = store
+        self._packs = packs
+        self._work = WorkDirectory(store)
+        self._draft: TakenDraft | None = None
+        figures = os.fstatvfs(store.fd)
+        room = figures.f_blocks * figures.f_frsize or 1 << 63
+        if isinstance(source, DraftPlace):
+            self._draft = TakenDraft(store, source, who, self._work)
+            self.path = self._draft.path
+            self._tree = SourceTree(self.path, self._draft.open_top, room, self._draft)
+        else:
+            self.path = os.path.abspath(source)
+            self._tree = (
+                SourceFile(self.path, room)
+                if os.path.isfile(self.path)
+                else SourceTree(self.path, self._open_source, room)
+            )
         self._sealed: dict[str, _Sealed] = {}
         self._adoptions: dict[str, Adoption] = {}
         self._flusher: ThreadPoolExecutor | None = None
         self._linkable: bool | None = None
+        self._copies = itertools.count()
+        self._given_up = threading.Event()
+
+    def _open_source(self) -> int:
+        return os.open(self.path, DIRECTORY & ~os.O_NOFOLLOW)
+
+    def take(self, layout: str, since: int) -> None:
+        """Take a draft where no user has a path to it; another directory is left where it is.
+
+        Raises:
+            NotFoundError: there is no such draft.
+            HostError: EACCES, whoever asks could not do so himself; what he may not is named.
+            ConflictError: it is another one by now, or is being committed.
+        """
+        if self._draft is not None:
+            self._draft.take(layout, since)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether others than the owner and the group of a taken draft had no way into it."""
+        return self._draft is not None and self._draft.is_private
 
     def scan(self) -> list[IntakeEntry]:
         """List everything below the directory, in no particular order.
 
         Raises:
             InvalidError: something cannot be in a version; all of it is named.
+            HostError: EACCES, files that whoever asks may not read; all are named.
             NotFoundError: there is no such directory.
         """
         return self._tree.scan()
 
     def recover(self, committed: Callable[[str, int], bool]) -> None:
-        """Finish or undo what crashed commits on this store left, on whatever directory."""
-        recover(self._work_parent, self._packs_path, committed)
+        """Finish or undo what crashed commits on this store left, on whatever draft."""
+        recover(self._store, self._packs, committed)
 
     # ---- sealing
 
-    def seal(self, paths: Sequence[str]) -> None:
+    def seal(
+        self, paths: Sequence[str], report: Callable[[int], None] = lambda count: None
+    ) -> None:
         """Take read leases on these files, or private copies where that cannot be.
 
-        Files not named are only asked whether they are busy.
+        Files not named are only asked whether they are busy. `report` is called with bytes that
+        were copied since it was last called; what it raises ends the copying.
 
         Raises:
             ConflictError: files are open for writing or mapped writable somewhere, or changed since
@@ -102,12 +152,13 @@ class IntakeDirectory:
             InvalidError: they are more than this process may have open.
             NoSpaceError: a private copy does not fit.
         """
-        _allow_descriptors(len(paths) + _SPARE_DESCRIPTORS)
+        _allow_descriptors(len(paths))
         large = set(paths)
         busy: list[str] = []
         touched: list[str] = []
         to_copy: list[str] = []
         for path, found in self._tree.found.items():
+            report(0)
             fd = self._tree.open(path)
             if path in large:
                 sealed = self._sealed[path] = _Sealed(fd)
@@ -128,10 +179,7 @@ class IntakeDirectory:
         if touched:
             raise _changed(touched)
         self._flusher = ThreadPoolExecutor(_THREADS, "intake")
-        if to_copy:
-            self._make_work()
-        for _ in self._flusher.map(self._make_private, to_copy):
-            pass
+        self._copy_all(to_copy, report)
         for sealed in self._sealed.values():
             # The disk writes while the processor hashes; `PackStore.sync` then has little to do.
             sealed.flushed = self._flusher.submit(os.fdatasync, sealed.fd)
@@ -145,7 +193,7 @@ class IntakeDirectory:
             return True
         except lease.Unleasable:
             return False
-        if not self._consume or self._tree.found[path].st_nlink != 1:
+        if self._draft is None or self._tree.found[path].st_nlink != 1:
             return False
         if not self._can_link(path, sealed.fd):
             return False
@@ -155,45 +203,75 @@ class IntakeDirectory:
     def _can_link(self, path: str, fd: int) -> bool:
         """Tell whether packs are on the same file system and mount: tried once."""
         if self._linkable is None:
-            trial = os.path.join(self._make_work(), "trial")
+            work = self._make_work()
             try:
-                _link_open(fd, trial)
-                os.unlink(trial)
+                # Only with a directory does Python call linkat(2) with AT_SYMLINK_FOLLOW; link(2)
+                # would link the symlink in /proc.
+                os.link(f"/proc/self/fd/{fd}", _TRIAL, dst_dir_fd=work, follow_symlinks=True)
+                os.unlink(_TRIAL, dir_fd=work)
                 self._linkable = True
             except OSError as exc:
                 log.info("not adopting %s in place: %s", path, exc)
                 self._linkable = False
         return self._linkable
 
-    def _make_private(self, path: str) -> None:
+    def _copy_all(self, paths: Sequence[str], report: Callable[[int], None]) -> None:
+        """Make private copies; what `report` raises, in this thread, ends them."""
+        assert self._flusher is not None, "sealing"
+        if not paths:
+            return
+        self._make_work()
+        copied: SimpleQueue[int] = SimpleQueue()
+        copies = {self._flusher.submit(self._make_private, path, copied.put) for path in paths}
+        pending = copies
+        try:
+            while pending:
+                done, pending = wait(pending, _LOOK_AFTER, return_when="FIRST_COMPLETED")
+                while not copied.empty():
+                    report(copied.get())
+                for copy_of_one in done:
+                    copy_of_one.result()
+        except BaseException:
+            self._given_up.set()
+            wait(copies)  # each ends at its next piece; their descriptors are closed then
+            raise
+
+    def _make_private(self, path: str, report: Callable[[int], None]) -> None:
         """Replace the source's descriptor by one of a copy that is ours alone."""
+
+        def go_on(count: int) -> None:
+            if self._given_up.is_set():
+                raise _changed([path])  # which nobody waits for
+            report(count)
+
         sealed = self._sealed[path]
         source = sealed.fd
-        private = os.path.join(self._make_work(), f"{len(path)}-{source}")
         try:
-            self._write_private(source, private)
+            reader = self._copy(source, go_on)
             same = unchanged(self._tree.found[path], os.fstat(source))
-            reader = os.open(private, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
             raise _translated(exc, "cannot copy", f"{self.path}/{path}") from exc
-        sealed.fd, sealed.private, sealed.copied = reader, private, True
+        sealed.fd, sealed.copied = reader, True
         os.close(source)
         if not same:
             raise _changed([path])
 
-    def _write_private(self, source: int, private: str) -> None:
-        target = os.open(private, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    def _copy(self, source: int, report: Callable[[int], None] = lambda count: None) -> int:
+        """Copy an open file into the work directory; return a descriptor that only reads."""
+        name = f"copy-{next(self._copies)}"
+        target = self._work.create(name)
         try:
-            copy(source, target)
-            give(target, os.path.dirname(self._packs_path), READ_ONLY)
+            copy(source, target, report)
+            os.fchmod(target, READ_ONLY)
         finally:
             os.close(target)
+        return os.open(name, _READ, dir_fd=self._make_work())
 
-    def _make_work(self) -> str:
+    def _make_work(self) -> int:
         try:
             return self._work.make()
         except OSError as exc:
-            raise _translated(exc, "cannot make a directory in", self._work_parent) from exc
+            raise _translated(exc, "cannot make a directory in", self._store.path) from exc
 
     def read_at(self, path: str, offset: int, length: int) -> bytes:
         """Return bytes of a sealed file; fewer only where it ends. Safe from several threads.
@@ -267,7 +345,7 @@ class IntakeDirectory:
 
     # ---- adopting
 
-    def announce(self, layout: str, since: int, adoptions: Mapping[str, str]) -> None:
+    def announce(self, adoptions: Mapping[str, str]) -> None:
         """Write down what is about to be adopted, then take away write bits and foreign owners.
 
         Raises:
@@ -275,45 +353,30 @@ class IntakeDirectory:
         """
         for path, pack in adoptions.items():
             sealed = self._sealed[path]
-            if not sealed.private:
+            if not sealed.copied:
                 found = os.fstat(sealed.fd)
                 mode = stat.S_IMODE(found.st_mode)
                 self._adoptions[path] = Adoption(
                     path, pack, found.st_ino, mode, found.st_uid, found.st_gid
                 )
-        if not self._adoptions:
+        if not self._adoptions or self._draft is None:
             return
-        entries = {path: (found.st_ino, found.st_mtime_ns) for path, found in self._found()}
-        intent = Intent(self.path, layout, since, tuple(self._adoptions.values()), entries)
         try:
-            self._work.write_intent(intent)
+            self._draft.announce(self._adoptions.values())
             for path in self._adoptions:
                 _protect(self._sealed[path].fd)
         except OSError as exc:
             raise _translated(exc, "cannot prepare", self.path) from exc
 
-    def _found(self) -> Iterable[tuple[str, os.stat_result]]:
-        return self._tree.found.items() if self._consume else ()
-
     def adopt(self, path: str, pack: str) -> bool:
         """Give a sealed file (or the private copy of one) a second name, as a pack.
 
         Raises:
-            HostError: the host refused.
+            MregfsError: the host refused, or the name is taken.
         """
         sealed = self._sealed[path]
-        target = pack_path(self._packs_path, pack)
-        sealed.adopted = target
-        try:
-            try:
-                _link_open(sealed.fd, target)
-            except FileNotFoundError:
-                for folder in (self._packs_path, os.path.dirname(target)):
-                    with contextlib.suppress(FileExistsError):
-                        make_directory(folder, os.path.dirname(self._packs_path))
-                _link_open(sealed.fd, target)
-        except OSError as exc:
-            raise _translated(exc, "cannot make a pack of", f"{self.path}/{path}") from exc
+        self._packs.adopt(pack, sealed.fd)
+        sealed.pack = pack
         return not sealed.copied
 
     def verify(self) -> None:
@@ -326,11 +389,11 @@ class IntakeDirectory:
         touched = []
         for path, sealed in self._sealed.items():
             if sealed.leased:
-                links = 2 if sealed.adopted else 1
+                links = 2 if sealed.pack else 1
                 if not lease.held(sealed.fd) or os.fstat(sealed.fd).st_nlink != links:
                     touched.append(path)
             try:
-                if sealed.adopted and sealed.flushed is not None:
+                if sealed.pack and sealed.flushed is not None:
                     sealed.flushed.result()
             except OSError as exc:
                 raise _translated(exc, "cannot make durable", f"{self.path}/{path}") from exc
@@ -344,13 +407,13 @@ class IntakeDirectory:
 
         What cannot be removed is logged, not raised: the commit has succeeded.
         """
-        if self._consume:
+        if self._draft is not None:
             try:
-                remove_tree(self.path)
+                self._draft.consume(self._tree.knows)
             except OSError as exc:
                 log.warning("the draft %s is a version now, but remains: %s", self.path, exc)
         for path, sealed in self._sealed.items():
-            if sealed.adopted and not sealed.private:
+            if sealed.pack and not sealed.copied:
                 try:
                     self._make_sole(path, sealed)
                 except (OSError, MregfsError) as exc:
@@ -361,43 +424,43 @@ class IntakeDirectory:
     def _make_sole(self, path: str, sealed: _Sealed) -> None:
         """Make sure that nobody gets to an adopted file but by its name as a pack.
 
-        By the draft's name somebody may have opened it since `verify`, and waits for the lease to
-        end; or another mount has renamed or linked it, or given its write bits back.
+        By a descriptor that he kept, or another name, somebody may have opened it since `verify`,
+        and waits for the lease to end; or have linked it, or given its write bits back.
         """
         _protect(sealed.fd)
         found = os.fstat(sealed.fd)
         if lease.held(sealed.fd) and found.st_nlink == 1:
             return
-        try:
-            if not os.path.samestat(os.lstat(sealed.adopted), found):
-                return
-        except FileNotFoundError:
+        if not self._packs.holds(sealed.pack, sealed.fd):
             return  # the version existed already
         log.warning(
             "%r was opened for writing or linked elsewhere while %s became a version: copying it",
             path,
             self.path,
         )
-        private = os.path.join(self._make_work(), f"sole-{sealed.fd}")
-        self._write_private(sealed.fd, private)
-        if not unchanged(self._tree.found[path], os.fstat(sealed.fd)):
-            # The kernel lets who waits in after 45 s (/proc/sys/fs/lease-break-time).
-            log.error("%r was changed before it was copied: run mregfs fsck --data", path)
-        _sync(private)
-        os.rename(private, sealed.adopted)
-        _sync(os.path.dirname(sealed.adopted))
+        private = self._copy(sealed.fd)
+        try:
+            if not unchanged(self._tree.found[path], os.fstat(sealed.fd)):
+                # The kernel lets who waits in after 45 s (/proc/sys/fs/lease-break-time).
+                log.error("%r was changed before it was copied: run mregfs fsck --data", path)
+            self._packs.replace(sealed.pack, private)
+        finally:
+            os.close(private)
         put_back(sealed.fd, self._adoptions[path])  # now it is whose name it has
 
     def restore(self) -> None:
-        """The commit failed: packs lose their names here, drafts get their modes back."""
+        """The commit failed: packs lose their names here, drafts are where and as they were."""
+        self._given_up.set()
         try:
             for path, sealed in self._sealed.items():
-                if sealed.adopted:
-                    _unlink_same(sealed.adopted, sealed.fd)
+                if sealed.pack and self._packs.holds(sealed.pack, sealed.fd):
+                    self._packs.delete(sealed.pack)
                 adoption = self._adoptions.get(path)
                 if adoption is not None:
                     put_back(sealed.fd, adoption)
-        except OSError as exc:
+            if self._draft is not None:
+                self._draft.give_back()
+        except (OSError, MregfsError) as exc:
             log.error("cannot put back all of %s: %s", self.path, exc)
             self._work.leave()
         self._close()
@@ -410,17 +473,20 @@ class IntakeDirectory:
 
     def _close(self) -> None:
         if self._flusher is not None:
-            self._flusher.shutdown(cancel_futures=True)
+            # Nobody waits for a disk that is slow: what is being flushed has a file of its own.
+            self._flusher.shutdown(wait=not self._given_up.is_set(), cancel_futures=True)
             self._flusher = None
         for sealed in self._sealed.values():
             os.close(sealed.fd)
         self._sealed.clear()
         self._adoptions.clear()
         self._tree.close()
+        if self._draft is not None:
+            self._draft.close()
 
 
 def _allow_descriptors(count: int) -> None:
-    """Raise this process's limit of open files if need be.
+    """Raise this process's limit of open files if need be, for so many more.
 
     Raises:
         InvalidError: the hard limit is lower.
@@ -428,21 +494,15 @@ def _allow_descriptors(count: int) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= count:
+    needed = len(os.listdir("/proc/self/fd")) + count + _SPARE_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    if hard != resource.RLIM_INFINITY and hard < count:
+    if hard != resource.RLIM_INFINITY and hard < needed:
         raise InvalidError(
-            f"{count - _SPARE_DESCRIPTORS} large files are more than this process may have open",
-            f"raise the limit (ulimit -Hn) above {count}, or commit in parts",
+            f"{count} large files are more than this process may have open",
+            f"raise the limit (ulimit -Hn) above {needed}, or commit in parts",
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-
-
-def _link_open(fd: int, target: str) -> None:
-    """Give an open file another name: this very file, whatever stands at its path by now."""
-    # Only with a directory (which an absolute path does not need) does Python call linkat(2) with
-    # AT_SYMLINK_FOLLOW; link(2) would link the symlink in /proc.
-    os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=0, follow_symlinks=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _protect(fd: int) -> None:
@@ -454,20 +514,6 @@ def _protect(fd: int) -> None:
         os.fchmod(fd, READ_ONLY)
 
 
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _unlink_same(path: str, fd: int) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.lstat(path), os.fstat(fd)):
-            os.unlink(path)
-
-
 def _read_all(fd: int, size: int) -> bytes:
     pieces = []
     while size >= 0 and (piece := os.read(fd, size + 1)):
@@ -476,28 +522,19 @@ def _read_all(fd: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _listed(paths: Sequence[str]) -> str:
-    paths = sorted(paths)
-    more = len(paths) - _NAMED
-    return ", ".join(map(repr, paths[:_NAMED])) + (f" and {more} more" if more > 0 else "")
-
-
 def _busy(paths: Sequence[str]) -> ConflictError:
     return ConflictError(
-        f"still open for writing: {_listed(paths)}", "commit again when they are closed"
+        f"still open for writing: {listed(paths)}", "commit again when they are closed"
     )
 
 
 def _changed(paths: Sequence[str]) -> ConflictError:
     return ConflictError(
-        f"changed while being committed: {_listed(paths)}", "commit again when they are finished"
+        f"changed while being committed: {listed(paths)}", "commit again when they are finished"
     )
 
 
 def _translated(exc: OSError, doing: str, path: str) -> MregfsError:
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(
-            f"{doing} {path!r}: {exc.strerror}", "free some space on that file system"
-        )
+    """Return our error; what was there a moment ago and is missing now is the disk's."""
     found = translated(exc, doing, path)
-    return found if isinstance(found, HostError) else HostError(errno.EIO, found.message)
+    return HostError(errno.EIO, found.message) if isinstance(found, NotFoundError) else found

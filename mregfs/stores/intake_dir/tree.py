@@ -2,7 +2,7 @@
 
 Decided here: what may be in a version and what not, and that no symlink is followed, so that a
 directory swapped for a symlink leads nowhere. Not decided here: what is done with the files. Only
-`intake` calls this.
+this package uses it.
 """
 
 import contextlib
@@ -11,18 +11,36 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
-from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, NotFoundError
+from mregfs.errors import (
+    ConflictError,
+    HostError,
+    InvalidError,
+    MregfsError,
+    NoSpaceError,
+    NotFoundError,
+)
 from mregfs.model.manifest import path_problem, symlink_problem
 from mregfs.ports import IntakeEntry
 
-__all__ = ["Directories", "SourceTree", "remove_tree", "translated", "unchanged"]
+__all__ = [
+    "DIRECTORY",
+    "Directories",
+    "Guard",
+    "SourceFile",
+    "SourceTree",
+    "listed",
+    "remove_tree",
+    "translated",
+    "unchanged",
+]
 
-_OPEN_DIRECTORIES = 32
+_OPEN_DIRECTORIES = 16
 _SECTOR = 512  # what st_blocks counts
-_NAMED = 20  # offending paths that a message lists
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAMED = 20  # paths that a message lists
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took a file's place must not make us wait.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -40,20 +58,19 @@ class Directories:
     Keeps some of them open. Not thread-safe.
 
     Args:
-        path: the directory at the top.
-        unlock: give ourselves every right to each before opening it.
+        top: a descriptor of the directory at the top; it is ours to close.
+        unlock: give ourselves every right to each before it is used.
 
     Raises:
         OSError: the host refused, here and in every method.
     """
 
-    def __init__(self, path: str, *, unlock: bool = False) -> None:
+    def __init__(self, top: int, *, unlock: bool = False) -> None:
+        self._top = top
         self._unlock = unlock
-        if unlock:
-            with contextlib.suppress(OSError):
-                os.chmod(path, 0o700)
-        self._top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: OrderedDict[str, int] = OrderedDict()
+        if unlock:
+            os.fchmod(top, 0o700)
 
     def descriptor(self, path: str) -> int:
         """Return a descriptor of the directory at a path; it is valid until the next call."""
@@ -65,18 +82,17 @@ class Directories:
             self._open.move_to_end(path)
         fd = self._open[path] if path else self._top
         for name in reversed(names):
-            if self._unlock:
-                with contextlib.suppress(OSError):
-                    os.chmod(name, 0o700, dir_fd=fd, follow_symlinks=False)
-            fd = os.open(name, _DIRECTORY, dir_fd=fd)
+            fd = os.open(name, DIRECTORY, dir_fd=fd)
             path = f"{path}/{name}" if path else name
             self._open[path] = fd
+            if self._unlock:
+                os.fchmod(fd, 0o700)
             if len(self._open) > _OPEN_DIRECTORIES:
                 os.close(self._open.popitem(last=False)[1])
         return fd
 
     def walk(self) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
-        """Yield each directory's path, descriptor and entries, before those that are in it."""
+        """Yield path, descriptor and entries of each directory, those above before those below."""
         pending = [""]
         while pending:
             path = pending.pop()
@@ -101,13 +117,43 @@ class Directories:
             self._top = -1
 
 
-class SourceTree:
-    """One directory tree, as it was when it was scanned. Safe to use from several threads."""
+class Guard(Protocol):
+    """What is asked on the way through a tree; for a draft, `taking` answers."""
 
-    def __init__(self, path: str) -> None:
+    def enter(self, descriptor: int, path: str) -> None:
+        """A directory is about to be listed.
+
+        Raises:
+            OSError, MregfsError: it may not be.
+        """
+        ...
+
+    def may_read(self, descriptor: int, name: str, found: os.stat_result) -> bool:
+        """Tell whether a file, found in an open directory, may be read."""
+        ...
+
+
+class SourceTree:
+    """One directory tree, as it was when it was scanned. Safe to use from several threads.
+
+    Args:
+        path: for messages.
+        open_top: opens the directory at the top.
+        room: bytes that the file system of the store has; a larger file is refused.
+        guard: who is asked about each directory and file.
+    """
+
+    def __init__(
+        self, path: str, open_top: Callable[[], int], room: int, guard: Guard | None = None
+    ) -> None:
         self.path = path
         self.found: dict[str, os.stat_result] = {}
         """What `scan` saw of each file."""
+        self.others: set[str] = set()
+        """The paths of everything else."""
+        self._open_top = open_top
+        self._room = room
+        self._guard = guard
         self._directories: Directories | None = None
         self._lock = threading.Lock()
 
@@ -116,32 +162,47 @@ class SourceTree:
 
         Raises:
             InvalidError: something cannot be in a version; all of it is named.
+            HostError: EACCES, files that may not be read; all are named.
             NotFoundError: there is no such directory.
         """
         entries: list[IntakeEntry] = []
         problems: list[str] = []
+        unreadable: list[str] = []
         try:
-            self._directories = Directories(self.path)
-            self._scan(self._directories, entries, problems)
+            self._directories = Directories(self._open_top())
+            self._scan(self._directories, entries, problems, unreadable)
             self._directories.look_again()
         except OSError as exc:
             raise translated(exc, "cannot read", self.path) from exc
+        if unreadable:
+            raise HostError(
+                errno.EACCES,
+                f"you may not read all of {self.path}: {listed(unreadable)}",
+                "ask whoever owns these, or commit as somebody who may",
+            )
         if problems:
             problems.sort()
             more = len(problems) - _NAMED
-            listed = "; ".join(problems[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
+            named = "; ".join(problems[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
             raise InvalidError(
-                f"{self.path} cannot become a version: {listed}", "remove or replace these"
+                f"{self.path} cannot become a version: {named}", "remove or replace these"
             )
         return entries
 
     def _scan(
-        self, directories: Directories, entries: list[IntakeEntry], problems: list[str]
+        self,
+        directories: Directories,
+        entries: list[IntakeEntry],
+        problems: list[str],
+        unreadable: list[str],
     ) -> None:
+        guard = self._guard
         pending = [""]
         while pending:
             directory = pending.pop()
             fd = directories.descriptor(directory)
+            if guard is not None:
+                guard.enter(fd, directory)
             for name in os.listdir(fd):
                 path = f"{directory}/{name}" if directory else name
                 problem = path_problem(path)
@@ -152,19 +213,14 @@ class SourceTree:
                 kind = stat.S_IFMT(found.st_mode)
                 if kind == stat.S_IFREG:
                     self.found[path] = found
-                    executable = bool(found.st_mode & 0o100)
-                    sparse = found.st_blocks * _SECTOR < found.st_size
-                    entries.append(
-                        IntakeEntry(
-                            path,
-                            "file",
-                            found.st_size,
-                            executable,
-                            links=found.st_nlink,
-                            sparse=sparse,
-                        )
-                    )
-                elif kind == stat.S_IFDIR:
+                    entries.append(_file_entry(path, found))
+                    if guard is not None and not guard.may_read(fd, name, found):
+                        unreadable.append(path)
+                    if found.st_size > self._room:
+                        problems.append(f"{path!r} is larger than the store's file system")
+                    continue
+                self.others.add(path)
+                if kind == stat.S_IFDIR:
                     entries.append(IntakeEntry(path, "directory"))
                     pending.append(path)
                 elif kind == stat.S_IFLNK:
@@ -196,11 +252,86 @@ class SourceTree:
         os.close(fd)
         raise _changed(path)
 
+    def knows(self, path: str, inode: int) -> bool:
+        """Tell whether a path was scanned; of a file, whether it is that one still."""
+        found = self.found.get(path)
+        return path in self.others if found is None else found.st_ino == inode
+
     def close(self) -> None:
         """Let go of the directory."""
         with self._lock:
             if self._directories is not None:
                 self._directories.close()
+
+
+class SourceFile(SourceTree):
+    """A file alone, as if it were in a directory of its own: nothing is made for that.
+
+    Args:
+        path: where it is; symlinks are followed.
+        room: as above.
+    """
+
+    def __init__(self, path: str, room: int) -> None:
+        super().__init__(path, lambda: -1, room)
+        self._name = os.path.basename(path)
+        self._fd = -1
+
+    def scan(self) -> list[IntakeEntry]:
+        """Open the file; it is the only entry.
+
+        Raises:
+            InvalidError: it is something else, or its name or size cannot be in a version.
+            NotFoundError: there is none.
+        """
+        try:
+            self._fd = os.open(self.path, _FILE & ~os.O_NOFOLLOW)
+        except OSError as exc:
+            raise translated(exc, "cannot read", self.path) from exc
+        found = os.fstat(self._fd)
+        problem = path_problem(self._name)
+        if not stat.S_ISREG(found.st_mode):
+            kind = stat.S_IFMT(found.st_mode)
+            problem = _STRANGE.get(kind, "is neither a file nor a directory")
+        elif found.st_size > self._room:
+            problem = "is larger than the store's file system"
+        if problem:
+            raise InvalidError(f"{self.path!r} {problem}", "import a file or a directory")
+        self.found[self._name] = found
+        return [_file_entry(self._name, found)]
+
+    def open(self, path: str) -> int:
+        """Open the file once more, whatever its name leads to by now.
+
+        Raises:
+            ConflictError: it changed.
+        """
+        try:
+            # By another open file description, as a lease belongs to one.
+            fd = os.open(f"/proc/self/fd/{self._fd}", _FILE & ~os.O_NOFOLLOW)
+        except OSError as exc:
+            raise translated(exc, "cannot read", self.path) from exc
+        if unchanged(self.found[path], os.fstat(fd)):
+            return fd
+        os.close(fd)
+        raise _changed(path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _file_entry(path: str, found: os.stat_result) -> IntakeEntry:
+    return IntakeEntry(
+        path,
+        "file",
+        found.st_size,
+        bool(found.st_mode & stat.S_IXUSR),
+        links=found.st_nlink,
+        sparse=found.st_blocks * _SECTOR < found.st_size,
+    )
 
 
 def unchanged(before: os.stat_result, after: os.stat_result) -> bool:
@@ -213,35 +344,48 @@ def unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def remove_tree(path: str) -> None:
-    """Remove a directory and all below it, also where its owner took away the right to.
+def remove_tree(top: int, known: Callable[[str, int], bool] | None = None) -> bool:
+    """Empty a directory, also where its owner took away the right to; it stays itself.
+
+    Args:
+        top: a descriptor of the directory; it is ours to close.
+        known: what may be removed, by path and inode number; by default everything.
+
+    Returns:
+        Whether nothing is left in it.
 
     Raises:
-        OSError: something is left.
+        OSError: something cannot be removed.
     """
-    try:
-        _remove(path, unlock=False)
-    except PermissionError:
-        _remove(path, unlock=True)
-
-
-def _remove(path: str, *, unlock: bool) -> None:
-    try:
-        tree = Directories(path, unlock=unlock)
-    except FileNotFoundError:
-        return
-    with contextlib.closing(tree):
+    complete = True
+    with contextlib.closing(Directories(top, unlock=True)) as tree:
         found = []
         for directory, fd, entries in tree.walk():
             found.append(directory)
             for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(entry.name, dir_fd=fd)
+                if entry.is_dir(follow_symlinks=False):
+                    continue
+                path = f"{directory}/{entry.name}" if directory else entry.name
+                if known is not None and not known(path, entry.inode()):
+                    complete = False
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=fd)
         while len(found) > 1:  # the last ones are deepest
             parent, _, name = found.pop().rpartition("/")
-            os.rmdir(name, dir_fd=tree.descriptor(parent))
-    os.rmdir(path)
+            try:
+                os.rmdir(name, dir_fd=tree.descriptor(parent))
+            except OSError as exc:
+                if exc.errno != errno.ENOTEMPTY or complete:
+                    raise
+    return complete
+
+
+def listed(paths: Iterable[str]) -> str:
+    """Return some paths for a message, sorted, and how many more there are."""
+    found = sorted(paths)
+    more = len(found) - _NAMED
+    return ", ".join(map(repr, found[:_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 def _changed(path: str) -> ConflictError:
@@ -255,4 +399,6 @@ def translated(exc: OSError, doing: str, path: str) -> MregfsError:
     message = f"{doing} {path!r}: {exc.strerror or exc}"
     if exc.errno == errno.ENOENT:
         return NotFoundError(message)
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(message, "free some space on that file system")
     return HostError(exc.errno or errno.EIO, message)

@@ -1,42 +1,64 @@
-"""The work directory of one commit: private copies, and what is to be undone after a crash.
+"""The work directory of one commit: what it took, private copies, and what undoes it after a crash.
 
-Decided here: how a dead commit is told from a live one, and how its traces are removed. Not
-decided here: whether the log has its version (`recover` is told). Only `intake` calls this.
+Decided here: what is written down, and that a living commit is told from a dead one. Not decided
+here: what is done about a dead one (`recovery`), what is taken (`taking`). Only this package uses
+it.
 
-`STORE/intake/<random>/` holds `lock`, which the living process has locked, `intent.json`, and the
-private copies.
+`STORE/intake/<random>/` holds `lock`, which the living process has locked, `intent.json`, the draft
+while it is taken (`tree`), and the private copies. Nobody but the store's owner gets in.
 """
 
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import secrets
-from collections.abc import Callable
+import stat
 
 import msgspec
 
-from mregfs.errors import MregfsError
-from mregfs.stores.intake_dir.tree import Directories, translated
-from mregfs.stores.ownership import make_directory
+from mregfs.host.beneath import Beneath
 
 __all__ = [
+    "INTENT",
+    "LOCK",
+    "SLOTS",
+    "WORK",
     "Adoption",
     "Intent",
+    "Record",
     "WorkDirectory",
-    "pack_path",
-    "put_back",
-    "recover",
+    "is_placeholder",
+    "lock_of",
+    "open_work",
+    "read_intent",
+    "remove_work",
 ]
 
-log = logging.getLogger(__name__)
+WORK = "intake"
+LOCK = "lock"
+INTENT = "intent.json"
+SLOTS = ("tree", "draft")
+"""Where the placeholder is made, and a taken draft is found; the second one only where the file
+system cannot exchange two names."""
 
-_LOCK = "lock"
-_INTENT = "intent.json"
+_PRIVATE = 0o700
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Adoption(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """Whose a directory of the draft was, and what its mode and time were."""
+
+    inode: int
+    uid: int
+    gid: int
+    mode: int
+    mtime_ns: int
+
+
+class Adoption(msgspec.Struct, frozen=True, array_like=True):
     """A file of the draft that gets a second name, as a pack; and what it was like before."""
 
     path: str
@@ -47,188 +69,207 @@ class Adoption(msgspec.Struct, frozen=True):
     gid: int
 
 
-class Intent(msgspec.Struct, frozen=True):
+class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a commit is about to do to a draft."""
 
+    project: str
     draft: str
     layout: str
     since: int
     """Head of the log when the commit began: its entry, if any, comes later."""
-    adoptions: tuple[Adoption, ...]
-    entries: dict[str, tuple[int, int]]
-    """Inode number and mtime of every file of the draft."""
-
-
-def pack_path(packs_path: str, pack: str) -> str:
-    """Return where a pack stands (`format.md` §7)."""
-    return f"{packs_path}/{pack[:2]}/{pack}"
+    inode: int
+    """Of the draft's directory."""
+    placeholder: int
+    """Inode number of the empty directory that keeps the draft's name."""
+    directories: tuple[Record, ...]
+    adoptions: tuple[Adoption, ...] = ()
 
 
 class WorkDirectory:
-    """Made when first needed, removed at the end; nobody else touches it while we live."""
+    """Made when first needed, removed at the end; nobody else touches it while we live.
 
-    def __init__(self, parent: str) -> None:
-        self._parent = parent
-        self.path = ""
+    Raises OSError throughout.
+
+    Args:
+        store: the directory of the store.
+    """
+
+    def __init__(self, store: Beneath) -> None:
+        self._store = store
+        self._parent = -1
+        self._name = ""
         self._lock = -1
+        self._noted = False
+        self.fd = -1
+        """The directory's descriptor once it is made, else -1."""
 
-    def make(self) -> str:
-        """Make the directory, unless there is one; return its path."""
-        while not self.path:
-            path = os.path.join(self._parent, secrets.token_hex(16))
-            with contextlib.suppress(FileExistsError):
-                make_directory(self._parent, os.path.dirname(self._parent))
-            os.mkdir(path, 0o700)
+    def make(self) -> int:
+        """Make the directory, unless there is one; return its descriptor."""
+        while self.fd < 0:
+            if self._parent < 0:
+                self._store.ensure_directory(WORK, _PRIVATE)
+                self._parent = self._store.open_directory(WORK)
+            name = secrets.token_hex(16)
+            os.mkdir(name, _PRIVATE, dir_fd=self._parent)
             try:
-                lock = os.open(f"{path}/{_LOCK}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                fd = os.open(name, _DIRECTORY, dir_fd=self._parent)
+                lock = os.open(LOCK, os.O_CREAT | os.O_RDWR | _OPEN, 0o600, dir_fd=fd)
             except FileNotFoundError:  # `recover` took it for a dead one's
                 continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # `recover` was faster, and is removing it
+            # `recover` may have been faster, and be removing it; or have removed it.
+            if not _locked(lock) or os.fstat(lock).st_nlink == 0:
                 os.close(lock)
+                os.close(fd)
                 continue
-            if os.fstat(lock).st_nlink == 0:
-                os.close(lock)
-                continue
-            self._lock, self.path = lock, path
-        return self.path
+            self._lock, self._name, self.fd = lock, name, fd
+        return self.fd
+
+    def create(self, name: str) -> int:
+        """Make a file of ours in it, open for reading and writing."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _OPEN
+        return os.open(name, flags, 0o600, dir_fd=self.make())
 
     def write_intent(self, intent: Intent) -> None:
         """Remember durably what is about to be done."""
-        path = self.make()
-        fd = os.open(f"{path}/{_INTENT}.new", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        directory = self.make()
+        # Of the first one nobody has done anything before it is whole.
+        name = f"{INTENT}.new" if self._noted else INTENT
+        fd = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | _OPEN, 0o600, dir_fd=directory)
         try:
-            os.write(fd, msgspec.json.encode(intent))
+            rest = memoryview(msgspec.json.encode(intent))
+            while rest:
+                rest = rest[os.write(fd, rest) :]
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(f"{path}/{_INTENT}.new", f"{path}/{_INTENT}")
-        for directory in (path, self._parent):
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        if self._noted:
+            os.rename(name, INTENT, src_dir_fd=directory, dst_dir_fd=directory)
+        self._noted = True
+        os.fsync(directory)
+        os.fsync(self._parent)
 
     def leave(self) -> None:
         """Give the directory up as if this process had died: for `recover` to decide about."""
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock, self.path = -1, ""
+        for fd in (self._lock, self.fd, self._parent):
+            if fd >= 0:
+                os.close(fd)
+        self._lock = self.fd = self._parent = -1
 
     def remove(self) -> None:
         """Remove the directory and what is in it."""
-        if self.path:
+        if self.fd >= 0:
             with contextlib.suppress(OSError):
-                _remove(self.path)
+                remove_work(self._parent, self._name, self.fd)
         self.leave()
 
 
-def _remove(path: str) -> None:
-    """Remove a work directory, its lock last: so that what a crash leaves is found again."""
-    for name in os.listdir(path):
-        if name != _LOCK:
-            os.unlink(f"{path}/{name}")
-    os.unlink(f"{path}/{_LOCK}")
-    os.rmdir(path)
+def read_intent(directory: int) -> Intent | None:
+    """Return what a commit wrote down in its work directory; None if it had not come to that.
 
+    Only a regular file of this process's user is believed.
 
-def recover(parent: str, packs_path: str, committed: Callable[[str, int], bool]) -> None:
-    """Finish or undo what dead commits began, as `ports.Intake.recover` says."""
+    Raises:
+        OSError: it is something else, or cannot be read.
+        ValueError: it says nothing.
+    """
     try:
-        names = os.listdir(parent)
+        fd = os.open(INTENT, os.O_RDONLY | _OPEN, dir_fd=directory)
     except FileNotFoundError:
-        return
-    except OSError as exc:
-        raise translated(exc, "cannot read", parent) from exc
-    for name in names:
-        path = os.path.join(parent, name)
-        try:
-            lock = os.open(f"{path}/{_LOCK}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError as exc:
-            if exc.errno == errno.ENOENT:  # just being made, or a crash right there
-                with contextlib.suppress(OSError):
-                    os.rmdir(path)
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_nlink:
-                _recover_one(path, packs_path, committed)
-        except BlockingIOError:
-            pass  # alive
-        except (OSError, MregfsError) as exc:
-            log.warning("cannot undo the commit that left %s: %s", path, exc)
-        finally:
-            os.close(lock)
-
-
-def _recover_one(path: str, packs_path: str, committed: Callable[[str, int], bool]) -> None:
+        return None
     try:
-        with open(f"{path}/{_INTENT}", "rb") as file:
-            writer = os.fstat(file.fileno()).st_uid
-            if writer not in (os.geteuid(), os.stat(os.path.dirname(packs_path)).st_uid):
-                # It names files to remove: only ours, and the store owner's, are to be believed.
-                return
-            intent = msgspec.json.decode(file.read(), type=Intent)
-    except FileNotFoundError:
-        intent = None
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        log.warning("%s/%s says nothing (%s): leaving it", path, _INTENT, exc)
-        return
-    if intent is not None:
-        if committed(intent.layout, intent.since):
-            log.warning("finishing the commit of %s, which a crash interrupted", intent.draft)
-            _finish(intent)
-        else:
-            log.warning("undoing the commit of %s, which a crash interrupted", intent.draft)
-            _undo(intent, packs_path)
-    _remove(path)
-
-
-def _finish(intent: Intent) -> None:
-    """Remove the files that became a version; what was written since stays."""
+        _check_own(os.fstat(fd), stat.S_IFREG, INTENT)
+        pieces = []
+        while piece := os.read(fd, 1 << 20):
+            pieces.append(piece)
+    finally:
+        os.close(fd)
     try:
-        tree = Directories(intent.draft)
-    except FileNotFoundError:
-        return
-    with contextlib.closing(tree):
-        for path, (inode, mtime_ns) in intent.entries.items():
-            directory, _, name = path.rpartition("/")
-            with contextlib.suppress(OSError):
-                fd = tree.descriptor(directory)
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if found.st_ino == inode and found.st_mtime_ns == mtime_ns:
-                    os.unlink(name, dir_fd=fd)
-        directories = [directory for directory, _, _ in tree.walk()]
-        for directory in reversed(directories[1:]):
-            parent, _, name = directory.rpartition("/")
-            with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=tree.descriptor(parent))
-    with contextlib.suppress(OSError):
-        os.rmdir(intent.draft)
+        return msgspec.json.decode(b"".join(pieces), type=Intent)
+    except msgspec.DecodeError as exc:
+        raise ValueError(f"it says nothing: {exc}") from None
 
 
-def _undo(intent: Intent, packs_path: str) -> None:
-    with contextlib.suppress(OSError), contextlib.closing(Directories(intent.draft)) as tree:
-        for adoption in intent.adoptions:
-            directory, _, name = adoption.path.rpartition("/")
-            with contextlib.suppress(OSError):
-                how = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-                fd = os.open(name, how, dir_fd=tree.descriptor(directory))
+def is_placeholder(store: Beneath, inode: int) -> bool:
+    """Tell whether a directory only keeps the name of a draft that some process is committing."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        parent = store.open_directory(WORK)
+        stack.callback(os.close, parent)
+        for name in os.listdir(parent):
+            with contextlib.suppress(OSError, ValueError):
+                directory = open_work(parent, name)
                 try:
-                    if os.fstat(fd).st_ino == adoption.inode:
-                        put_back(fd, adoption)
+                    intent = read_intent(directory)
                 finally:
-                    os.close(fd)
-    for adoption in intent.adoptions:
+                    os.close(directory)
+                if intent is not None and intent.placeholder == inode:
+                    return True
+    return False
+
+
+def open_work(parent: int, name: str) -> int:
+    """Open a work directory of this process's user.
+
+    Raises:
+        OSError: it is somebody else's, or something else.
+    """
+    fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        _check_own(os.fstat(fd), stat.S_IFDIR, name)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_own(found: os.stat_result, kind: int, name: str) -> None:
+    """Refuse what this process, or an earlier one of its user, cannot have made."""
+    own = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
+    if stat.S_IFMT(found.st_mode) != kind or not own:
+        raise OSError(
+            errno.EPERM,
+            "it is not ours, so it is not believed; remove it if nobody misses it",
+            name,
+        )
+
+
+def lock_of(directory: int) -> int:
+    """Lock a work directory that nobody alive has; return the lock, or -1 when somebody has.
+
+    Raises:
+        OSError: it has no lock that we could have made.
+    """
+    lock = os.open(LOCK, os.O_RDWR | _OPEN, dir_fd=directory)
+    try:
+        _check_own(os.fstat(lock), stat.S_IFREG, LOCK)
+    except BaseException:
+        os.close(lock)
+        raise
+    if _locked(lock) and os.fstat(lock).st_nlink == 1:
+        return lock
+    os.close(lock)
+    return -1
+
+
+def remove_work(parent: int, name: str, directory: int) -> None:
+    """Remove a work directory, its lock last: so that what a crash leaves is found again.
+
+    Raises:
+        OSError: something in it is not to be removed.
+    """
+    for slot in SLOTS:  # first: a draft that cannot be removed stays with its intent
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(pack_path(packs_path, adoption.pack))
+            os.rmdir(slot, dir_fd=directory)
+    for each in os.listdir(directory):
+        if each != LOCK:
+            os.unlink(each, dir_fd=directory)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(LOCK, dir_fd=directory)
+    os.rmdir(name, dir_fd=parent)
 
 
-def put_back(fd: int, adoption: Adoption) -> None:
-    """Give a file its owner and mode again."""
-    found = os.fstat(fd)
-    if (found.st_uid, found.st_gid) != (adoption.uid, adoption.gid):
-        os.fchown(fd, adoption.uid, adoption.gid)
-    os.fchmod(fd, adoption.mode)
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -15,6 +15,7 @@ from typing import NewType, Protocol
 import msgspec
 
 from mregfs.model.state import Put
+from mregfs.ports.intake import Intake, IntakeEntry
 
 __all__ = [
     "DRAFT_BIT",
@@ -32,6 +33,7 @@ __all__ = [
     "ObjectStore",
     "OpenFile",
     "PackFile",
+    "PackPlaces",
     "PackScanner",
     "PackStore",
     "Put",
@@ -199,6 +201,31 @@ class PackStore(Protocol):
         ...
 
 
+class PackPlaces(Protocol):
+    """Where packs stand, for whoever makes packs of files that exist already (`Intake`)."""
+
+    def adopt(self, pack: str, descriptor: int) -> None:
+        """Let an open file be a pack too, under a name of its own. Not yet durable: see `sync`.
+
+        Raises:
+            ExistsError: the id is taken; what has it is untouched.
+            HostError: EXDEV, the file is elsewhere.
+        """
+        ...
+
+    def holds(self, pack: str, descriptor: int) -> bool:
+        """Tell whether a pack is this very file."""
+        ...
+
+    def replace(self, pack: str, descriptor: int) -> None:
+        """Let another open file, with the same bytes, take the place of a pack, durably."""
+        ...
+
+    def delete(self, pack: str) -> None:
+        """Remove a pack; a missing one is not an error."""
+        ...
+
+
 class PackScanner(Protocol):
     """Reads packs as the medium has them, and leaves the page cache as it is."""
 
@@ -300,125 +327,6 @@ class WholeFiles(Protocol):
 
     def figures(self) -> WholeFilesFigures:
         """Return how full the cache is."""
-        ...
-
-
-class IntakeEntry(msgspec.Struct, frozen=True):
-    """One path of a directory that is about to become a version."""
-
-    path: str
-    """Relative, slash-separated, valid UTF-8; never empty."""
-    kind: str
-    """`file`, `directory` or `symlink`."""
-    size: int = 0
-    executable: bool = False
-    target: str = ""
-    """Where a symlink points, as written."""
-    links: int = 1
-    """The number of hard links of a file."""
-    sparse: bool = False
-    """It has fewer bytes on the disk than its size says; the rest are holes, read as zeros."""
-
-
-class Intake(Protocol):
-    """A directory on the host, on its way to become a version.
-
-    Made for a draft of the staging area (`consume`: its bytes may be taken over) or for any other
-    directory (bytes are reflinked or copied). Used once, by one commit, then closed. Until
-    `release` nothing of the source has changed that `restore` would not put back.
-    """
-
-    def scan(self) -> list[IntakeEntry]:
-        """List everything below the directory, in no particular order.
-
-        Raises:
-            InvalidError: something cannot be in a version (socket, device, FIFO, absolute or
-                escaping symlink, name that is not UTF-8): all of them are named.
-        """
-        ...
-
-    def recover(self, committed: Callable[[str, int], bool]) -> None:
-        """Finish or undo what commits did that ended in a crash, on this directory or another.
-
-        `committed` says of a layout's id, and the log's head when that commit began, whether the
-        log has a version with it.
-        """
-        ...
-
-    def seal(self, paths: Sequence[str]) -> None:
-        """Make sure that nobody can change these large files unseen, so that they may be adopted.
-
-        Raises:
-            ConflictError: files are open for writing or mapped writable somewhere, or changed since
-                `scan`; all are named.
-        """
-        ...
-
-    def read_at(self, path: str, offset: int, length: int) -> bytes:
-        """Return bytes of a sealed file; fewer only where it ends. Safe from several threads.
-
-        Raises:
-            HostError: the disk failed.
-        """
-        ...
-
-    def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with bytes of a sealed file. Safe to call from several threads.
-
-        Raises:
-            ConflictError: the file is shorter than it was at `scan`.
-            HostError: the disk failed.
-        """
-        ...
-
-    def data_run(self, path: str, offset: int) -> tuple[int, int]:
-        """Return where the next bytes that are no hole begin and end, from `offset` on.
-
-        Of a sealed file; both are its size when there are none. Safe from several threads.
-        """
-        ...
-
-    def read(self, path: str) -> bytes:
-        """Return the whole of a small file, which need not be sealed.
-
-        Raises:
-            ConflictError: it is open for writing somewhere, or changed since `scan`.
-        """
-        ...
-
-    def announce(self, layout: str, since: int, adoptions: Mapping[str, str]) -> None:
-        """Write down what is about to be adopted (path to pack), so that a crash can be undone.
-
-        Takes away the write bits of those files. Called once, before the first `adopt`; `layout`
-        and `since` are what `recover` asks about.
-        """
-        ...
-
-    def adopt(self, path: str, pack: str) -> bool:
-        """Make a sealed file the pack `pack` as well; True when no file data was copied.
-
-        The directory keeps the file until `release`.
-        """
-        ...
-
-    def verify(self) -> None:
-        """Check that no sealed file was touched since `seal`.
-
-        Raises:
-            ConflictError: a file was opened for writing meanwhile; all are named.
-        """
-        ...
-
-    def release(self) -> None:
-        """The version is in the log: give up the source (a draft's directory disappears)."""
-        ...
-
-    def restore(self) -> None:
-        """The commit failed: put everything back as it was. Safe to call at any point."""
-        ...
-
-    def abandon(self) -> None:
-        """Nobody knows whether the commit succeeded: leave all as a crash would, to `recover`."""
         ...
 
 
