@@ -36,39 +36,39 @@ log = logging.getLogger(__name__)
 def recover(store: Beneath, packs: PackPlaces, committed: Callable[[str, int], bool]) -> None:
     """Finish or undo what dead commits began, as `ports.Intake.recover` says."""
     try:
-        parent = store.open_directory(WORK)
+        parent_fd = store.open_directory(WORK)
     except FileNotFoundError:
         return
     except OSError as exc:
         log.warning("not looking for interrupted commits: %s", exc)
         return
     try:
-        for name in sorted(os.listdir(parent)):
+        for name in sorted(os.listdir(parent_fd)):
             try:
-                _recover_one(store, packs, committed, parent, name)
+                _recover_one(store, packs, committed, parent_fd, name)
             except (OSError, ValueError, MregfsError) as exc:
                 log.warning(
                     "cannot undo the commit that left %s/%s/%s: %s", store.path, WORK, name, exc
                 )
     finally:
-        os.close(parent)
+        os.close(parent_fd)
 
 
 def _recover_one(
     store: Beneath,
     packs: PackPlaces,
     committed: Callable[[str, int], bool],
-    parent: int,
+    parent_fd: int,
     name: str,
 ) -> None:
     with contextlib.ExitStack() as stack:
-        work = open_work(parent, name)
+        work = open_work(parent_fd, name)
         stack.callback(os.close, work)
         try:
             lock = lock_of(work)
         except FileNotFoundError:  # just being made, or a crash right there
             with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=parent)
+                os.rmdir(name, dir_fd=parent_fd)
             return
         if lock < 0:
             return  # alive
@@ -93,7 +93,7 @@ def _recover_one(
                 _finish(work, directory, intent)
             else:
                 _undo(work, directory, packs, intent)
-        remove_work(parent, name, work)
+        remove_work(parent_fd, name, work)
 
 
 def _taken(work: int, intent: Intent | None) -> str:

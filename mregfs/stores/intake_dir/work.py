@@ -192,11 +192,11 @@ def read_intent(directory: int) -> Intent | None:
 def is_placeholder(store: Beneath, inode: int) -> bool:
     """Tell whether a directory only keeps the name of a draft that some process is committing."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        parent = store.open_directory(WORK)
-        stack.callback(os.close, parent)
-        for name in os.listdir(parent):
+        parent_fd = store.open_directory(WORK)
+        stack.callback(os.close, parent_fd)
+        for name in os.listdir(parent_fd):
             with contextlib.suppress(OSError, ValueError):
-                directory = open_work(parent, name)
+                directory = open_work(parent_fd, name)
                 try:
                     intent = read_intent(directory)
                 finally:
@@ -250,7 +250,7 @@ def lock_of(directory: int) -> int:
     return -1
 
 
-def remove_work(parent: int, name: str, directory: int) -> None:
+def remove_work(parent: int, name: str, work_fd: int) -> None:
     """Remove a work directory, its lock last: so that what a crash leaves is found again.
 
     Raises:
@@ -258,12 +258,12 @@ def remove_work(parent: int, name: str, directory: int) -> None:
     """
     for slot in SLOTS:  # first: a draft that cannot be removed stays with its intent
         with contextlib.suppress(FileNotFoundError):
-            os.rmdir(slot, dir_fd=directory)
-    for each in os.listdir(directory):
+            os.rmdir(slot, dir_fd=work_fd)
+    for each in os.listdir(work_fd):
         if each != LOCK:
-            os.unlink(each, dir_fd=directory)
+            os.unlink(each, dir_fd=work_fd)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(LOCK, dir_fd=directory)
+        os.unlink(LOCK, dir_fd=work_fd)
     os.rmdir(name, dir_fd=parent)
 
 
