@@ -46,7 +46,7 @@ def open_intake(
     store = store_of(draft)
     source = DraftPlace("default/default", draft.name) if consume else draft
     directory = Beneath.at(store)
-    return IntakeDirectory(directory, PacksDirectory(store / "packs"), source, who)
+    return IntakeDirectory(directory, PacksDirectory(directory), source, who)
 
 
 def take(draft: Path, who: Credentials | None = None) -> IntakeDirectory:
