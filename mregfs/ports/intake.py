@@ -61,7 +61,8 @@ class Intake(Protocol):
 
         Raises:
             InvalidError: something cannot be in a version (socket, device, FIFO, absolute or
-                escaping symlink, name that is not UTF-8, file that does not fit): all are named.
+                escaping symlink, name that is not UTF-8): all are named.
+            NoSpaceError: a file is larger than the store's file system.
             HostError: EACCES, files that whoever asks may not read; all are named.
         """
         ...

@@ -162,6 +162,7 @@ class SourceTree:
 
         Raises:
             InvalidError: something cannot be in a version; all of it is named.
+            NoSpaceError: a file is larger than the store's file system.
             HostError: EACCES, files that may not be read; all are named.
             NotFoundError: there is no such directory.
         """
@@ -187,7 +188,18 @@ class SourceTree:
             raise InvalidError(
                 f"{self.path} cannot become a version: {named}", "remove or replace these"
             )
+        self._check_room()
         return entries
+
+    def _check_room(self) -> None:
+        """Refuse what never fits, before hours are spent on it."""
+        large = [path for path, found in self.found.items() if found.st_size > self._room]
+        if large:
+            raise NoSpaceError(
+                f"{self.path} cannot become a version: {listed(large)} would not fit into the "
+                "store's file system",
+                "remove these, or make it larger",
+            )
 
     def _scan(
         self,
@@ -216,8 +228,6 @@ class SourceTree:
                     entries.append(_file_entry(path, found))
                     if guard is not None and not guard.may_read(fd, name, found):
                         unreadable.append(path)
-                    if found.st_size > self._room:
-                        problems.append(f"{path!r} is larger than the store's file system")
                     continue
                 self.others.add(path)
                 if kind == stat.S_IFDIR:
@@ -293,11 +303,10 @@ class SourceFile(SourceTree):
         if not stat.S_ISREG(found.st_mode):
             kind = stat.S_IFMT(found.st_mode)
             problem = _STRANGE.get(kind, "is neither a file nor a directory")
-        elif found.st_size > self._room:
-            problem = "is larger than the store's file system"
         if problem:
             raise InvalidError(f"{self.path!r} {problem}", "import a file or a directory")
         self.found[self._name] = found
+        self._check_room()
         return [_file_entry(self._name, found)]
 
     def open(self, path: str) -> int:
