@@ -8,9 +8,8 @@ open, and takes its bytes over without a copy. Anything else is committed by thi
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import click
 import msgspec
@@ -30,9 +29,6 @@ from mregfs.cli.session import (
 )
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 from mregfs.host.mounts import Mount
-
-if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
 
 __all__ = ["commit", "export", "find_draft", "import_"]
 
@@ -235,41 +231,7 @@ def import_(session: Session, source: str, artifact: str, **said: Any) -> None:
     """
     if not os.path.lexists(source):
         raise NotFoundError(f"there is no {source!r}", "name a file or a directory")
-    if os.path.isdir(source):
-        _commit_directory(session, source, artifact, said)
-        return
-    with _directory_of(source, session.place.own_store) as directory:
-        _commit_directory(session, directory, artifact, said)
-
-
-@contextmanager
-def _directory_of(source: str, store: str) -> Iterator[str]:
-    """Yield a directory that holds the file alone: a hard link, or else a copy inside the store.
-
-    From there a commit shares the bytes, where the file system can.
-    """
-    import shutil
-
-    real = os.path.realpath(source)
-    if not os.path.isfile(real):
-        raise InvalidError(f"{source!r} is neither a file nor a directory", "import one of these")
-    with _temporary_directory(os.path.dirname(real), os.path.join(store, "tmp")) as directory:
-        target = os.path.join(directory, os.path.basename(source))
-        try:
-            os.link(real, target)
-        except OSError:
-            shutil.copy2(real, target)
-        yield directory
-
-
-def _temporary_directory(*places: str) -> "TemporaryDirectory[str]":
-    """Make one in the first place where that is possible, as it is not in /proc; else in /tmp."""
-    from tempfile import TemporaryDirectory
-
-    for place in places:
-        with suppress(OSError):
-            return TemporaryDirectory(prefix=".mregfs-import-", dir=place)
-    return TemporaryDirectory(prefix=".mregfs-import-")
+    _commit_directory(session, source, artifact, said)
 
 
 @click.command()

@@ -52,7 +52,7 @@ BAD = [
     ("commit DIR mnist --type dataset", 5, "is of type 'model'"),
     ("commit DIR classifier", 4, "choose another name"),
     ("mv artifacts/mnist artifacts/cifar", 5, "collection"),
-    ("import /dev/null mnist", 5, "neither a file nor a directory"),
+    ("import /dev/null mnist", 5, "is a device"),
     ("mv staging/run-1 artifacts/mnist/next", 13, "in its mount"),
     ("show /etc/passwd", 5, "not below a mount"),
     ("export mnist missing/out", 3, "make it: mkdir -p "),

@@ -92,9 +92,9 @@ class IntakeDirectory:
         else:
             self.path = os.path.abspath(source)
             self._tree = (
-                SourceFile(self.path, room)
-                if os.path.isfile(self.path)
-                else SourceTree(self.path, self._open_source, room)
+                SourceTree(self.path, self._open_source, room)
+                if os.path.isdir(self.path)
+                else SourceFile(self.path, room)
             )
         self._sealed: dict[str, _Sealed] = {}
         self._adoptions: dict[str, Adoption] = {}

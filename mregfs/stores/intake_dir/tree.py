@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _OPEN_DIRECTORIES = 16
+_LONGEST_TEXT = 1 << 20  # of a file that says that it is empty
 _SECTOR = 512  # what st_blocks counts
 _NAMED = 20  # paths that a message lists
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -305,9 +306,34 @@ class SourceFile(SourceTree):
             problem = _STRANGE.get(kind, "is neither a file nor a directory")
         if problem:
             raise InvalidError(f"{self.path!r} {problem}", "import a file or a directory")
+        if not found.st_size:
+            self._keep_text()
+            found = os.fstat(self._fd)
         self.found[self._name] = found
         self._check_room()
         return [_file_entry(self._name, found)]
+
+    def _keep_text(self) -> None:
+        """Keep what a file says that has no size: those of /proc are made when they are read."""
+        try:
+            text = os.read(self._fd, _LONGEST_TEXT + 1)
+            while 0 < len(text) <= _LONGEST_TEXT and (piece := os.read(self._fd, _LONGEST_TEXT)):
+                text += piece
+            if not text:
+                return
+            kept_fd = os.memfd_create("import")
+            try:
+                with open(kept_fd, "wb", closefd=False) as file:
+                    file.write(text)
+                reading = os.open(f"/proc/self/fd/{kept_fd}", _FILE & ~os.O_NOFOLLOW)
+            finally:
+                os.close(kept_fd)
+        except OSError as exc:
+            raise translated(exc, "cannot read", self.path) from exc
+        os.close(self._fd)
+        self._fd = reading
+        if len(text) > _LONGEST_TEXT:
+            raise InvalidError(f"{self.path!r} does not end", "import a file or a directory")
 
     def open(self, path: str) -> int:
         """Open the file once more, whatever its name leads to by now.
