@@ -177,8 +177,7 @@ BARE_PATHS = {
     "host/plain.py: os.removexattr": "likewise",
     "host/plain.py: os.setxattr": "likewise",
     "host/plain.py: os.open": "relative to a directory, or, to open again, as above",
-    "stores/intake_dir/intake.py: os.open": "a directory elsewhere that the user named",
-    "stores/intake_dir/tree.py: os.open": "a file elsewhere that the user named",
+    "host/following.py: os.open": "where the way that the user named begins: / or .",
 }
 """What is made by a path all the same, and why nobody can make that path another one."""
 

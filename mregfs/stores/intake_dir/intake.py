@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, NotFoundError
 from mregfs.host.beneath import Beneath
 from mregfs.host.callers import Credentials
+from mregfs.host.following import open_followed
 from mregfs.ports import IntakeEntry, PackPlaces
 from mregfs.stores.intake_dir import lease
 from mregfs.stores.intake_dir.copying import copy
@@ -104,7 +105,7 @@ class IntakeDirectory:
         self._given_up = threading.Event()
 
     def _open_source(self) -> int:
-        return os.open(self.path, DIRECTORY & ~os.O_NOFOLLOW)
+        return open_followed(self.path, DIRECTORY)
 
     def take(self, layout: str, since: int) -> None:
         """Take a draft where no user has a path to it; another directory is left where it is.

@@ -22,6 +22,7 @@ from mregfs.errors import (
     NoSpaceError,
     NotFoundError,
 )
+from mregfs.host.following import open_followed
 from mregfs.model.manifest import path_problem, symlink_problem
 from mregfs.ports import IntakeEntry
 
@@ -279,7 +280,7 @@ class SourceFile(SourceTree):
     """A file alone, as if it were in a directory of its own: nothing is made for that.
 
     Args:
-        path: where it is; symlinks are followed.
+        path: where it is; symlinks are followed, as `host.following` says.
         room: as above.
     """
 
@@ -296,7 +297,7 @@ class SourceFile(SourceTree):
             NotFoundError: there is none.
         """
         try:
-            self._fd = os.open(self.path, _FILE & ~os.O_NOFOLLOW)
+            self._fd = open_followed(self.path, _FILE)
         except OSError as exc:
             raise translated(exc, "cannot read", self.path) from exc
         found = os.fstat(self._fd)
