@@ -103,6 +103,7 @@ class IntakeDirectory:
         self._linkable: bool | None = None
         self._copies = itertools.count()
         self._given_up = threading.Event()
+        self._closing = threading.Lock()
 
     def _open_source(self) -> int:
         return open_followed(self.path, DIRECTORY)
@@ -183,7 +184,18 @@ class IntakeDirectory:
         self._copy_all(to_copy, report)
         for sealed in self._sealed.values():
             # The disk writes while the processor hashes; `PackStore.sync` then has little to do.
-            sealed.flushed = self._flusher.submit(os.fdatasync, sealed.fd)
+            sealed.flushed = self._flusher.submit(self._flush, sealed)
+
+    def _flush(self, sealed: _Sealed) -> None:
+        """Have a file on the disk, by a descriptor that is not closed meanwhile."""
+        with self._closing:
+            if self._given_up.is_set():
+                return
+            fd = os.dup(sealed.fd)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
     def _seal_in_place(self, sealed: _Sealed, path: str, busy: list[str]) -> bool:
         """Take a lease; False when the file itself cannot become a pack."""
@@ -474,12 +486,15 @@ class IntakeDirectory:
 
     def _close(self) -> None:
         if self._flusher is not None:
-            # Nobody waits for a disk that is slow: what is being flushed has a file of its own.
+            # Nobody waits for a disk that is slow, when it is all for nothing.
             self._flusher.shutdown(wait=not self._given_up.is_set(), cancel_futures=True)
             self._flusher = None
-        for sealed in self._sealed.values():
-            os.close(sealed.fd)
-        self._sealed.clear()
+        with self._closing:
+            for sealed in self._sealed.values():
+                if sealed.leased:
+                    lease.give_back(sealed.fd)
+                os.close(sealed.fd)
+            self._sealed.clear()
         self._adoptions.clear()
         self._tree.close()
         if self._draft is not None:

@@ -8,12 +8,13 @@ writable mapping can change the file; the descriptor of the lease itself must be
 it is held, an open for writing waits, and `held` says no from then on (fcntl(2), F_SETLEASE).
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import signal
 
-__all__ = ["Busy", "Unleasable", "held", "take"]
+__all__ = ["Busy", "Unleasable", "give_back", "held", "take"]
 
 
 class Busy(Exception):  # noqa: N818
@@ -41,6 +42,12 @@ def take(fd: int) -> None:
         if exc.errno == errno.EAGAIN and not _is_remote(fd):
             raise Busy from None
         raise Unleasable from None
+
+
+def give_back(fd: int) -> None:
+    """Let writers go on at once, also while another thread is writing the file to the disk."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def held(fd: int) -> bool:
