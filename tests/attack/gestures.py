@@ -271,10 +271,14 @@ def duel(kind: str, one: str, other: str, here: str, victim: str, line: str, sec
     return rounds
 
 
+_BY_NAME = ("link", "open", "removexattr", "rename", "unlink")
 _COMMITS = ("commit", "mv")
 _MADE_AGAIN = ("create", "mkdir", "symlink", "mknod")
 
-ALPHABET = ("chmod", "chown", "times", "truncate", "write", "xattr", *_MADE_AGAIN, *_COMMITS)
+ALPHABET = (
+    *("chmod", "chown", "times", "truncate", "write", "xattr"),
+    *(*_BY_NAME, *_MADE_AGAIN, *_COMMITS),
+)
 """The kinds of fights."""
 
 
@@ -323,6 +327,19 @@ def _use(kind: str, top: str, line: str, mount: str) -> None:
             os.close(fd)
     elif kind == "xattr":
         os.setxattr(path, "user.attack", b"1", follow_symlinks=False)
+    elif kind == "removexattr":
+        os.removexattr(path, "user.canary", follow_symlinks=False)
+    elif kind == "open":
+        os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+    elif kind == "link":
+        with contextlib.suppress(OSError):
+            os.unlink(f"{top}/linked")
+        os.link(path, f"{top}/linked")
+        os.chmod(f"{top}/linked", 0o666)
+    elif kind == "rename":
+        os.rename(path, f"{top}/moved")
+    elif kind == "unlink":
+        os.unlink(path)
     elif kind == "create":
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         os.unlink(path)
