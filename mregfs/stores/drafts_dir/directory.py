@@ -41,6 +41,7 @@ would override, and from unaligned memory, which O_DIRECT would refuse."""
 _RENAME_FLAGS = calls.RENAME_NOREPLACE | calls.RENAME_EXCHANGE
 _PERMISSIONS = 0o7777
 _ACL = b"system.posix_acl_"
+_DEFAULT_LIST = b"system.posix_acl_default"
 _FOR_ADMINISTRATORS = b"trusted."
 _NOTHING = ChangedAttributes()
 
@@ -310,8 +311,8 @@ class DraftDirectory(Giving):
             nonlocal opened
             how = flags & _OPEN_FLAGS | os.O_CREAT | os.O_EXCL
             opened = acting(calls.open_at, directory, name, how, wanted)
-            if wanted & self._umask:  # which has taken them
-                acting(calls.chmod, opened, wanted)
+            if wanted & self._umask and not _has_default_list(directory):
+                acting(calls.chmod, opened, wanted)  # our umask has taken what he asked for
             return opened
 
         with self._locked("create", parent, name) as table:
@@ -471,3 +472,11 @@ class DraftDirectory(Giving):
         )
         node.handles.append(handle)
         return OpenFile(handle=number, backing=descriptor, lent=True)
+
+
+def _has_default_list(directory: int) -> bool:
+    """Tell whether what is made in a directory gets its mode from an access control list of it."""
+    try:
+        return bool(calls.getxattr(None, calls.path_of(directory), _DEFAULT_LIST))
+    except OSError:
+        return False
