@@ -1,17 +1,24 @@
 """Shell completion: the script for a shell, and the names that it asks for.
 
 Decided here: what completes to what; that bash's habit of splitting words at `:` and `@` does not
-spoil references. Not decided here: which argument of which verb is a reference (the verb's own
-module). Reads the index only; any error completes to nothing, and stays silent.
+spoil references; that a name is one word of the line whatever it holds. Not decided here: which
+argument of which verb is a reference (the verb's own module). Changes nothing; any error completes
+to nothing, and stays silent.
+
+The names come from an index, or from a mount that somebody else may have made. zsh and fish quote
+what they insert; for bash this module does it.
 """
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
+    FishComplete,
+    ZshComplete,
     add_completion_class,
     get_completion_class,
     shell_complete,
@@ -41,11 +48,9 @@ class _Bash(BashComplete):
 
     source_template = """\
 %(complete_func)s() {
-    local IFS=$'\\n' response type value
-    response=$(env COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
-        %(complete_var)s=bash_complete "$1")
+    local response type value
     COMPREPLY=()
-    for response in $response; do
+    while IFS= read -r response; do
         type="${response%%%%,*}"
         value="${response#*,}"
         if [[ $type == dir ]]; then
@@ -54,11 +59,12 @@ class _Bash(BashComplete):
         elif [[ $type == file ]]; then
             COMPREPLY=()
             compopt -o default
-        else
+        elif [[ $type ]]; then
             COMPREPLY+=("$value")
             [[ $value == *[:/] ]] && compopt -o nospace
         fi
-    done
+    done < <(env COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
+        %(complete_var)s=bash_complete "$1")
     return 0
 }
 
@@ -78,19 +84,86 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
         return words[1:], ""
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return one line for the script."""
+        """Return one line for the script: what takes the place of what is typed, as bash reads it.
+
+        In an open quotation that is all since its quote; else what follows the last break.
+        """
         value = str(item.value)
+        if item.type != "plain":
+            return f"{item.type},{value}"
+        quote, before = _open_quote(os.environ.get("COMP_LINE", ""))
         typed = self.get_completion_args()[1]
-        breaks = os.environ.get("COMP_WORDBREAKS", ":@=")
-        cut = max((typed.rfind(char) for char in ":@=" if char in breaks), default=-1) + 1
+        if quote:
+            cut = len(before)
+        else:
+            breaks = os.environ.get("COMP_WORDBREAKS", ":@=")
+            cut = max((typed.rfind(char) for char in ":@=" if char in breaks), default=-1) + 1
         if value.startswith(typed[:cut]):
             value = value[cut:]
-        return f"{item.type},{value.replace(' ', chr(92) + ' ')}"
+        return f"{item.type},{_quoted(value, quote)}"
+
+
+def _quoted(text: str, quote: str) -> str:
+    """Return a text as bash reads it after this quotation mark, or after none."""
+    if quote == "'":
+        return text.replace("'", "'\\''")
+    if quote:
+        text = re.sub(r'(["$`\\])', r"\\\1", text)
+        return text.replace("!", "\"'!'\"")  # a backslash before it would stay
+    return re.sub(r"([^\w%+,./:@^-])", r"\\\1", text)
+
+
+def _open_quote(line: str) -> tuple[str, str]:
+    """Return the quotation mark that is open at the end of a line, and its word before the mark."""
+    quote = before = word = ""
+    escaped = False
+    for char in line:
+        if escaped:
+            word += char
+            escaped = False
+        elif char == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            if char == quote:
+                quote = ""
+            else:
+                word += char
+        elif char in "'\"":
+            quote, before = char, word
+        elif char.isspace():
+            word = ""
+        else:
+            word += char
+    return quote, before if quote else ""
+
+
+class _Zsh(ZshComplete):
+    """click's zsh completion; `_describe` takes a backslash out of what it inserts."""
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """Return the lines for the script."""
+        value = str(item.value)
+        if item.help:
+            value = value.replace("\\", "\\\\")
+        return super().format_completion(CompletionItem(value, type=item.type, help=item.help))
+
+
+class _Fish(FishComplete):
+    """click's fish completion, for names with commas as well."""
+
+    source_template = FishComplete.source_template.replace(
+        'string split ","', 'string split --max 1 ","'
+    )
+
+
+def _add_shells() -> None:
+    for kind in (_Bash, _Zsh, _Fish):
+        add_completion_class(kind)
 
 
 def complete(command: click.Command, variable: str, instruction: str) -> int:
     """Answer a shell's question for completions, or print its script; return the exit code."""
-    add_completion_class(_Bash)
+    _add_shells()
     try:
         return shell_complete(command, {}, "mregfs", variable, instruction)
     except Exception:
@@ -113,7 +186,7 @@ def completion(session: Session, shell: str) -> None:
     from mregfs.cli.main import COMPLETE_VARIABLE, group
     from mregfs.cli.output import print_json
 
-    add_completion_class(_Bash)
+    _add_shells()
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(group, {}, "mregfs", COMPLETE_VARIABLE).source()
@@ -141,8 +214,10 @@ def _complete(ctx: click.Context, incomplete: str, *, selectors: bool) -> list[C
     try:
         head, colon, start = incomplete.partition(":")
         if colon and selectors:
-            return _selectors(session.registry, head, start)
-        return _names(session.registry, str(session.project), incomplete)
+            found = _selectors(session.registry, head, start)
+        else:
+            found = _names(session.registry, str(session.project), incomplete)
+        return [item for item in found if f"{item.value}{item.help}".isprintable()]
     except (MregfsError, OSError):
         return []
     finally:
