@@ -23,7 +23,16 @@ __all__ = [
     "why_not_for_others",
 ]
 
-CAP_SETGID, CAP_SETUID, CAP_SYS_RESOURCE = 6, 7, 24  # linux/capability.h
+CAP_SYS_RESOURCE = 24  # linux/capability.h
+
+_NEEDED = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+}
+"""To act as another user, to walk to what only he may enter, and to take over what he commits."""
 
 _STATUS_SIZE = 1 << 20
 """More than /proc/PID/status has, even with the 65536 groups that Linux allows."""
@@ -61,8 +70,9 @@ def why_not_for_others() -> str:
     with open("/proc/self/status", "rb", buffering=0) as status:
         _, _, rest = status.read(_STATUS_SIZE).partition(b"\nCapEff:")
     effective = int(rest.partition(b"\n")[0], 16)
-    if not (effective >> CAP_SETUID & 1 and effective >> CAP_SETGID & 1):
-        return "this process lacks the capabilities CAP_SETUID and CAP_SETGID"
+    lacking = [name for name, number in _NEEDED.items() if not effective >> number & 1]
+    if lacking:
+        return f"this process lacks {', '.join(lacking)}"
     with contextlib.suppress(OSError), open("/proc/self/setgroups", encoding="ascii") as setgroups:
         if setgroups.read().strip() == "deny":
             return "setgroups(2) is denied in this user namespace"
