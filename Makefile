@@ -14,7 +14,7 @@ TEST_PACKAGES := attr btrfs-progs busybox coreutils e2fsprogs findutils fio git 
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak soak-tests attack crash dev clean build-packages test-packages
+.PHONY: help demo test check bench compare soak soak-tests attack crash dev clean build-packages test-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,10 @@ bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and t
 	$(VENV)/bin/python -m tests.bench
 
 MINUTES ?= 30
+compare: $(VENV)/.dev test-packages ## names in drafts, next to another tree's: OTHER=…/.venv/bin/python
+	$(VENV)/bin/python -m tests.bench.bench_drafts $(OTHER)
+	$(VENV)/bin/python -m tests.bench.bench_drafts $(OTHER) --as 64201
+
 soak: $(VENV)/.dev test-packages ## kill daemons and clients under load for MINUTES=30, and count
 	$(PYTEST) -q -m soak tests/soak --soak-minutes $(MINUTES)
 
