@@ -79,6 +79,8 @@ def temporary_index(store_id: str) -> Path | None:
     with contextlib.suppress(FileNotFoundError):
         bases.append(tempfile.gettempdir())
     for base in bases:
+        if not _is_ours(Path(base)):
+            continue
         private = Path(base) / f"mregfs-{uid}"
         try:
             private.mkdir(0o700, exist_ok=True)

@@ -25,7 +25,7 @@ from mregfs.errors import (
     NotFoundError,
     UnavailableError,
 )
-from mregfs.model.names import ProjectName
+from mregfs.model.names import ProjectName, check_name, parse_number, parse_project
 from mregfs.model.reference import Location
 from mregfs.registry.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
@@ -71,7 +71,15 @@ class InMount:
 
     def version(self, location: Location) -> VersionInfo:
         """See `Way`."""
-        return self._asking.one(VersionInfo, "show", [location.as_version().text])
+        info = self._asking.one(VersionInfo, "show", [location.as_version().text])
+        try:
+            check_name(info.artifact)
+            parse_project(info.project)
+        except InvalidError as exc:
+            raise self._made_up(exc.message) from exc
+        if parse_number(info.version) is None:
+            raise self._made_up(f"{info.version!r} is no version")
+        return info
 
     def versions(self, location: Location) -> Iterator[VersionInfo]:
         """See `Way`."""
@@ -105,7 +113,8 @@ class InMount:
 
     def files(self, location: Location, path: str) -> Iterator[FileInfo]:
         """See `Way`."""
-        return self._asking.each(FileInfo, "ls", [location.as_version().text, path])
+        found = self._asking.each(FileInfo, "ls", [location.as_version().text, path])
+        return map(self._checked, found)
 
     def open(self, location: Location, path: str) -> BinaryIO:
         """See `Way`."""
@@ -118,7 +127,9 @@ class InMount:
         from mregfs.stores.export_dir import ExportDirectory
 
         info = self.version(location)
-        fixed = Location(_project(info.project), info.artifact, number=int(info.version[1:]))
+        fixed = Location(
+            parse_project(info.project), info.artifact, number=parse_number(info.version)
+        )
         directory = self._directory(fixed)
         done = 0
         with ExportDirectory(destination) as target:
@@ -172,6 +183,22 @@ class InMount:
                     raise
                 time.sleep(0.2)
 
+    def _checked(self, info: FileInfo) -> FileInfo:
+        """Return what is told of a file; it becomes a path of this host when it is exported.
+
+        Raises:
+            CorruptError: no version has a file like that.
+        """
+        parts = info.path.split("/")
+        if {"", ".", ".."} & set(parts) or not _is_unicode(info.path + info.target):
+            raise self._made_up(f"no version has a file {info.path!r}")
+        return info
+
+    def _made_up(self, what: str) -> CorruptError:
+        return CorruptError(
+            f"the mount {self.point!r} makes things up: {what}", "ask who mounted it"
+        )
+
     def _directory(self, location: Location) -> str:
         """Return the path of a version's own directory, which stays that version."""
         found = self._asking.one(dict[str, str], "path", [location.as_version().text])
@@ -181,9 +208,12 @@ class InMount:
         return f"{self.point}/{path}"
 
 
-def _project(text: str) -> ProjectName:
-    entity, _, name = text.partition("/")
-    return ProjectName(entity, name)
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be a name, or what a symlink holds."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 class _File:

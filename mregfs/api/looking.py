@@ -31,7 +31,7 @@ class Looking(Session):
     @property
     def store_id(self) -> str:
         """What tells one store from another, wherever it is."""
-        return str(self.store.id if self._store else self.status()["id"])
+        return str(self.store.id if self._store else self.status().get("id"))
 
     def projects(self) -> list[str]:
         """Return all projects, as `entity/project`."""
