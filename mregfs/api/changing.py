@@ -81,6 +81,7 @@ class Changing(Session):
         Raises:
             ConflictError: the alias is not where `expect` says.
         """
+        self._check_writable()
         from mregfs.model.phrases import link_command
 
         command = link_command(source, target, self.project, expect=expect)
@@ -97,6 +98,7 @@ class Changing(Session):
         self, target: str, *, to: str | None = None, expect: str | None = None, reason: str = ""
     ) -> dict[str, Any]:
         """Move an alias back one move, or to where `to` says: moves, a time, or a version."""
+        self._check_writable()
         from mregfs.model.phrases import rollback_command
 
         command = rollback_command(target, self.project, to=to, expect=expect)
@@ -106,6 +108,7 @@ class Changing(Session):
         self, target: str, *, force: bool = False, expect: str | None = None, reason: str = ""
     ) -> dict[str, Any]:
         """Drop an alias, unlink, delete a version, or an artifact or collection."""
+        self._check_writable()
         from mregfs.model.phrases import remove_command
 
         command = remove_command(target, self.project, force=force, expect=expect)
@@ -117,6 +120,7 @@ class Changing(Session):
         Raises:
             UnsupportedError: the source is a draft; those are moved in their mount.
         """
+        self._check_writable()
         from mregfs.model.phrases import move_command
 
         command = move_command(source, target, self.project)

@@ -189,9 +189,13 @@ class InMount:
         Raises:
             CorruptError: no version has a file like that.
         """
-        parts = info.path.split("/")
-        if {"", ".", ".."} & set(parts) or not _is_unicode(info.path + info.target):
-            raise self._made_up(f"no version has a file {info.path!r}")
+        from mregfs.model.manifest import path_problem, symlink_problem
+
+        problem = path_problem(info.path)
+        if not problem and info.kind == "symlink":
+            problem = symlink_problem(info.path, info.target)
+        if problem:
+            raise self._made_up(f"a path, {info.path!r}, {problem}")
         return info
 
     def _made_up(self, what: str) -> CorruptError:
@@ -206,14 +210,6 @@ class InMount:
         if path.startswith("/") or ".." in path.split("/") or not path:
             raise UnavailableError(f"the mount {self.point!r} gave no path", "mount it again")
         return f"{self.point}/{path}"
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether a text can be a name, or what a symlink holds."""
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
 
 
 class _File:

@@ -242,7 +242,7 @@ def test_root_acts_on_no_store_that_a_variable_of_another_user_names(home: Path)
         {"MREGFS_STORE": str(home / ".local/share/mregfs")},
         {"HOME": str(home), "XDG_DATA_HOME": str(home / ".local/share")},
     ):
-        done = run("ls", **environment)
+        done = run("ls", only=home, **environment)
 
         assert 7 == done.returncode
         assert "sudo -u" in done.stderr
