@@ -46,6 +46,8 @@ def say(session: Session, result: dict[str, Any]) -> None:
         print_json(result)
     else:
         click.echo(clean(_sentence(result)))
+        if "note" in result:
+            click.echo(clean(f"note: {result['note']}"), err=True)
 
 
 def _sentence(result: dict[str, Any]) -> str:

@@ -31,15 +31,11 @@ from mregfs.errors import (
     MregfsError,
     NotFoundError,
     UnavailableError,
-    UnsupportedError,
 )
 from mregfs.host.mounts import read_mounts, read_status
 from mregfs.model.names import DEFAULT_PROJECT, parse_project
 
 __all__ = ["mount", "parse_options", "umount"]
-
-_TRUSTED_USERS = "MREGFS_TRUST_ALL_USERS"
-"""Set to 1 by the tests, whose users do no harm."""
 
 READY_VARIABLE = "MREGFS_READY_FD"
 LEVEL_VARIABLE = "MREGFS_LOG"
@@ -158,8 +154,6 @@ def mount(
     mountpoints.clean_dead(place)
     mountpoints.check_apart(store, place)
     mountpoints.check(place, allow_other=allow_other or wishes.allow_other)
-    if allow_other or wishes.allow_other:
-        _refuse_others(read_only=read_only or wishes.read_only)
     if foreground:
         from mregfs import daemon
 
@@ -220,20 +214,6 @@ def _store(session: Session, named: str | None) -> str:
     if not os.path.exists(os.path.join(store, "store.json")):
         raise InvalidError(f"{store} is not a store", f"make one with: mregfs init {store}")
     return store
-
-
-def _refuse_others(*, read_only: bool) -> None:
-    """Refuse root's writable mount for others, as long as a commit by another user is not safe.
-
-    Raises:
-        UnsupportedError: this is such a mount.
-    """
-    if os.geteuid() == 0 and not read_only and os.environ.get(_TRUSTED_USERS) != "1":
-        raise UnsupportedError(
-            "--allow-other by root is not safe yet: a user who swaps directories during a commit "
-            "can make root publish or remove what is not his",
-            "add --read-only, or mount as the user who uses it",
-        )
 
 
 def _log_level() -> str:

@@ -143,12 +143,19 @@ class ControlSessions:
         if not self._sessions[handle].reads_back:
             raise error
 
+    def keep_reason(self, caller: Caller, error: MregfsError) -> None:
+        """Keep why something failed that was no write here, for its user's next `cat`."""
+        self._remember(caller, _encoded(error.reply()))
+
     def _keep(self, handle: int, reply: dict[str, Any]) -> None:
         session = self._sessions[handle]
-        session.reply, session.cursor = msgspec.json.encode(reply) + b"\n", 0
+        session.reply, session.cursor = _encoded(reply), 0
+        self._remember(session.caller, session.reply)
+
+    def _remember(self, caller: Caller, reply: bytes) -> None:
         if len(self._last) >= _MAX_REMEMBERED:
             self._last.clear()
-        self._last[session.caller.uid] = session.reply
+        self._last[caller.uid] = reply
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Return the next piece of the reply; at offset 0 begin again.
@@ -161,3 +168,7 @@ class ControlSessions:
         data = session.reply[session.cursor : session.cursor + size]
         session.cursor += len(data)
         return data
+
+
+def _encoded(reply: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(reply) + b"\n"

@@ -103,6 +103,9 @@ class RegistryFileSystem:
         try:
             run = partial(self._parts.transactions.run, statements, caller, caller.pid)
             return await trio.to_thread.run_sync(run, limiter=self._writers)
+        except MregfsError as exc:
+            self._files.keep_reason(caller, exc)
+            raise
         finally:
             self._follower.follow()
 

@@ -139,6 +139,10 @@ class OpenFiles:
             self._control.succeeded(handle, outcome)
         return len(data)
 
+    def keep_reason(self, caller: Caller, error: MregfsError) -> None:
+        """Keep why a gesture failed, for its user's next `cat` of `control`."""
+        self._control.keep_reason(caller, error)
+
     def control_inode(self) -> int:
         """Return the inode number of `control` for whoever looks it up now."""
         return self._control.inode()

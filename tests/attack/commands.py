@@ -99,7 +99,7 @@ def begin_verb(
     def verb() -> int:
         for variable in [name for name in os.environ if name.startswith("MREGFS_")]:
             del os.environ[variable]
-        os.environ.update({"MREGFS_TRUST_ALL_USERS": "1", **(environment or {})})
+        os.environ.update(environment or {})
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         if uid:
             os.setgroups(list(groups))

@@ -155,16 +155,3 @@ def test_a_log_that_cannot_be_made_is_named_as_what_it_is(log: str, why: str) ->
 
     assert str(caught.value).startswith(f"the daemon's log '{Path(log).absolute()}' cannot be")
     assert str(caught.value).endswith(f"({why}): name another file with --log-file")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-@pytest.mark.parametrize("words", [("--allow-other",), ("-o", "allow_other")])
-def test_root_shares_no_writable_mount_with_others(
-    cli: CommandLine, words: tuple[str, str], tmp_path: Path
-) -> None:
-    (tmp_path / "mnt").mkdir()
-    code, message = cli.fail("mount", cli.store, tmp_path / "mnt", *words)
-
-    assert 13 == code
-    assert "not safe yet" in message
-    assert not os.path.ismount(tmp_path / "mnt")

@@ -80,7 +80,6 @@ class Mount:
             **{name: value for name, value in os.environ.items() if not name.startswith("MREGFS_")},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "LC_ALL": "C.UTF-8",
-            "MREGFS_TRUST_ALL_USERS": "1",
             "MREGFS_STORE": str(self.store),
             "MREGFS_MOUNT": str(self.path),
             **(environment or {}),

@@ -70,7 +70,7 @@ class Daemon:
                     self.mount,
                 ],
                 cwd=ROOM,
-                env={**os.environ, "MREGFS_TRUST_ALL_USERS": "1", "MREGFS_READY_FD": str(writing)},
+                env={**os.environ, "MREGFS_READY_FD": str(writing)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

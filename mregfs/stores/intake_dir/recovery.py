@@ -80,6 +80,8 @@ def _recover_one(
                 raise
             intent = None  # the crash came while it was being written
         if intent is not None:
+            directory = open_project(store, intent.project)
+            stack.callback(os.close, directory)
             done = committed(intent.layout, intent.since)
             log.warning(
                 "%s the commit of the draft %s/%s, which a crash interrupted",
@@ -87,8 +89,6 @@ def _recover_one(
                 intent.project,
                 intent.draft,
             )
-            directory = open_project(store, intent.project)
-            stack.callback(os.close, directory)
             if done:
                 _finish(work, directory, intent)
             else:

@@ -46,7 +46,6 @@ def world(make_mount, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
     first.cli("fsck", "--data")
 
 
-@pytest.mark.xfail(reason="F1, F4, F5, N3, N5, N6: paths that are swapped", strict=False)
 @pytest.mark.timeout(0)  # each gesture has a limit of its own
 def test_nobody_gets_what_is_not_his(world: World) -> None:
     """Nothing outside the store changes, nobody reads what he may not, nothing hangs."""
