@@ -104,7 +104,6 @@ SCENES = {
 """Who uses the store after alice was there; whose it is, and the mode of its directories."""
 
 
-@pytest.mark.xfail(reason="F2, F3, N2, N3, N4, N9: names of others are believed", strict=False)
 @pytest.mark.parametrize("number", range(len(NAMES)))
 def test_what_is_planted_in_a_store_leads_nowhere(template, canaries, tmp_path, number) -> None:
     """Each name once a day; with what, and in which scene, changes from name to name."""
@@ -116,7 +115,6 @@ def test_what_is_planted_in_a_store_leads_nowhere(template, canaries, tmp_path, 
 
 
 @pytest.mark.soak
-@pytest.mark.xfail(reason="F2, F3, N2, N3, N4, N9: names of others are believed", strict=False)
 @pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize("replacement", REPLACEMENTS)
 @pytest.mark.parametrize("name", NAMES)
