@@ -24,6 +24,7 @@ from importlib import metadata
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 import mregfs
 from mregfs.api import Store, open_store
@@ -122,6 +123,14 @@ def run_mount(options: MountOptions) -> None:
     )
     try:
         store.log.catch_up()
+        if store.read_only and not options.read_only:
+            is_own = os.fstat(store.directory.fd).st_uid == os.geteuid()
+            log.log(
+                logging.WARNING if is_own else logging.INFO,
+                "%s cannot be written by this user: mounting it read-only",
+                options.store,
+            )
+            options = replace(options, read_only=True)
         if not store.read_only:
             store.recover()
             _limit_cache(store, options.cache_size)
@@ -227,6 +236,7 @@ async def _write_checkpoints(store: Store) -> None:
     """Store a checkpoint when one is due, so that an index is never rebuilt from entry 1."""
     while True:
         await trio.sleep(CHECKPOINT_INTERVAL)
+        store.objects.reserve.fill()
         try:
             if store.log.checkpoint_due():
                 await trio.to_thread.run_sync(store.log.checkpoint)
@@ -400,6 +410,7 @@ class Mounted:
             "project": str(self._project),
             "mountpoint": self._options.mountpoint,
             "read_only": self._options.read_only,
+            "trouble": store.log.trouble and str(store.log.trouble),
             "sequence": head,
             "lag": max(0, head - self.tail.taken),
             "checked_seconds_ago": round(self.tail.checked_ago(), 3),

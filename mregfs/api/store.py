@@ -64,7 +64,7 @@ _LATER = (
 )
 """Modules that a daemon imports when it has nothing better to do."""
 
-INDEX_SCHEMA = "2"
+INDEX_SCHEMA = "3"
 """Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
 
 
@@ -85,7 +85,9 @@ def init_store(path: str | os.PathLike[str], *, private: bool = False) -> None:
         created_by=f"mregfs {__version__}",
     )
     with make_directory(where, private=private) as top:
-        describe_new_store(ObjectsDirectory(top), description, where)
+        objects = ObjectsDirectory(top)
+        describe_new_store(objects, description, where)
+        objects.reserve.fill()
         try:
             # Now, as the disk may be read-only when the store is first mounted.
             top.ensure_directory(_STAGING, DIRECTORY)
@@ -109,14 +111,11 @@ def open_store(
     Raises:
         InvalidError: there is no store.
         ForbiddenError: others than its owner may write in it; or this is root, and it is not his.
-        UnsupportedError: a newer program made it, or the file system lets two writers create one
-            file.
+        UnsupportedError: a newer program made it.
     """
     held = hold_store(os.path.abspath(path))
     try:
         writable = held.writable and not read_only
-        if writable:
-            held.objects.probe_exclusive()
         return Store(
             held,
             read_only=not writable,
@@ -161,6 +160,7 @@ class Store:
             host=socket.gethostname(),
             identify=self._identify,
             checkpoint_limit=memory_for_checkpoint,
+            free_reserve=objects.reserve.release,
         )
         self.verity = FsVerity(held.top)
         self.whole_files = WholeFilesDirectory(held.top)
@@ -312,6 +312,7 @@ class Store:
     def expect_appends(self) -> None:
         """Have files ready for log entries: this process lives long."""
         self.objects.keep_spares(ENTRY_GRAIN)
+        self.objects.reserve.fill()
 
     def facts(self) -> dict[str, Any]:
         """Return what there is to tell of the store beside what is in it."""
@@ -324,6 +325,7 @@ class Store:
             "free": self.packs.free_bytes(),
             "index": self.index.path,
             "read_only": not os.access(self.path, os.W_OK),
+            "trouble": self.log.trouble and str(self.log.trouble),
         }
 
     def unique_size(self, version: VersionRecord) -> int:

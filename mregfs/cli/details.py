@@ -57,6 +57,7 @@ def show(session: Session, ref: str) -> None:
 def _version_pairs(info: "VersionInfo") -> list[tuple[str, str]]:
     return [
         ("version", f"{info.project}/{info.artifact}:{info.version}"),
+        ("damage", info.damage),
         ("digest", info.digest),
         ("size", f"{human_size(info.size)} in {count(info.files, 'file')}"),
         ("created", f"{human_time(info.created_at_ns)} by {info.author}"),

@@ -114,7 +114,7 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, dict):
         parts = [(key, _text(key, item)) for key, item in value.items()]
         return "\n".join(f"{key}: {text}" for key, text in parts if text)
-    return str(value)
+    return "" if value is None else str(value)
 
 
 @click.command()

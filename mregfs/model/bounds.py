@@ -145,6 +145,7 @@ def _parents(parents: tuple[Any, ...]) -> None:
 BOUNDS: dict[str, Callable[[Any], object]] = {
     "alias": check_alias,
     "artifact": lambda name: check_name(name, "artifact name"),
+    "damage": _text(MAX_DESCRIPTION),
     "collection": lambda name: check_name(name, "collection name"),
     "description": _text(MAX_DESCRIPTION),
     "digest": _digits(64),

@@ -30,6 +30,7 @@ __all__ = [
     "Change",
     "CollectionCreated",
     "CollectionRenamed",
+    "DamageMarked",
     "Described",
     "Entry",
     "Linked",
@@ -195,6 +196,14 @@ class MetadataSet(Fact, frozen=True, tag="metadata-set"):
     metadata: dict[str, Any]
 
 
+class DamageMarked(Fact, frozen=True, tag="damage-marked"):
+    """Bytes of a version are lost; or, when `damage` is empty, they are there again."""
+
+    name: str
+    number: int
+    damage: str
+
+
 Change = (
     ProjectCreated
     | ArtifactCreated
@@ -213,6 +222,7 @@ Change = (
     | Tagged
     | Described
     | MetadataSet
+    | DamageMarked
 )
 
 

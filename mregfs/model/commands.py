@@ -23,6 +23,7 @@ __all__ = [
     "DropAlias",
     "LinkVersion",
     "LogVersion",
+    "MarkDamage",
     "MoveAlias",
     "Principal",
     "Protect",
@@ -194,6 +195,13 @@ class SetMetadata(msgspec.Struct, frozen=True):
     """True: `values` is the whole metadata."""
 
 
+class MarkDamage(msgspec.Struct, frozen=True):
+    """Say of a version that bytes of it are lost, or (nothing) that they are there again."""
+
+    target: Location
+    damage: str
+
+
 class Protect(msgspec.Struct, frozen=True):
     """Let only members of a group move or drop an alias (which need not exist yet)."""
 
@@ -242,6 +250,7 @@ Command = (
     | Tag
     | Describe
     | SetMetadata
+    | MarkDamage
     | Protect
     | Unprotect
     | SetAccess

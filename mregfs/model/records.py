@@ -131,6 +131,8 @@ class VersionRecord(Record, frozen=True):
     tags: tuple[str, ...] = ()
     run: str = ""
     parents: tuple[Parent, ...] = ()
+    damage: str = ""
+    """Which bytes of it are lost; nothing is what is hoped for."""
 
 
 class VersionSize(Record, frozen=True):

@@ -330,6 +330,14 @@ class State:
             for key, _ in self._scan("backlink", number_key(artifact, version))
         ]
 
+    def sound_number(self, owner: int, digest: str) -> int | None:
+        """Return the number of a version that has this content, and has lost none of it."""
+        for _, number in self.numbers_with_digest(owner, digest):
+            version = self.version(owner, number)
+            if version is not None and not version.damage:
+                return number
+        return None
+
     def numbers_with_digest(self, owner: int, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (digest, number) of versions or links whose digest begins with `prefix`, sorted."""
         start = pack_number(owner) + prefix.encode()

@@ -96,6 +96,9 @@ class Index(Protocol):
             NoSpaceError: the disk is full; nothing changed.
         """
 
+    def reserve(self, puts: Sequence[Put]) -> None:
+        """Have room for a `write` of these; NoSpaceError when there is none."""
+
     def applied(self) -> int:
         """Return the sequence number of the last applied log entry; 0 for an empty index."""
 

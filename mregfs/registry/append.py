@@ -16,6 +16,7 @@ from mregfs.errors import (
     HostError,
     InvalidError,
     MregfsError,
+    NoSpaceError,
     NotFoundError,
     UnavailableError,
 )
@@ -29,7 +30,14 @@ from mregfs.model.changes import (
     encode_entry,
     entry_key,
 )
-from mregfs.model.commands import Command, Principal
+from mregfs.model.commands import (
+    Command,
+    DeleteOwner,
+    DeleteVersion,
+    DropAlias,
+    Principal,
+    Unlink,
+)
 from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decide
 from mregfs.model.state import State
 from mregfs.ports import Clock, Index, ObjectStore, Put, View
@@ -45,6 +53,9 @@ MAX_RACES = 1000
 
 APPEND_LIMIT_NS = 60 * 10**9
 """How long an append asks a store that does not answer whether its entry arrived."""
+
+_DELETING = (DeleteOwner, DeleteVersion, DropAlias, Unlink)
+"""Commands that a full disk does not stop, as long as there is a reserve."""
 
 _MAX_ATTEMPTS = 100  # bounds the same when the clock stands still
 _FIRST_PAUSE = 0.05
@@ -89,8 +100,10 @@ class Appender:
         new_id: Callable[[], str],
         host: str,
         pause: Callable[[float], None] | None = None,
+        free_reserve: Callable[[], bool] = lambda: False,
     ) -> None:
         self.doubtful = 0
+        self._free_reserve = free_reserve
         self._objects = objects
         self._index = index
         self._replay = replay
@@ -118,6 +131,15 @@ class Appender:
 
     def submit(self, commands: Sequence[Command], principal: Principal, reason: str) -> Receipt:
         """Do what `Log.submit` promises, but for telling the subscribers."""
+        try:
+            return self._submit(commands, principal, reason)
+        except NoSpaceError:
+            deletes = all(isinstance(each, _DELETING) for each in commands)
+            if not deletes or not self._free_reserve():
+                raise
+        return self._submit(commands, principal, reason)
+
+    def _submit(self, commands: Sequence[Command], principal: Principal, reason: str) -> Receipt:
         waiting = _Waiting(commands, principal, reason)
         with self._queue_lock:
             self._queue.append(waiting)
@@ -188,6 +210,7 @@ class Appender:
                 self._checked = self._replay.require_head(head.sequence)
                 if not self._checked:
                     continue
+            self._index.reserve(puts)  # or the change would be made, and shown much later
             if self._append(key, data):
                 self._apply(entry.sequence, puts, head.sequence)
                 _settle_all(batch, entry.sequence, entry, len(data))

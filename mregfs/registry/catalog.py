@@ -157,6 +157,7 @@ def _version(state: State, resolved: Resolved) -> VersionInfo:
         parents=tuple(_parent(parent) for parent in version.parents),
         aliases=tuple(state.aliases_of(owner.inode, number)),
         links=tuple(_links(state, artifact.inode, version.number)),
+        damage=version.damage,
     )
 
 

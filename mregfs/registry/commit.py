@@ -317,9 +317,8 @@ class Committer:
             artifact = state.artifact(request.artifact.project, request.artifact.name)
             if artifact is None:
                 return None
-            for _, number in state.numbers_with_digest(artifact.inode, digest):
-                return state.version(artifact.inode, number)
-        return None
+            number = state.sound_number(artifact.inode, digest)
+            return None if number is None else state.version(artifact.inode, number)
 
     def index_content(self, version: VersionRecord, manifest: Manifest, layout: Layout) -> None:
         """Put the content of a new version into the index; if that fails it is loaded later."""

@@ -174,6 +174,9 @@ class _Story:
                 return f"{_subject(change.number)}description changed"
             case facts.MetadataSet() if self._is(change.name, change.number):
                 return f"{_subject(change.number)}metadata changed"
+            case facts.DamageMarked() if self._is(change.name, change.number):
+                said = f"damaged: {change.damage}" if change.damage else "sound again"
+                return f"{_subject(change.number)}{said}"
         return "" if self._number is not None else self._say_of_owner(change)
 
     def _say_of_owner(self, change: facts.Change) -> str:

@@ -50,6 +50,7 @@ class Log:
         pause: waits for some seconds.
         identify: raises when the store is not there any more, or another one is in its place.
         checkpoint_limit: tells how many bytes of a checkpoint this process has the memory for.
+        free_reserve: gives up the room that is kept for deleting; False when there is none.
 
     Attributes:
         trouble: why the index is not at the end of the log, since the last `catch_up`; or None.
@@ -66,6 +67,7 @@ class Log:
         pause: Callable[[float], None] | None = None,
         identify: Callable[[], None] = lambda: None,
         checkpoint_limit: Callable[[], int] = lambda: MAX_CHECKPOINT_SIZE,
+        free_reserve: Callable[[], bool] = lambda: False,
     ) -> None:
         self.trouble: MregfsError | None = None
         self._index = index
@@ -80,7 +82,14 @@ class Log:
             from mregfs.registry.append import Appender
 
             return Appender(
-                objects, index, replay, clock=clock, new_id=new_id, host=host, pause=pause
+                objects,
+                index,
+                replay,
+                clock=clock,
+                new_id=new_id,
+                host=host,
+                pause=pause,
+                free_reserve=free_reserve,
             )
 
         self._make_appender = make_appender

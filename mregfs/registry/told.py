@@ -48,6 +48,8 @@ class VersionInfo(msgspec.Struct, frozen=True):
     """Within the artifact or collection that was asked."""
     links: tuple[str, ...]
     """References of all links to it."""
+    damage: str = ""
+    """Which bytes of it are known to be lost."""
 
 
 class OwnerInfo(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ is held to the same contract tests as `index_lmdb`.
 
 import bisect
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from mregfs.errors import InvalidError
@@ -145,6 +145,9 @@ class IndexMemory:
             if applied is not None:
                 self._applied = applied
         return True
+
+    def reserve(self, puts: Sequence[Put]) -> None:
+        """Do nothing: memory is never full here."""
 
     def applied(self) -> int:
         """Return the sequence number of the last applied log entry; 0 for an empty index."""

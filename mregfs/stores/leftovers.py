@@ -14,6 +14,9 @@ __all__ = ["STALE_AFTER_SECONDS", "find_leftovers"]
 STALE_AFTER_SECONDS = 24 * 3600
 """As the adapters have it: no writer leaves its temporary file untouched for a day."""
 
+_KEPT = ("tmp/exclusive", "tmp/reserve")
+"""What stands among them and is none."""
+
 _FOLDERS = ("tmp", "packs/tmp", "cache/whole/tmp")
 
 
@@ -25,6 +28,8 @@ def find_leftovers(store: Beneath) -> list[str]:
         with contextlib.suppress(OSError):
             for last in store.listdir(folder):
                 name = f"{folder}/{last}"
+                if name in _KEPT:
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     if now - store.stat(name).st_mtime > STALE_AFTER_SECONDS:
                         found.append(name)

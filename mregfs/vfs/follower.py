@@ -91,7 +91,7 @@ class Follower:
                 self._names.forget(change.project, change.name)
                 self._directory_changed(change.project, "artifact", change.name)
                 self._directory_changed(change.project, "collection", change.name)
-            case facts.Tagged() | facts.Described() | facts.MetadataSet():
+            case facts.Tagged() | facts.Described() | facts.MetadataSet() | facts.DamageMarked():
                 self._tree.forget_versions()
             case facts.AccessSet():
                 self._access_changed(change.project)

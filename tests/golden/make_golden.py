@@ -105,6 +105,7 @@ def entries() -> list[bytes]:
         ],
         [
             facts.Tagged(P, "mnist", 1, ("good",)),
+            facts.DamageMarked(P, "mnist", 1, "2 of 7 blocks of weights"),
             facts.Described(P, "mnist", None, "digits"),
             facts.MetadataSet(P, "mnist", 1, {"acc": 0.99}),
             facts.AccessSet("", readers="*", writers="ml"),

@@ -20,7 +20,7 @@ from mregfs.stores.objects_memory import ObjectsMemory
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "format-1"
-SEAL = "1fb04f20380a6e527f0ec4ccc8cdf2cf08b921383d9d7840ef994bb928cb5d25"
+SEAL = "45e48ea98c4dec7ee22257a557746368222c5a766e2aca6206fc7dabfbeccd39"
 """SHA-256 of all files of format 1."""
 
 LOG = [FORMAT_1 / f"log-{number}.json" for number in range(1, 6)]

@@ -27,6 +27,7 @@ def test_a_store_on_a_read_only_disk_that_was_never_mounted_is(
 ) -> None:
     """It has no drafts; where a project has some, they are there to be read."""
     mount = make_mount(options=options)
+    mount.expect_log("cannot be written by this user: mounting it read-only")
     mount.store = disk / "store"
     mount.environment |= {"MREGFS_STORE": str(mount.store), "XDG_CACHE_HOME": str(tmp_path / "c")}
     mount.init()

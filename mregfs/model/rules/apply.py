@@ -22,6 +22,7 @@ from mregfs.model.changes import (
     Change,
     CollectionCreated,
     CollectionRenamed,
+    DamageMarked,
     Described,
     Entry,
     Linked,
@@ -300,6 +301,13 @@ def _metadata_set(ledger: Ledger, fact: MetadataSet) -> None:
     _amend(ledger, fact, metadata=fact.metadata)
 
 
+def _damage_marked(ledger: Ledger, fact: DamageMarked) -> None:
+    artifact = ledger.existing_artifact(fact.project, fact.name)
+    version = _existing_version(ledger, artifact, fact.number)
+    key = number_key(artifact.inode, fact.number)
+    ledger.put("version", key, _replace(version, damage=fact.damage))
+
+
 def _amend(ledger: Ledger, fact: Tagged | Described | MetadataSet, **fields: Any) -> None:
     if fact.number is None:
         owner = ledger.existing_owner(fact.project, fact.name)
@@ -344,4 +352,5 @@ _EFFECTS: dict[type, Callable[[Ledger, Any], None]] = {
     Tagged: _tagged,
     Described: _described,
     MetadataSet: _metadata_set,
+    DamageMarked: _damage_marked,
 }

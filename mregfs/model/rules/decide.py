@@ -43,6 +43,7 @@ _RULES: dict[type, Callable[[State, Any, Principal], Decision]] = {
     commands.Tag: decide_owners.tag,
     commands.Describe: decide_owners.describe,
     commands.SetMetadata: decide_owners.set_metadata,
+    commands.MarkDamage: decide_versions.mark_damage,
 }
 
 

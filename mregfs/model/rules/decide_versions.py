@@ -8,19 +8,27 @@ import re
 
 import msgspec
 
-from mregfs.errors import ConflictError, InvalidError
+from mregfs.errors import ConflictError, ForbiddenError, InvalidError
 from mregfs.model.bounds import MAX_PARENTS, MAX_RUN, MAX_TAGS
 from mregfs.model.changes import (
     AliasDropped,
     AliasSet,
     ArtifactCreated,
     Change,
+    DamageMarked,
     Described,
     Unlinked,
     VersionDeleted,
     VersionLogged,
 )
-from mregfs.model.commands import CreateArtifact, DeleteVersion, LogVersion, Principal, Unlink
+from mregfs.model.commands import (
+    CreateArtifact,
+    DeleteVersion,
+    LogVersion,
+    MarkDamage,
+    Principal,
+    Unlink,
+)
 from mregfs.model.metadata import normalise
 from mregfs.model.names import LATEST, check_alias, check_name
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
@@ -44,6 +52,7 @@ __all__ = [
     "dropped_aliases",
     "dropped_links",
     "log_version",
+    "mark_damage",
     "unlink",
 ]
 
@@ -90,8 +99,7 @@ def log_version(state: State, command: LogVersion, principal: Principal) -> Deci
                 f"{title(artifact)} is of type {artifact.type!r}, not {command.type!r}",
                 "leave out the type, or commit to another artifact",
             )
-        found = next(state.numbers_with_digest(artifact.inode, command.digest), None)
-        known = found[1] if found else None
+        known = state.sound_number(artifact.inode, command.digest)
         number = artifact.next_number if known is None else known
     if known is None:
         changes.append(msgspec.structs.replace(logged, number=number))
@@ -110,6 +118,23 @@ def log_version(state: State, command: LogVersion, principal: Principal) -> Deci
             "created": known is None,
             "aliases": list(aliases),
         },
+    )
+
+
+def mark_damage(state: State, command: MarkDamage, principal: Principal) -> Decision:
+    """Say which bytes of a version are lost; what points to it stays."""
+    if not principal.privileged:
+        raise ForbiddenError(
+            "only the owner of the store and root may say what is damaged",
+            "ask one of them for: mregfs fsck --repair",
+        )
+    damage = check_text(command.damage, "damage")
+    found = state.resolve(command.target)
+    artifact, version = found.artifact, found.version
+    fact = DamageMarked(artifact.project, artifact.name, version.number, damage)
+    return Decision(
+        () if damage == version.damage else (fact,),
+        {"version": f"{artifact.project}/{artifact.name}:v{version.number}", "damage": damage},
     )
 
 

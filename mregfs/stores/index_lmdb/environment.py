@@ -159,6 +159,25 @@ class Environment:
                 self.leave()
             self.recover(failure, handle)
 
+    def reserve(self, pages: int) -> None:
+        """Give the data file blocks for so many pages more than it uses."""
+        if self.read_only:
+            raise ForbiddenError(f"{self._what} is open for reading only")
+        handle = self.enter()
+        try:
+            info = handle.env.info()
+            size = (info["last_pgno"] + 1 + pages) * handle.env.stat()["psize"]
+            if self._files.allocated < size:
+                self._mark_dirty(handle)
+                with handle.env.begin(write=True):  # no other process writes meanwhile
+                    self._files.allocate_data(size)
+        except OSError as exc:
+            raise os_error(exc, f"cannot enlarge {self._what}") from exc
+        except lmdb.Error as exc:
+            raise self.translated(exc) from exc
+        finally:
+            self.leave()
+
     def recover(self, failure: Exception, handle: Handle) -> None:
         """After a failed transaction, when it is over: return if trying again helps, else raise."""
         if isinstance(failure, lmdb.MapFullError):

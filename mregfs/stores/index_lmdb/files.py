@@ -31,6 +31,9 @@ VERIFY_LIMIT = 128 << 20
 FULL_DISK = 64 << 10
 """Less free space than this explains a write that failed."""
 
+_STEP = 256 << 10
+"""Bytes by which the data file grows at least."""
+
 _GUARD_SIZE = 128
 
 _DATA = "data.mdb"
@@ -78,6 +81,8 @@ class IndexFiles:
         self._held: Beneath | None = None
         self._guard = -1
         self._lock = -1
+        self.allocated = 0
+        """Bytes of the data file that are known to have their blocks."""
 
     def is_in(self, parent: Beneath, name: str) -> bool:
         """Tell whether this is the directory of that name there."""
@@ -142,6 +147,7 @@ class IndexFiles:
                     raise
             with contextlib.suppress(FileExistsError):
                 self._parent.make_directory(self._name, _DIRECTORY, durable=False)
+        self.allocated = 0
         if make and stat.S_IMODE(os.fstat(found.fd).st_mode) != _DIRECTORY:
             os.fchmod(found.fd, _DIRECTORY)
         if self._held is not None:
@@ -298,6 +304,22 @@ class IndexFiles:
             raise
         finally:
             os.close(fd)
+
+    def allocate_data(self, size: int) -> None:
+        """Give the data file its blocks up to a size, and some beyond it.
+
+        LMDB goes by its own last page, and uses what is there behind it when it grows. Nobody
+        writes meanwhile.
+        """
+        fd = self._directory.open(_DATA, os.O_RDWR)
+        try:
+            there = os.fstat(fd).st_size
+            if there < size:
+                os.posix_fallocate(fd, there, size + _STEP - there)
+                there = size + _STEP
+        finally:
+            os.close(fd)
+        self.allocated = there
 
     def prepare(self, *, alone: bool, read_only: bool) -> None:
         """Leave only files that LMDB can be let loose on.

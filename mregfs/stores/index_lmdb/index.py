@@ -28,6 +28,9 @@ MAP_SIZE = 256 << 20
 MAX_KEY_SIZE = 511
 """What LMDB takes."""
 
+_FEW_PAGES = 64
+"""What the least of writes may take: the roots of all tables, and the list of free pages."""
+
 _FORMAT = 1
 
 
@@ -196,6 +199,17 @@ class IndexLmdb:
             if table not in environment.tables:
                 raise InvalidError(f"the index has no table {table!r}")
         return environment.transact(change)
+
+    def reserve(self, puts: Sequence[Put]) -> None:
+        """Have the disk's room for a `write` of these, also when it is full by then.
+
+        Where a file that has its blocks is written elsewhere (btrfs), this promises less.
+
+        Raises:
+            NoSpaceError: there is not so much room.
+        """
+        size = sum(len(value or b"") for _, _, value in puts)
+        self._writable_environment().reserve(_FEW_PAGES + 3 * len(puts) + size // 2048)
 
     def applied(self) -> int:
         """Return the sequence number of the last applied log entry; 0 for an empty index.

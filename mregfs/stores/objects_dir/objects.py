@@ -24,6 +24,7 @@ from mregfs.errors import (
 )
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
+from mregfs.stores.objects_dir.reserve import Reserve
 from mregfs.stores.objects_dir.spares import Spares
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 
@@ -38,6 +39,12 @@ YOUNG_SECONDS = 3600
 """A directory with names older than this is durable: no journal takes an hour."""
 
 _TEMPORARY = "tmp"
+
+_EXCLUSIVE = "tmp/exclusive"
+"""Says of which directory it is known that one of two creates wins."""
+
+_KEPT = frozenset({"exclusive", "reserve"})
+"""Names in `tmp/` that are no temporary files."""
 
 _KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -59,6 +66,9 @@ class ObjectsDirectory:
         self._known: set[str] = set()
         """Directories whose names are known to be durable."""
         self._spares: Spares | None = None
+        self._is_exclusive = False
+        self.reserve = Reserve(top)
+        """Room that is kept for deleting."""
 
     @property
     def path(self) -> str:
@@ -107,7 +117,10 @@ class ObjectsDirectory:
             NoSpaceError: nothing was stored.
             ForbiddenError: the directory is not ours to write.
             HostError: the file system failed; the object may or may not exist, whole.
+            UnsupportedError: it was the first one, and the file system lets two writers win.
         """
+        if not self._is_exclusive:
+            self._require_exclusive()
         self._create(key, data, durable=True)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[str]:
@@ -150,6 +163,28 @@ class ObjectsDirectory:
                 )
         finally:
             self.delete(key)
+
+    def _require_exclusive(self) -> None:
+        """Probe before the first create, unless a process has done it in this very directory."""
+        status = os.fstat(self._top.fd)
+        said = f"{status.st_dev} {status.st_ino}\n".encode()
+        try:
+            fd = self._top.open(_EXCLUSIVE)
+            try:
+                known = os.read(fd, 100) == said
+            finally:
+                os.close(fd)
+        except OSError:
+            known = False
+        if not known:
+            self.probe_exclusive()
+            with contextlib.suppress(OSError):  # then it is probed again
+                fd = self._top.open(_EXCLUSIVE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, READ_ONLY)
+                try:
+                    _write_all(fd, said)
+                finally:
+                    os.close(fd)
+        self._is_exclusive = True
 
     def keep_spares(self, size: int) -> None:
         """From the first object of just this size on, have files ready for more; until `close`."""
@@ -308,7 +343,7 @@ class ObjectsDirectory:
         self._swept = True
         now = os.fstat(fd).st_mtime
         with contextlib.suppress(OSError):
-            for name in self._top.listdir(_TEMPORARY):
+            for name in set(self._top.listdir(_TEMPORARY)) - _KEPT:
                 with contextlib.suppress(OSError):
                     each = f"{_TEMPORARY}/{name}"
                     if now - self._top.stat(each).st_mtime > STALE_AFTER_SECONDS:
