@@ -1,5 +1,6 @@
 """The README is complete, and its links lead somewhere (its tutorial: `mount/test_readme.py`)."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -22,6 +23,29 @@ def test_pages_that_are_named_are_there() -> None:
     for page in (README, *(README.parent / "mregfs").rglob("*.md")):
         for path in re.findall(r"`((?:mregfs|tests)/[\w/]+\.md)`", page.read_text()):
             assert (README.parent / path).exists(), f"{page}: {path}"
+
+
+def test_promises_are_shown_by_tests() -> None:
+    """Each promise of the threat model names tests that are there and have to pass."""
+    page = (README.parent / "mregfs/threat-model.md").read_text()
+    promises = [
+        row
+        for table in page.split("| promise | shown by |\n|---|---|\n")[1:]
+        for row in table.partition("\n\n")[0].splitlines()
+    ]
+    assert len(promises) > 20
+    for promise in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promise)
+        assert named, f"no test shows: {promise}"
+        for path, name in named:
+            functions = {
+                each.name: each
+                for each in ast.walk(ast.parse((README.parent / path).read_text()))
+                if isinstance(each, ast.FunctionDef)
+            }
+            assert name in functions, f"{path} has no {name}"
+            marks = " ".join(ast.unparse(mark) for mark in functions[name].decorator_list)
+            assert "xfail" not in marks.lower(), f"{path}: {name} may fail"
 
 
 def test_every_variable_is_in_a_page() -> None:
