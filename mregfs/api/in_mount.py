@@ -107,6 +107,10 @@ class InMount:
 
         return self._asking.one(Usage, "du", [] if location is None else [location.text])
 
+    def access(self, project: ProjectName | None) -> dict[str, Any]:
+        """See `Way`."""
+        return self._asking.one(dict[str, Any], "access", [str(project)] if project else [])
+
     def status(self) -> dict[str, Any]:
         """See `Way`; says also by which mount."""
         return self._asking.one(dict[str, Any], "status") | {"through": self.point}

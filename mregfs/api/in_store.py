@@ -13,6 +13,8 @@ from mregfs.model.changes import event_of
 from mregfs.model.names import ProjectName
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location
+from mregfs.model.rules.access import told_access
+from mregfs.model.state import State
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.files import files_of
 from mregfs.registry.history import history
@@ -85,6 +87,12 @@ class InStore:
         if location is None:
             return usage_of_all(index, content)
         return usage(index, content, select(index, location))
+
+    def access(self, project: ProjectName | None) -> dict[str, Any]:
+        """See `Way`."""
+        self.head()
+        with self._store.index.read() as view:
+            return told_access(State(view), "" if project is None else str(project))
 
     def status(self) -> dict[str, Any]:
         """See `Way`."""

@@ -85,6 +85,14 @@ class Looking(Session):
         """Return the space of a version, of an artifact or collection, or of the whole store."""
         return self._way.usage(None if target is None else self._locate(target))
 
+    def access(self, project: str | None = None) -> dict[str, Any]:
+        """Return who may read and change a project, or the store (None).
+
+        Raises:
+            ForbiddenError: you may not read that project.
+        """
+        return self._way.access(None if project is None else self._project(project))
+
     def status(self) -> dict[str, Any]:
         """Return figures of the store."""
         return self._way.status()

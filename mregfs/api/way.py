@@ -73,6 +73,10 @@ class Way(Protocol):
         """Return the space that versions take."""
         ...
 
+    def access(self, project: ProjectName | None) -> dict[str, Any]:
+        """Return who may read and change a project, or the store (None)."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Return figures of the store."""
         ...

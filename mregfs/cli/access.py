@@ -50,12 +50,15 @@ def access(
     mregfs access --readers ml --writers ml
     mregfs access team/vision --writers vision
     """
-    result = session.change(
-        "access",
-        *([of] if of else []),
-        options={"readers": readers, "writers": writers, "drafts": drafts, "reason": reason},
-        flags="i" if inherit else "",
-    )
+    if (readers, writers, drafts) == (None, None, None) and not inherit:
+        result = session.registry.access(of or None)
+    else:
+        result = session.change(
+            "access",
+            *([of] if of else []),
+            options={"readers": readers, "writers": writers, "drafts": drafts, "reason": reason},
+            flags="i" if inherit else "",
+        )
     if session.as_json:
         print_json(result)
     else:

@@ -86,6 +86,9 @@ QUERIES: dict[str, QueryForm] = {
     "projects": QueryForm(
         "projects [--limit N] [--after X]", "all projects", values=frozenset({"limit", "after"})
     ),
+    "access": QueryForm(
+        "access [PROJECT]", "who may read and change the store, or a project", most=1
+    ),
     "status": QueryForm("status", "figures of the store"),
     "help": QueryForm("help", "these questions"),
 }

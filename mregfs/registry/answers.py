@@ -18,10 +18,12 @@ import msgspec
 
 from mregfs.errors import ForbiddenError, HostError, InvalidError, MregfsError
 from mregfs.model.changes import Entry, event_of
-from mregfs.model.names import ProjectName, parse_number
+from mregfs.model.names import ProjectName, parse_number, parse_project
 from mregfs.model.queries import QUERIES, Query, parse_query
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location, parse_location
+from mregfs.model.rules.access import told_access
+from mregfs.model.state import State
 from mregfs.ports import Clock, Index
 from mregfs.registry.catalog import Catalog, OwnerInfo, VersionInfo
 from mregfs.registry.content import Content
@@ -131,6 +133,8 @@ class _Asked:
                 return {"result": self._diff()}
             case "du":
                 return {"result": self._du()}
+            case "access":
+                return {"result": self._access()}
             case "status":
                 return {"result": self._facts() | self._catalog.figures()}
         forms = [{"usage": form.usage, "help": form.help} for form in QUERIES.values()]
@@ -301,6 +305,14 @@ class _Asked:
                 "list the files of both with ls, which comes in pieces",
             )
         return found
+
+    def _access(self) -> dict[str, Any]:
+        project = ""
+        if self._query.operands:
+            project = str(parse_project(self._query.operands[0], self._query.project))
+            self._check_readable(project)
+        with self._index.read() as view:
+            return told_access(State(view), project)
 
     def _du(self) -> object:
         from mregfs.registry.usage import select, usage, usage_of_all

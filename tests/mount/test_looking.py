@@ -22,6 +22,8 @@ from tests.mount.conftest import Mount
 
 NOBODY = 65534
 VERBS = (
+    ("access",),
+    ("access", "default/default"),
     ("ls",),
     ("ls", "-a"),
     ("ls", "mnist"),

@@ -309,6 +309,8 @@ async def test_closed_projects_are_not_told_of(promoted, monkeypatch) -> None:
     assert ["default/default"] == (await ask(promoted, "projects"))["result"]
     assert ["mnist", "classifier"] == [e["name"] for e in (await ask(promoted, "ls -a"))["result"]]
     assert "ForbiddenError" == (await ask(promoted, "ls --project acme/secret"))["error"]
+    assert "ForbiddenError" == (await ask(promoted, "access acme/secret"))["error"]
+    assert "*" == (await ask(promoted, "access default/default"))["result"]["readers"]
     assert "ForbiddenError" == (await ask(promoted, "show acme/secret/c:here"))["error"]
     for question in ("show mnist:v0", "history mnist", "history mnist:v0", "log --since 0"):
         assert "secret" not in json.dumps((await ask(promoted, question))["result"])

@@ -8,6 +8,7 @@ of a project asks `may_read`.
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -32,6 +33,7 @@ __all__ = [
     "require_reader",
     "require_writer",
     "set_access",
+    "told_access",
 ]
 
 EVERYBODY = "*"
@@ -204,12 +206,24 @@ def set_access(state: State, command: SetAccess, principal: Principal) -> Decisi
     if list(said.values()) != [known.readers, known.writers, known.private_drafts]:
         changes = [] if command.project is None else with_project(state, command.project)
         changes.append(fact)
-    holds = _over(access_of(state) if project else Access(), fact)
-    return Decision(
-        tuple(changes),
-        {
-            "project": project or None,
-            **msgspec.structs.asdict(holds),
-            "inherited": [part for part, value in said.items() if value is None],
-        },
-    )
+    return Decision(tuple(changes), _told(state, project, fact))
+
+
+def told_access(state: State, project: str = "") -> dict[str, Any]:
+    """Return what there is to tell of who may use a project; without one, of the store."""
+    return _told(state, project, state.access(project))
+
+
+def _told(state: State, project: str, said: AccessRecord | AccessSet | None) -> dict[str, Any]:
+    holds = _over(access_of(state) if project else Access(), said)
+    said = said or _NOTHING
+    parts = {
+        "readers": said.readers,
+        "writers": said.writers,
+        "private_drafts": said.private_drafts,
+    }
+    return {
+        "project": project or None,
+        **msgspec.structs.asdict(holds),
+        "inherited": [part for part, value in parts.items() if value is None],
+    }
