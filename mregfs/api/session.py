@@ -7,6 +7,7 @@ nothing is submitted to a store opened for reading. Not decided here: what can b
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace
@@ -147,13 +148,13 @@ class Session:
 
 
 def _open(path: str, *, read_only: bool) -> "Store":
-    try:
-        from mregfs.api.store import open_store
-    except ModuleNotFoundError as exc:
+    if find_spec("lmdb") is None:
         raise UnsupportedError(
-            f"this installation looks at mounts only: there is no {exc.name}",
-            "pip install 'mregfs[mount]', or name a mount",
-        ) from exc
+            "this installation only looks through mounts",
+            "name a mount, or install the rest with: pip install 'mregfs[mount]'",
+        )
+    from mregfs.api.store import open_store
+
     return open_store(path, read_only=read_only)
 
 

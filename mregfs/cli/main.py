@@ -17,7 +17,7 @@ from typing import NoReturn
 import click
 
 from mregfs.cli.verbs import SECTIONS, VERBS
-from mregfs.errors import InvalidError, MregfsError
+from mregfs.errors import InvalidError, MregfsError, UnsupportedError
 
 __all__ = [
     "EXIT_CLOSED_PIPE",
@@ -252,14 +252,26 @@ def run(arguments: Sequence[str]) -> int:
         _complain(f"{what}{exc.strerror or exc}")
         _debug()
         return EXIT_HOST
-    except Exception as exc:  # noqa: BLE001  the last place before the user: no traceback gets past
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").startswith("mregfs"):
+            return _internal(exc)
         _complain(
-            f"internal error ({type(exc).__name__}: {exc}); "
-            "run with MREGFS_DEBUG=1 for the traceback"
+            f"this installation only looks through mounts: there is no module {exc.name}: "
+            "install it with: pip install 'mregfs[mount]'"
         )
         _debug()
-        return EXIT_INTERNAL
+        return UnsupportedError.exit_code
+    except Exception as exc:  # noqa: BLE001  the last place before the user: no traceback gets past
+        return _internal(exc)
     return code
+
+
+def _internal(exc: Exception) -> int:
+    _complain(
+        f"internal error ({type(exc).__name__}: {exc}); run with MREGFS_DEBUG=1 for the traceback"
+    )
+    _debug()
+    return EXIT_INTERNAL
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -137,6 +138,11 @@ def mount(
 
     if len(paths) > 2:
         raise click.UsageError("mount takes a store and a mount point")
+    if find_spec("pyfuse3") is None:
+        raise UnsupportedError(
+            "this installation only looks through mounts",
+            "install the rest with: pip install 'mregfs[mount]'",
+        )
     wishes = parse_options(options)
     store = _store(session, paths[0] if len(paths) == 2 else None)
     place = os.path.abspath(paths[-1])

@@ -22,6 +22,9 @@ __all__ = ["ExportDirectory"]
 
 _FICLONE = 0x40049409
 _PIECE = 4 << 20
+_SEARCH: int = getattr(os, "O_PATH", os.O_RDONLY)
+"""Linux has a way to open a directory that one may not list."""
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -77,7 +80,7 @@ class ExportDirectory:
                 self.path = os.path.realpath(self.path)
         above, name = os.path.split(self.path)
         name = name or "."
-        self._parent = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._parent = os.open(above, _SEARCH | os.O_DIRECTORY | os.O_CLOEXEC)
         made = True
         try:
             os.mkdir(name, dir_fd=self._parent)
