@@ -32,6 +32,7 @@ from mregfs.errors import (
     MregfsError,
     NotFoundError,
     UnavailableError,
+    UnsupportedError,
 )
 from mregfs.host.mounts import read_mounts, read_status
 from mregfs.model.names import DEFAULT_PROJECT, parse_project
