@@ -103,10 +103,7 @@ def _mount(name: str, python: str, place: Path, uid: int) -> Side:
     place.chmod(0o755)
     mount = place / "mnt"
     mount.mkdir()
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("MREGFS_")},
-        "MREGFS_TRUST_ALL_USERS": "1",
-    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MREGFS_")}
 
     def run(*words: str | Path, check: bool = True) -> None:
         command = [python, "-P", "-m", "mregfs", *words]

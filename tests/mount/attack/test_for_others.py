@@ -4,9 +4,11 @@ A daemon that cannot act for others lets nobody else write. One that does not se
 knows of his user and group, and takes him to be in no other.
 """
 
+import ctypes
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -101,6 +103,116 @@ def test_a_caller_outside_the_name_space_has_no_group_but_his_own(mount: Mount) 
         (daemon,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         os.kill(int(daemon), signal.SIGTERM)
         mount.daemon.wait(30)
+
+
+# ---- mounts that show other numbers of users
+
+
+AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+MOUNT_ATTR_IDMAP = 0x100000
+OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
+CLONE_NEWUSER = 0x10000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(number: int, *words: object) -> int:
+    result: int = _libc.syscall(number, *words)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+@contextmanager
+def _shifted(by: int) -> Iterator[int]:
+    """Give a descriptor of a user name space whose users have other numbers outside."""
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            _libc.unshare(CLONE_NEWUSER)
+            os.write(ready[1], b"x")
+            os.close(done[1])
+            os.read(done[0], 1)
+        finally:
+            os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        for table in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{table}").write_text(f"0 {by} 65536")
+        descriptor = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(done[1])
+        os.waitpid(child, 0)
+        for end in (*ready, done[0]):
+            os.close(end)
+
+
+def show_with_other_numbers(source: Path, target: Path, by: int) -> None:
+    """Mount a directory once more, with the numbers of its users shifted."""
+    tree = _call(OPEN_TREE, AT_FDCWD, os.fsencode(source), OPEN_TREE_CLONE)
+    try:
+        with _shifted(by) as space:
+            attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, space)
+            _call(MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, len(attributes))
+        _call(MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
+
+
+def test_a_mount_cannot_be_shown_with_other_numbers(mount: Mount, tmp_path: Path) -> None:
+    """Who the kernel says that a caller is, he is everywhere."""
+    for name in ("directory", "shown"):
+        (tmp_path / name).mkdir()
+    try:
+        show_with_other_numbers(tmp_path / "directory", tmp_path / "shown", 100_000)
+    except OSError as error:
+        pytest.skip(f"this file system cannot be shown so either: {error}")
+    subprocess.run(["umount", tmp_path / "shown"], check=True)
+    mount.start()
+    with pytest.raises(OSError, match="Invalid argument"):
+        show_with_other_numbers(mount.path, tmp_path / "shown", 100_000)
+
+
+def test_a_store_that_is_shown_with_other_numbers_is_as_closed(
+    mount: Mount, tmp_path: Path
+) -> None:
+    """Whose it is counts as it is shown; and where numbers are the same, all is as elsewhere."""
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    try:
+        show_with_other_numbers(mount.store, shown, 100_000)
+    except OSError as error:
+        pytest.skip(f"this file system cannot be shown so: {error}")
+    own, mount.store = mount.store, shown
+    code, said = _tried(mount, sys.executable, "-m", "mregfs")
+    assert (7, True) == (code, "belongs to uid 100000" in said), said
+    subprocess.run(["umount", shown], check=True)
+    mount.store = own
+    try:
+        show_with_other_numbers(mount.store, shown, 0)
+    except OSError as error:
+        pytest.skip(f"this file system cannot be shown so: {error}")
+    alice, bob = Person("alice", 64201), Person("bob", 64202)
+    mount.store = shown
+    mount.environment["MREGFS_STORE"] = str(shown)
+    try:
+        mount.start()
+        top = f"{mount.path}/staging/draft"
+        alice.do(os.mkdir, top)
+        assert (64201, 64201) == alice.do(write_new, f"{top}/hers")
+        assert "EACCES" == answer_of(bob, write_new, f"{top}/his")
+    finally:
+        alice.end()
+        bob.end()
+        assert 0 == mount.stop()
+        subprocess.run(["umount", "-l", shown], check=True)
 
 
 # ---- what a file system keeps in reserve
