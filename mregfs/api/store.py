@@ -25,9 +25,9 @@ from mregfs.host import oserrors
 from mregfs.host.memory import memory_for_checkpoint
 from mregfs.host.priority import let_others_go_first, read_when_idle
 from mregfs.model.changes import ENTRY_GRAIN, entry_key
+from mregfs.model.features import Features
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
-from mregfs.model.rules.access import everybody_reads
 from mregfs.model.state import STATE_TABLES, State
 from mregfs.ports import DraftTree, Intake
 from mregfs.registry.content import CONTENT_TABLES, Content, Verification
@@ -159,6 +159,7 @@ class Store:
             new_id=new_id,
             host=socket.gethostname(),
             identify=self._identify,
+            features=self.description.features,
             checkpoint_limit=memory_for_checkpoint,
             free_reserve=objects.reserve.release,
         )
@@ -241,6 +242,11 @@ class Store:
         )
         return self.content.verifier
 
+    def features(self) -> Features:
+        """Return what `store.json` and the log say that a program must know for what."""
+        with self.index.read() as view:
+            return {**self.description.features, **State(view).features()}
+
     def open_intake(self, path: str | os.PathLike[str]) -> Intake:
         """Return a directory or a file elsewhere as the source of one commit."""
         from mregfs.stores.intake_dir import IntakeDirectory
@@ -267,6 +273,8 @@ class Store:
 
         Past the mounts it would be as open as its directory is. Never opened again by itself.
         """
+        from mregfs.model.rules.access import everybody_reads
+
         with self.index.read() as view:
             if self.read_only or everybody_reads(State(view)):
                 return

@@ -91,6 +91,7 @@ class Upkeep(ABC):
             store.index,
             store.whole_files,
             catch_up=store.log.catch_up,
+            features=store.features(),
             fresh=IndexMemory(),
             leftovers=lambda: find_leftovers(store.directory),
         )

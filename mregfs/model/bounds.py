@@ -9,7 +9,7 @@ Bounds are kept by the field's name, so a new fact that uses known names is cove
 has no bound of its own yet gets one by its type.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -134,6 +134,26 @@ def _tags(tags: tuple[str, ...]) -> None:
         check_tag(tag)
 
 
+def _pack_ids(packs: Collection[str]) -> None:
+    if len(packs) > MAX_ENTRIES:
+        raise InvalidError(f"{len(packs)} packs are too many")
+    for pack in packs:
+        _digits(32)(pack)
+    if len(set(packs)) != len(packs):
+        raise InvalidError("a pack is named twice")
+
+
+def _packs(packs: dict[str, int]) -> None:
+    _pack_ids(packs)
+    for size in packs.values():
+        _integer(_MAX_SIZE)(size)
+
+
+def _whole_store(text: str) -> None:
+    if text:
+        raise InvalidError(f"{quoted(text)}: it is about the whole store")
+
+
 def _parents(parents: tuple[Any, ...]) -> None:
     if len(parents) > MAX_PARENTS:
         raise InvalidError(f"{len(parents)} parents are too many")
@@ -157,12 +177,15 @@ BOUNDS: dict[str, Callable[[Any], object]] = {
     "name": check_name,
     "new_name": check_name,
     "number": _integer(MAX_NUMBER),
+    "packs": _packs,
     "parents": _parents,
     "previous": _integer(MAX_NUMBER),
+    "previous_layout": _digits(32),
     "private_drafts": _anything,
     "project": _project,
     "readers": _who,
     "run": _text(MAX_RUN),
+    "shared": _pack_ids,
     "size": _integer(_MAX_SIZE),
     "source_project": _project,
     "tags": _tags,
@@ -174,6 +197,8 @@ BOUNDS: dict[str, Callable[[Any], object]] = {
 
 _OWN: dict[tuple[str, str], Callable[[Any], object]] = {
     ("AccessSet", "project"): _store_or_project,
+    ("PacksRetired", "packs"): _pack_ids,
+    ("PacksRetired", "project"): _whole_store,
 }
 """What checks a field that means something else in one kind of fact."""
 
@@ -215,12 +240,14 @@ def find_flaw(entry: Any) -> str:
             return f"its {name!r} is too long"
     if not entry.requests:
         return "it has no request"
+    if sum(map(len, entry.features)) > MAX_DESCRIPTION:
+        return "its features have too long names"
     return next(_flaws(entry), "")
 
 
 def _flaws(entry: Any) -> Iterator[str]:
     for turn, request in enumerate(entry.requests):
-        if not request.changes:
+        if not request.changes and not entry.features:  # else they may be of kinds unknown here
             yield f"requests[{turn}] changes nothing"
         if max(map(len, (request.author, request.user, request.reason))) > _MAX_TEXT:
             yield f"requests[{turn}] has a user, an author or a reason of over {_MAX_TEXT}"

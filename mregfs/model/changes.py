@@ -9,13 +9,14 @@ A change is a decided fact: applying it needs no decision.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from mregfs.errors import CorruptError
 from mregfs.model.bounds import find_flaw
 from mregfs.model.commands import signature
+from mregfs.model.features import KNOWN, require
 from mregfs.model.records import Parent
 from mregfs.model.reference import format_time
 
@@ -33,9 +34,11 @@ __all__ = [
     "DamageMarked",
     "Described",
     "Entry",
+    "LayoutReplaced",
     "Linked",
     "MetadataSet",
     "OwnerDeleted",
+    "PacksRetired",
     "ProjectCreated",
     "Request",
     "Tagged",
@@ -50,8 +53,8 @@ __all__ = [
 ]
 
 
-class Fact(msgspec.Struct, frozen=True, tag_field="change", forbid_unknown_fields=True):
-    """Base of all changes."""
+class Fact(msgspec.Struct, frozen=True, tag_field="change"):
+    """Base of all changes. Fields that this program does not know are ignored (format.md §9)."""
 
     project: str
     """`entity/project`; empty in a fact about the whole store."""
@@ -78,6 +81,10 @@ class VersionLogged(Fact, frozen=True, tag="version-logged"):
     size: int
     files: int
     entries: int
+    packs: dict[str, int] = {}
+    """The packs that it adds to the store, and their sizes in bytes."""
+    shared: tuple[str, ...] = ()
+    """The packs of earlier versions that it uses as well."""
     description: str = ""
     metadata: dict[str, Any] = {}
     tags: tuple[str, ...] = ()
@@ -90,6 +97,27 @@ class VersionDeleted(Fact, frozen=True, tag="version-deleted"):
 
     artifact: str
     number: int
+
+
+class LayoutReplaced(Fact, frozen=True, tag="layout-replaced"):
+    """A version's bytes are in other packs; what they are stays the same."""
+
+    artifact: str
+    number: int
+    layout: str
+    previous_layout: str
+    packs: dict[str, int] = {}
+    """As in `VersionLogged`."""
+    shared: tuple[str, ...] = ()
+
+
+class PacksRetired(Fact, frozen=True, tag="packs-retired"):
+    """No version uses these packs, and none will: their bytes go after the grace period.
+
+    It is about the whole store: `project` is empty.
+    """
+
+    packs: tuple[str, ...]
 
 
 class CollectionCreated(Fact, frozen=True, tag="collection-created"):
@@ -223,10 +251,12 @@ Change = (
     | Described
     | MetadataSet
     | DamageMarked
+    | LayoutReplaced
+    | PacksRetired
 )
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Request(msgspec.Struct, frozen=True):
     """What one caller asked for, decided: all of it or nothing."""
 
     author: str
@@ -242,7 +272,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return signature(self.author, self.user)
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of the log. Requests that arrived together share one."""
 
     sequence: int
@@ -253,6 +283,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_ns: int
     host: str
     requests: tuple[Request, ...]
+    features: dict[str, tuple[str, ...]] = {}
+    """What a program must know for what, from this entry on (`features`)."""
 
 
 ENTRY_GRAIN = 1 << 10
@@ -264,6 +296,7 @@ MAX_ENTRY_SIZE = 64 << 20
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder(Entry, strict=True)
+_KINDS = frozenset(kind.__struct_config__.tag for kind in get_args(Change))
 
 
 def entry_key(sequence: int) -> str:
@@ -283,6 +316,7 @@ def decode_entry(data: bytes, key: str) -> Entry:
     Raises:
         CorruptError: it is not a well-formed entry of this format version, or says what no
             command may say.
+        UnsupportedError: it needs a feature, to be read, that this program does not know.
     """
     if len(data) > MAX_ENTRY_SIZE:
         raise CorruptError(
@@ -292,14 +326,45 @@ def decode_entry(data: bytes, key: str) -> Entry:
         raise CorruptError(f"{key} is cut off: it does not end in a newline", "run mregfs fsck")
     try:
         entry = _decoder.decode(data)
+    except msgspec.ValidationError as exc:
+        entry = _known_part(data, key, exc)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptError(
             f"{key} is not a log entry of format 1 ({exc})", "run mregfs fsck"
         ) from exc
+    require(entry.features, "read", key)
     flaw = find_flaw(entry)
     if flaw:
         raise CorruptError(f"{key} says what no command may say: {flaw}", "run mregfs fsck")
     return entry
+
+
+class _Features(msgspec.Struct):
+    features: dict[str, tuple[str, ...]] = {}
+
+
+def _known_part(data: bytes, key: str, failure: msgspec.ValidationError) -> Entry:
+    """Return an entry without the changes of kinds that this program need not know.
+
+    Raises:
+        CorruptError: nothing in it says that there may be such.
+        UnsupportedError: it needs a feature, to be read, that this program does not know.
+    """
+    try:
+        features = msgspec.json.decode(data, type=_Features).features
+        require(features, "read", key)
+        if features.keys() <= KNOWN:
+            raise failure
+        raw = msgspec.json.decode(data)
+        for request in raw["requests"]:
+            request["changes"] = [
+                change for change in request["changes"] if change["change"] in _KINDS
+            ]
+        return msgspec.convert(raw, Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, RecursionError) as exc:
+        raise CorruptError(
+            f"{key} is not a log entry of format 1 ({exc})", "run mregfs fsck"
+        ) from exc
 
 
 def event_line(entry: Entry, may_read: Callable[[str], bool] = lambda project: True) -> bytes:

@@ -28,6 +28,8 @@ __all__ = [
     "Principal",
     "Protect",
     "RenameCollection",
+    "ReplaceLayout",
+    "RetirePacks",
     "Rollback",
     "SetAccess",
     "SetMetadata",
@@ -84,6 +86,13 @@ class LogVersion(msgspec.Struct, frozen=True):
     size: int
     files: int
     entries: int
+    packs: dict[str, int] = {}
+    """The packs that were stored for it, and their sizes in bytes."""
+    shared: tuple[str, ...] = ()
+    """Packs of other versions that have bytes of it."""
+    known: bool = False
+    """Nothing was stored for it: a version of the artifact has this content. Refused when that one
+    is gone by now."""
     type: str | None = None
     """Of the artifact; None: its type, or `model` for a new one."""
     aliases: tuple[str, ...] = ()
@@ -136,6 +145,29 @@ class DeleteVersion(msgspec.Struct, frozen=True):
 
     target: Location
     force: bool = False
+
+
+class RetirePacks(msgspec.Struct, frozen=True):
+    """Let no version use these packs any more: after the grace period their bytes are deleted.
+
+    Refused while a version uses one of them. A pack that no entry has named (a commit left it
+    behind) can be retired, too; then no commit can be logged with it.
+    """
+
+    packs: tuple[str, ...]
+
+
+class ReplaceLayout(msgspec.Struct, frozen=True):
+    """Let a version's bytes be read from other packs; its content stays the same."""
+
+    target: Location
+    """The version."""
+    previous: str
+    """The layout that was looked at: refused when the version has another one by now."""
+    layout: str
+    packs: dict[str, int] = {}
+    """As in `LogVersion`."""
+    shared: tuple[str, ...] = ()
 
 
 class CreateArtifact(msgspec.Struct, frozen=True):
@@ -255,4 +287,6 @@ Command = (
     | Unprotect
     | SetAccess
     | Rollback
+    | RetirePacks
+    | ReplaceLayout
 )

@@ -6,6 +6,8 @@ where (`registry/packing`). Anyone may call it.
 MessagePack. A layout may change (another pack) while the manifest, the identity, stays.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from mregfs.errors import CorruptError
@@ -18,9 +20,12 @@ __all__ = [
     "Extent",
     "FileLayout",
     "Layout",
+    "PackInfo",
+    "Repeat",
     "decode_layout",
     "encode_layout",
     "layout_key",
+    "make_layout",
 ]
 
 MAX_LAYOUT_SIZE = 1 << 30
@@ -47,6 +52,31 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     """16 bytes by which a like chunk is found; see `digest.sketch`."""
 
 
+class Repeat(msgspec.Struct, frozen=True, array_like=True):
+    """A run of bytes of a pack that are those of an older pack.
+
+    A store that cannot share blocks between files may keep the run there alone; one that can keeps
+    the pack as one file.
+    """
+
+    offset: int
+    """In the pack."""
+    pack: str
+    """The older one."""
+    pack_offset: int
+    """In the older one."""
+    length: int
+
+
+class PackInfo(msgspec.Struct, frozen=True):
+    """What a layout says of a pack itself."""
+
+    size: int
+    """Bytes."""
+    repeats: tuple[Repeat, ...] = ()
+    """By offset; they do not overlap."""
+
+
 class FileLayout(msgspec.Struct, frozen=True):
     """Where the bytes of one file are: here (`inline`), or in packs (`extents`, in file order)."""
 
@@ -58,24 +88,17 @@ class FileLayout(msgspec.Struct, frozen=True):
     chunks: tuple[Chunk, ...] = ()
     """From the file's start; none for a file that nobody will look for in parts."""
 
-    @property
-    def whole_pack(self) -> str:
-        """The pack that the file may be the whole of: its one extent, from offset 0; or empty."""
-        if len(self.extents) == 1 and self.extents[0].offset == 0:
-            return self.extents[0].pack
-        return ""
+    whole: bool = False
+    """Whether one pack is the file, from its first byte to its last: what `make_layout` finds."""
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """Where the bytes of a version are, by position in the manifest (files only)."""
+    """Where the bytes of a version are."""
 
     files: dict[int, FileLayout]
-
-    @property
-    def packs(self) -> list[str]:
-        """Every pack that is referenced, in order of first use."""
-        in_order = (file for _, file in sorted(self.files.items()))
-        return list(dict.fromkeys(extent.pack for file in in_order for extent in file.extents))
+    """By position in the manifest; files only."""
+    packs: dict[str, PackInfo]
+    """Every pack that an extent or a repeat refers to, by id."""
 
 
 # ---- the form in the store: packs are listed once, extents say which of them
@@ -90,9 +113,15 @@ class _Stored(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     chunks: list[Chunk]
 
 
+class _Pack(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    id: bytes
+    size: int
+    repeats: list[tuple[int, int, int, int]] = []
+
+
 class _Document(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     format: int
-    packs: list[bytes]
+    packs: list[_Pack]
     files: list[_Stored]
 
 
@@ -105,10 +134,25 @@ def layout_key(layout: str) -> str:
     return f"layouts/{layout}"
 
 
+def make_layout(files: Mapping[int, FileLayout], packs: Mapping[str, PackInfo]) -> Layout:
+    """Return the layout of these files, in which each knows whether it is one whole pack."""
+    return Layout(
+        {
+            position: msgspec.structs.replace(file, whole=_is_whole(file, packs))
+            for position, file in files.items()
+        },
+        dict(packs),
+    )
+
+
+def _is_whole(file: FileLayout, packs: Mapping[str, PackInfo]) -> bool:
+    extents = file.extents
+    return len(extents) == 1 and extents[0].length == packs[extents[0].pack].size
+
+
 def encode_layout(layout: Layout) -> bytes:
-    """Return the bytes of a layout."""
-    packs = layout.packs
-    indexes = {pack: index for index, pack in enumerate(packs)}
+    """Return the bytes of a layout; `packs` has each pack that is referred to, and no other."""
+    indexes = {pack: index for index, pack in enumerate(layout.packs)}
     files = [
         _Stored(
             position,
@@ -120,7 +164,15 @@ def encode_layout(layout: Layout) -> bytes:
         )
         for position, file in sorted(layout.files.items())
     ]
-    return _encoder.encode(_Document(1, [bytes.fromhex(pack) for pack in packs], files))
+    packs = [
+        _Pack(
+            bytes.fromhex(pack),
+            info.size,
+            [(r.offset, indexes[r.pack], r.pack_offset, r.length) for r in info.repeats],
+        )
+        for pack, info in layout.packs.items()
+    ]
+    return _encoder.encode(_Document(1, packs, files))
 
 
 def decode_layout(data: bytes, layout: str) -> Layout:
@@ -136,24 +188,55 @@ def decode_layout(data: bytes, layout: str) -> Layout:
         document = _decoder.decode(data)
         if document.format != 1:
             raise ValueError(f"format {document.format}")
-        if any(len(pack) != 16 for pack in document.packs):
-            raise ValueError("a pack's id is not 16 bytes")
-        packs = [pack.hex() for pack in document.packs]
+        packs = _packs(document.packs)
+        sizes = [(pack, info.size) for pack, info in packs.items()]
         files: dict[int, FileLayout] = {}
         last = 0
         for stored in document.files:
             if stored.position <= last:
                 raise ValueError(f"position {stored.position} is out of order")
             last = stored.position
-            files[last] = _file(stored, packs)
+            files[last] = _file(stored, sizes)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
         raise CorruptError(
             f"{name} is not a layout of format 1 ({exc})", "run mregfs fsck"
         ) from exc
-    return Layout(files)
+    return make_layout(files, packs)
 
 
-def _file(stored: _Stored, packs: list[str]) -> FileLayout:
+def _packs(stored: list[_Pack]) -> dict[str, PackInfo]:
+    """Check what is said of the packs.
+
+    Raises:
+        ValueError: it contradicts itself.
+    """
+    if any(len(pack.id) != 16 for pack in stored):
+        raise ValueError("a pack's id is not 16 bytes")
+    ids = [pack.id.hex() for pack in stored]
+    if len(set(ids)) != len(ids):
+        raise ValueError("a pack is listed twice")
+    packs: dict[str, PackInfo] = {}
+    for own, pack in zip(ids, stored, strict=True):
+        if not 0 <= pack.size < 1 << 62:
+            raise ValueError(f"bad size of pack {own}")
+        repeats = []
+        end = 0
+        for offset, index, pack_offset, length in pack.repeats:
+            if (
+                not 0 <= index < len(ids)
+                or ids[index] == own
+                or length <= 0
+                or not end <= offset <= pack.size - length
+                or not 0 <= pack_offset <= stored[index].size - length
+            ):
+                raise ValueError(f"bad repeat in pack {own}")
+            end = offset + length
+            repeats.append(Repeat(offset, ids[index], pack_offset, length))
+        packs[own] = PackInfo(pack.size, tuple(repeats))
+    return packs
+
+
+def _file(stored: _Stored, packs: list[tuple[str, int]]) -> FileLayout:
     """Check one file's part.
 
     Raises:
@@ -163,9 +246,12 @@ def _file(stored: _Stored, packs: list[str]) -> FileLayout:
     extents = []
     total = 0
     for index, offset, length in stored.extents:
-        if not 0 <= index < len(packs) or offset < 0 or length <= 0 or offset + length >= 1 << 62:
+        if not 0 <= index < len(packs) or offset < 0 or length <= 0:
             raise ValueError(f"bad extent {where}")
-        extents.append(Extent(packs[index], offset, length))
+        pack, size = packs[index]
+        if offset + length > size:
+            raise ValueError(f"an extent beyond the end of pack {pack} {where}")
+        extents.append(Extent(pack, offset, length))
         total += length
     if stored.inline is not None:
         if extents or len(stored.inline) > MAX_INLINE:

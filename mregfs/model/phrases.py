@@ -8,7 +8,8 @@ Every function takes what a person wrote; `strip` turns an absolute path below t
 relative to its top, and leaves all else alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -89,9 +90,18 @@ class CommitRequest(msgspec.Struct, frozen=True):
     """A collection, or an alias in one, to link the new version to."""
 
     def commands(
-        self, *, digest: str, layout: str, size: int, files: int, entries: int
+        self,
+        *,
+        digest: str,
+        layout: str,
+        size: int,
+        files: int,
+        entries: int,
+        packs: Mapping[str, int] = MappingProxyType({}),
+        shared: Sequence[str] = (),
+        known: bool = False,
     ) -> tuple[Command, ...]:
-        """Return the commands, now that the content is known and stored."""
+        """Return the commands, now that the content is known and stored; see `LogVersion`."""
         artifact = self.artifact
         logged = LogVersion(
             project=artifact.project,
@@ -101,6 +111,9 @@ class CommitRequest(msgspec.Struct, frozen=True):
             size=size,
             files=files,
             entries=entries,
+            packs=dict(packs),
+            shared=tuple(shared),
+            known=known,
             type=self.type,
             aliases=self.aliases,
             description=self.description,

@@ -135,6 +135,17 @@ class VersionRecord(Record, frozen=True):
     """Which bytes of it are lost; nothing is what is hoped for."""
 
 
+class PackRecord(Record, frozen=True):
+    """A pack that the log names. The record stays for ever: ids are never used again."""
+
+    size: int
+    """Bytes; 0 of a pack that was retired before any entry named it."""
+    sequence: int
+    """The entry that added it; 0 when none did."""
+    retired_at_ns: int = 0
+    """When it was retired; 0 while versions may use it."""
+
+
 class VersionSize(Record, frozen=True):
     """The beginning of a version's record: enough to add up sizes, and half the work to decode."""
 

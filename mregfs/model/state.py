@@ -22,6 +22,7 @@ from mregfs.model.records import (
     InodeRecord,
     LinkRecord,
     OwnerRecord,
+    PackRecord,
     ProjectRecord,
     ProtectionRecord,
     ReflogRecord,
@@ -58,11 +59,15 @@ STATE_TABLES = (
     "alias",
     "alias_of",
     "digest",
+    "pack",
+    "pack_user",
+    "version_pack",
     "reflog",
     "story",
     "protection",
     "access",
     "tombstone",
+    "feature",
     "inode",
     "recent",
 )
@@ -79,6 +84,7 @@ _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
         EntityRecord,
         InodeRecord,
         LinkRecord,
+        PackRecord,
         ProjectRecord,
         ProtectionRecord,
         ReflogRecord,
@@ -167,6 +173,13 @@ class State:
         data = self._get("meta", b"next_inode")
         return FIRST_INODE if data is None else int.from_bytes(data, "big")
 
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Return the features that log entries have named, and the operations that need each."""
+        return {
+            name.decode(): tuple(msgspec.msgpack.decode(operations))
+            for name, operations in self._scan("feature")
+        }
+
     def entity(self, name: str) -> EntityRecord | None:
         """Return the entity's record, or None."""
         return self._read(EntityRecord, "entity", name.encode())
@@ -178,6 +191,27 @@ class State:
     def artifact(self, project: ProjectName | str, name: str) -> ArtifactRecord | None:
         """Return the artifact of that name, or None."""
         return self._read(ArtifactRecord, "artifact", f"{project}/{name}".encode())
+
+    def pack(self, pack: str) -> PackRecord | None:
+        """Return what the log says of a pack, or None when it does not name it."""
+        return self._read(PackRecord, "pack", bytes.fromhex(pack))
+
+    def packs_of(self, version: int) -> list[str]:
+        """Return the packs that the version with this inode uses, in the order of their ids."""
+        return [key[8:].hex() for key, _ in self._scan("version_pack", pack_number(version))]
+
+    def users_of(self, pack: str) -> Iterator[int]:
+        """Yield the inodes of the versions that use a pack."""
+        for key, _ in self._scan("pack_user", bytes.fromhex(pack)):
+            yield int.from_bytes(key[16:], "big")
+
+    def free_packs(self) -> Iterator[tuple[str, PackRecord]]:
+        """Yield the packs that no version uses and nobody has retired."""
+        decode = _decoders[PackRecord].decode
+        for key, data in self._scan("pack"):
+            record = decode(data)
+            if not record.retired_at_ns and next(self._scan("pack_user", key), None) is None:
+                yield key.hex(), record
 
     def collection(self, project: ProjectName | str, name: str) -> CollectionRecord | None:
         """Return the collection of that name, or None."""

@@ -25,7 +25,10 @@ from mregfs.model.changes import (
     MAX_ENTRY_SIZE,
     Change,
     Entry,
+    LayoutReplaced,
+    PacksRetired,
     Request,
+    VersionDeleted,
     decode_entry,
     encode_entry,
     entry_key,
@@ -38,6 +41,7 @@ from mregfs.model.commands import (
     Principal,
     Unlink,
 )
+from mregfs.model.features import Features, require
 from mregfs.model.rules import Overlay, Stamp, apply_changes, apply_entry, decide
 from mregfs.model.state import State
 from mregfs.ports import Clock, Index, ObjectStore, Put, View
@@ -56,6 +60,9 @@ APPEND_LIMIT_NS = 60 * 10**9
 
 _DELETING = (DeleteOwner, DeleteVersion, DropAlias, Unlink)
 """Commands that a full disk does not stop, as long as there is a reserve."""
+
+_DELETIONS = (VersionDeleted, PacksRetired, LayoutReplaced)
+"""What lets bytes go, now or later."""
 
 _MAX_ATTEMPTS = 100  # bounds the same when the clock stands still
 _FIRST_PAUSE = 0.05
@@ -99,6 +106,7 @@ class Appender:
         clock: Clock,
         new_id: Callable[[], str],
         host: str,
+        features: Features,
         pause: Callable[[float], None] | None = None,
         free_reserve: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -110,6 +118,7 @@ class Appender:
         self._clock = clock
         self._new_id = new_id
         self._host = host
+        self._features = features
         self._pause = pause or _pause
         self._queue: list[_Waiting] = []
         self._queue_lock = threading.Lock()
@@ -232,6 +241,7 @@ class Appender:
     def _decide_all(self, view: View, batch: list[_Waiting], stamp: Stamp) -> list[_Waiting]:
         """Decide each request on top of those before it; return the ones that change something."""
         overlay = Overlay(view)
+        features = {**self._features, **State(view).features()}
         changed = []
         for waiting in batch:
             waiting.changes, waiting.results, waiting.error = (), (), None
@@ -240,8 +250,11 @@ class Appender:
             changes: list[Change] = []
             results: list[dict[str, Any]] = []
             try:
+                require(features, "write", "the store")
                 for command in waiting.commands:
                     decision = decide(State(attempt), command, waiting.principal)
+                    if any(isinstance(change, _DELETIONS) for change in decision.changes):
+                        require(features, "delete", "the store")
                     changes += decision.changes
                     results.append(decision.result)
                     if waiting is not batch[-1] or len(results) < len(waiting.commands):

@@ -10,6 +10,7 @@ command; and not even that when the log is damaged.
 from collections.abc import Callable, Iterable, Sequence
 
 from mregfs.errors import MregfsError
+from mregfs.model.features import Features, require
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location
 from mregfs.model.state import State
@@ -36,6 +37,7 @@ class Checker:
         whole: copies in one piece, of this host.
         catch_up: brings the index up to the log's end.
         fresh: an empty index.
+        features: of the store.
         leftovers: names temporary files that nobody uses any more.
     """
 
@@ -48,6 +50,7 @@ class Checker:
         *,
         catch_up: Callable[[], int],
         fresh: Index,
+        features: Features,
         leftovers: Callable[[], Iterable[str]],
     ) -> None:
         self._objects = objects
@@ -56,6 +59,7 @@ class Checker:
         self._whole = whole
         self._catch_up = catch_up
         self._fresh = fresh
+        self._features = features
         self._leftovers = leftovers
 
     def check(
@@ -76,7 +80,9 @@ class Checker:
 
         Raises:
             NotFoundError: a location names nothing.
+            UnsupportedError: the store has a feature that who checks it must know.
         """
+        require(self._features, "check", "the store")
         findings = Findings()
         content = ContentCheck(self._objects, self._packs, self._index, findings, progress)
         log_check = LogCheck(self._objects, self._index, self._fresh, findings, progress)

@@ -64,7 +64,7 @@ class ContentCheck:
         self._files: dict[_Stored, tuple[bytes, int]] = {}
         self._names: dict[_Stored, list[str]] = {}
         self.unusable: set[str] = set()
-        """Packs that are missing or too short."""
+        """Packs that are missing, or have another size than their layouts say."""
         # Listed before any version is looked at: what is committed meanwhile is no orphan.
         self._listed = {
             "pack": list(packs.list()),
@@ -109,10 +109,16 @@ class ContentCheck:
         manifest = self._manifest(name, version)
         layout = self._layout(name, version)
         if layout is not None:
-            for pack_extent in (e for file in layout.files.values() for e in file.extents):
-                end = pack_extent.offset + pack_extent.length
-                pack = pack_extent.pack
-                self._needed[pack] = max(end, self._needed.get(pack, 0))
+            for pack, info in layout.packs.items():
+                known = self._needed.setdefault(pack, info.size)
+                if known != info.size:
+                    self._findings.must(
+                        "layout",
+                        f"{layout_key(version.layout)} of {name} says that pack {pack} has "
+                        f"{info.size} bytes; another layout says {known}",
+                        _AGAIN,
+                        [name],
+                    )
                 self._users.setdefault(pack, {})[name] = None
         if manifest is None or layout is None:
             return
@@ -194,9 +200,9 @@ class ContentCheck:
         except NotFoundError:
             what = f"pack {pack} is missing"
         else:
-            if size >= needed:
+            if size == needed:
                 return
-            what = f"pack {pack} has {size} bytes, {needed} are needed"
+            what = f"pack {pack} has {size} bytes instead of {needed}"
         self.unusable.add(pack)
         self._findings.must(
             "pack", f"{what}, for {users[0]}{and_more(len(users) - 1)}", _AGAIN, users

@@ -9,11 +9,12 @@ Python API call this, from any thread.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 from mregfs.errors import CorruptError, ExistsError, MregfsError, UnavailableError
 from mregfs.model.commands import Command, Principal
 from mregfs.model.grammar import CommitRequest
-from mregfs.model.layout import Layout, encode_layout, layout_key
+from mregfs.model.layout import Layout, encode_layout, layout_key, make_layout
 from mregfs.model.manifest import (
     Manifest,
     ManifestEntry,
@@ -130,7 +131,7 @@ class Prepared:
 
     def reuse(self, version: VersionRecord) -> None:
         """The artifact has a version with this content: nothing needs to be stored."""
-        self._set_commands(version.layout)
+        self._set_commands(version.layout, known=True)
 
     def store(self, packing: Packing, hashed: dict[str, Hashed], files: list[IntakeEntry]) -> None:
         """Store packs, layout and manifest."""
@@ -138,7 +139,9 @@ class Prepared:
         self._packing = packing
         places = packing.plan(files, hashed)
         positions = {entry.path: n for n, entry in enumerate(self.manifest.entries, 1)}
-        layout = Layout({positions[path]: place for path, place in places.items()})
+        files_at = {positions[path]: place for path, place in places.items()}
+        packs = packing.packs()
+        layout = make_layout(files_at, packs)
         self.layout_id = self._new_layout_id
         self._intake.announce(packing.adoptions)
         packing.store()
@@ -149,15 +152,26 @@ class Prepared:
             committer.objects.create(manifest_key(self.digest), self._data)
         except ExistsError:
             pass
-        self._set_commands(self.layout_id)
+        new = {pack: info.size for pack, info in packs.items() if pack in packing.written}
+        self._set_commands(self.layout_id, new, [pack for pack in packs if pack not in new])
 
-    def _set_commands(self, layout: str) -> None:
+    def _set_commands(
+        self,
+        layout: str,
+        packs: Mapping[str, int] = MappingProxyType({}),
+        shared: Sequence[str] = (),
+        *,
+        known: bool = False,
+    ) -> None:
         self.commands = self._request.commands(
             digest=self.digest,
             layout=layout,
             size=self.manifest.size,
             files=self.manifest.files,
             entries=len(self.manifest.entries),
+            packs=packs,
+            shared=shared,
+            known=known,
         )
 
 

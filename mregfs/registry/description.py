@@ -7,6 +7,7 @@ decided here: where a store is. `api` calls this when it makes or opens one.
 import msgspec
 
 from mregfs.errors import ExistsError, InvalidError, NotFoundError, UnsupportedError
+from mregfs.model.features import require
 from mregfs.ports import ObjectStore
 
 __all__ = ["FORMAT", "KEY", "StoreDescription", "describe_new_store", "read_description"]
@@ -25,10 +26,13 @@ class StoreDescription(msgspec.Struct, frozen=True):
     """RFC 3339; for people."""
     created_by: str = ""
     """The program and its version."""
+    features: dict[str, tuple[str, ...]] = {}
+    """What a program must know for what (`model.features`)."""
 
 
 class _Format(msgspec.Struct):
     format: int
+    features: dict[str, tuple[str, ...]] | None = None
 
 
 def describe_new_store(objects: ObjectStore, description: StoreDescription, where: str) -> None:
@@ -48,7 +52,7 @@ def read_description(objects: ObjectStore, where: str) -> StoreDescription:
 
     Raises:
         InvalidError: it is no store, or `store.json` is damaged.
-        UnsupportedError: a newer program made it.
+        UnsupportedError: a newer program made it, or one from before the format was settled.
     """
     try:
         data = objects.get(KEY)
@@ -57,12 +61,13 @@ def read_description(objects: ObjectStore, where: str) -> StoreDescription:
             f"{where} is not a store", f"make one with: mregfs init {where}"
         ) from None
     try:
-        found = msgspec.json.decode(data, type=_Format).format
-        if found > FORMAT:
+        found = msgspec.json.decode(data, type=_Format)
+        if found.format > FORMAT:
             raise UnsupportedError(
-                f"the store {where} was made by a newer mregfs (format {found})",
+                f"the store {where} was made by a newer mregfs (format {found.format})",
                 f"upgrade: this program reads format {FORMAT}",
             )
+        require(found.features or {}, "read", f"the store {where}")
         description = msgspec.json.decode(data, type=StoreDescription)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidError(
@@ -72,5 +77,10 @@ def read_description(objects: ObjectStore, where: str) -> StoreDescription:
     if description.format < 1 or len(description.id) != 32 or not description.id.isalnum():
         raise InvalidError(
             f"{where} is not a store: {KEY} is damaged", "restore that file from a backup"
+        )
+    if found.features is None:
+        raise UnsupportedError(
+            f"the store {where} was made by an mregfs from before its format was settled",
+            "export what you need with that program, and commit it to a store of this one",
         )
     return description

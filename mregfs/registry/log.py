@@ -9,12 +9,21 @@ thread.
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from mregfs.errors import CorruptError, HostError, MregfsError, NoSpaceError, NotFoundError
+from mregfs.errors import (
+    CorruptError,
+    HostError,
+    MregfsError,
+    NoSpaceError,
+    NotFoundError,
+    UnsupportedError,
+)
 from mregfs.model.changes import Entry, VersionLogged
 from mregfs.model.checkpoint import MAX_CHECKPOINT_SIZE
 from mregfs.model.commands import Command, Principal
+from mregfs.model.features import Features
 from mregfs.ports import Clock, Index, ObjectStore
 from mregfs.registry.receipt import Receipt
 from mregfs.registry.replay import Progress, Replay
@@ -34,7 +43,7 @@ CHEAP_CHECKPOINT = 5000
 Later ones are left to processes that call `checkpoint_due` when they have time."""
 
 
-_PASSED_OVER = (CorruptError, HostError, NoSpaceError, NotFoundError)
+_PASSED_OVER = (CorruptError, HostError, NoSpaceError, NotFoundError, UnsupportedError)
 """What keeps the log from being followed, and nobody from looking at what the index knows."""
 
 
@@ -49,6 +58,7 @@ class Log:
         host: what entries say about where they come from.
         pause: waits for some seconds.
         identify: raises when the store is not there any more, or another one is in its place.
+        features: that `store.json` names.
         checkpoint_limit: tells how many bytes of a checkpoint this process has the memory for.
         free_reserve: gives up the room that is kept for deleting; False when there is none.
 
@@ -66,6 +76,7 @@ class Log:
         host: str,
         pause: Callable[[float], None] | None = None,
         identify: Callable[[], None] = lambda: None,
+        features: Features = MappingProxyType({}),
         checkpoint_limit: Callable[[], int] = lambda: MAX_CHECKPOINT_SIZE,
         free_reserve: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -88,6 +99,7 @@ class Log:
                 clock=clock,
                 new_id=new_id,
                 host=host,
+                features=features,
                 pause=pause,
                 free_reserve=free_reserve,
             )

@@ -121,6 +121,7 @@ class OpenContent:
         self.size = layout.size
         self._name = name
         self._inline = layout.inline
+        self._whole = layout.whole
         self._extents = _coalesced(layout.extents)
         self._starts = [0, *accumulate(extent.length for extent in self._extents)]
         self._packs = packs
@@ -147,16 +148,8 @@ class OpenContent:
         return "extents" if self.is_scattered() else "whole"
 
     def is_scattered(self) -> bool:
-        """Tell whether the bytes are in packs, but no pack is the whole file.
-
-        Raises:
-            CorruptError: the pack is missing.
-        """
-        if self._inline is not None:
-            return False
-        if len(self._extents) != 1 or self._extents[0].offset:
-            return True
-        return self._pack(self._extents[0].pack).size != self.size
+        """Tell whether the bytes are in packs, but no pack is the whole file."""
+        return self._inline is None and not self._whole
 
     def backing(self) -> int:
         """Return a descriptor of a file that is this one, byte for byte, or -1.
@@ -165,7 +158,7 @@ class OpenContent:
         `close`. There is none when each read is to be verified.
 
         Raises:
-            CorruptError: the pack is missing, or known to be damaged.
+            CorruptError: the pack is missing, has another size, or is known to be damaged.
         """
         if self.watched or self._inline is not None:
             return -1
@@ -176,6 +169,12 @@ class OpenContent:
         else:
             pack = self._extents[0].pack
             file, key = self._pack(pack), bytes.fromhex(pack)
+            if file.size != self.size:
+                log.error("%s is damaged: pack %s has another size", self._name, pack)
+                raise CorruptError(
+                    f"{self._name} is damaged: pack {pack} has {file.size} bytes, not {self.size}",
+                    "see what else is: mregfs fsck",
+                )
         if self._verifier is not None and self._reading is None:
             self._reading = self._verifier.opened(key, file, self._blocks)
         return file.fileno()

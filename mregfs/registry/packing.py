@@ -13,7 +13,8 @@ import msgspec
 
 from mregfs.errors import ConflictError
 from mregfs.model.digest import block_digest
-from mregfs.model.layout import Chunk, Extent, FileLayout
+from mregfs.model.layout import Chunk, Extent, FileLayout, PackInfo
+from mregfs.model.state import State
 from mregfs.model.tensors import Read
 from mregfs.ports import Index, Intake, IntakeEntry, PackStore
 from mregfs.registry.hashing import LARGE, Hashed
@@ -50,6 +51,10 @@ class _Parts(msgspec.Struct, frozen=True):
     fresh: tuple[tuple[int, int], ...]
     """Offset and length of those, in the file."""
 
+    @property
+    def size(self) -> int:
+        return sum(length for _, length in self.fresh)
+
 
 class Packing:
     """Plans and carries out the storing of one commit's files.
@@ -69,6 +74,7 @@ class Packing:
     ) -> None:
         self._intake = intake
         self._packs = packs
+        self._index = index
         self._threads = threads
         self._new_id = new_id
         self._report = report
@@ -79,6 +85,7 @@ class Packing:
         self._parts: list[_Parts] = []
         self._small: list[list[tuple[IntakeEntry, Hashed]]] = []
         self._small_packs: list[str] = []
+        self._small_sizes: list[int] = []
         self._adopted: dict[str, str] = {}
         self.adoptions: dict[str, str] = {}
         """The files that become packs as they are, and which packs."""
@@ -105,17 +112,44 @@ class Packing:
                 if not self._small or shared_size > SHARED_PACK:
                     self._small.append([])
                     self._small_packs.append(self._new_id())
+                    self._small_sizes.append(0)
                     shared_size = 0
                 extent = Extent(self._small_packs[-1], shared_size, entry.size)
                 self._place(entry, known, (extent,), ())
                 self._small[-1].append((entry, known))
                 shared_size += -(-entry.size // ALIGNMENT) * ALIGNMENT
+                self._small_sizes[-1] = shared_size
         for entry in files:
             if entry.size >= LARGE:
                 cutting = self._cuts.get(entry.path)
                 found = cutting.result() if cutting is not None else ((), True)
                 self._plan_large(entry, hashed[entry.path], found)
         return self._layouts
+
+    def packs(self) -> Mapping[str, PackInfo]:
+        """Return every pack that the planned files use, the new ones and those of others.
+
+        Raises:
+            ConflictError: one of those is gone.
+        """
+        used = dict.fromkeys(
+            extent.pack for path in sorted(self._layouts) for extent in self._layouts[path].extents
+        )
+        new = dict(zip(self._small_packs, self._small_sizes, strict=True))
+        new |= {parts.pack: parts.size for parts in self._parts}
+        new |= {pack: self._layouts[path].size for path, pack in self.adoptions.items()}
+        with self._index.read() as view:
+            state = State(view)
+            for pack in used:
+                known = state.pack(pack)
+                if pack not in new and known is not None:
+                    new[pack] = known.size
+        lost = next((pack for pack in used if pack not in new), None)
+        if lost is not None:
+            raise ConflictError(
+                f"pack {lost}, which has bytes of this commit, is gone", "commit again"
+            )
+        return {pack: PackInfo(new[pack]) for pack in used}
 
     def store(self) -> None:
         """Write what was planned, after `announce`; on return all of it is durable.

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 from blake3 import blake3
 
-from mregfs.errors import CorruptError, ExistsError, HostError, MregfsError, NotFoundError
+from mregfs.errors import (
+    CorruptError,
+    ExistsError,
+    HostError,
+    MregfsError,
+    NotFoundError,
+    UnsupportedError,
+)
 from mregfs.model.changes import Entry, decode_entry, entry_key
 from mregfs.model.checkpoint import (
     MAX_CHECKPOINT_SIZE,
@@ -431,7 +438,9 @@ class Replay:
             raise failure
         self.applied(puts, applied, head.sequence)
 
-    def _read_batch(self, head: Head) -> tuple[list[tuple[Entry, bytes]], CorruptError | None]:
+    def _read_batch(
+        self, head: Head
+    ) -> tuple[list[tuple[Entry, bytes]], CorruptError | UnsupportedError | None]:
         """Return the next entries that are sound, and what is wrong with the one after them.
 
         One more is read than is returned: an entry that the next one does not follow from is not
@@ -443,7 +452,7 @@ class Replay:
             try:
                 entry = _decoded(data, key, sequence)
                 _check_time(entry, head, key)
-            except CorruptError as exc:
+            except (CorruptError, UnsupportedError) as exc:
                 return found, exc
             try:
                 _check_chain(entry, head, key)

@@ -153,7 +153,8 @@ def parse_layout(row: bytes) -> FileLayout:
         Extent(pack.hex(), offset, length)
         for pack, offset, length in _EXTENT.iter_unpack(memoryview(row)[1:])
     )
-    return FileLayout(sum(extent.length for extent in extents), extents=extents)
+    size = sum(extent.length for extent in extents)
+    return FileLayout(size, extents=extents, whole=row[0] == 2)
 
 
 def parse_chunk(row: bytes) -> Place:
@@ -238,7 +239,7 @@ def _rows_of_file(key: bytes, digest: bytes, file: FileLayout) -> Iterator[Put]:
         yield Put("layout", key, b"\0" + file.inline)
         return
     packed = [_EXTENT.pack(bytes.fromhex(e.pack), e.offset, e.length) for e in file.extents]
-    yield Put("layout", key, b"\1" + b"".join(packed))
+    yield Put("layout", key, (b"\2" if file.whole else b"\1") + b"".join(packed))
     if file.blocks:
         yield Put("blocks", key, file.blocks)
     yield Put("file", digest, key)

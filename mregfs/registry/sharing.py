@@ -196,24 +196,19 @@ class Sharing:
         """Tell whether a pack has so many bytes, and belongs to a version that exists."""
         size = self._sizes.get(pack)
         if size is None:
-            size = self._sizes[pack] = self._size(pack) if is_live(view, pack) else -1
+            size = self._sizes[pack] = self._size(view, pack)
         return offset + length <= size
 
-    def _size(self, pack: str) -> int:
+    def _size(self, view: View, pack: str) -> int:
+        """Return the bytes of a pack that a version uses and that is whole; -1 of any other."""
+        state = State(view)
+        known = state.pack(pack)
+        if known is None or next(state.users_of(pack), None) is None:
+            return -1
         try:
-            return self._packs.size(pack)
+            return known.size if self._packs.size(pack) == known.size else -1
         except NotFoundError:
             return -1
-
-
-def is_live(view: View, pack: str) -> bool:
-    """Tell whether a version that exists has bytes in a pack."""
-    state = State(view)
-    for key, _ in view.scan("pack_ref", bytes.fromhex(pack)):
-        record = state.inode(rows.parse_reference(key))
-        if record is not None and record.kind == "version":
-            return True
-    return False
 
 
 def _located(

@@ -217,7 +217,10 @@ TARGETS = {
     target.name: target
     for target in (
         Target(
-            "entry", check_entry, _CORRUPT, lambda: seeds.golden("format-1/log-*", "damaged/log-*")
+            "entry",
+            check_entry,
+            (CorruptError, UnsupportedError),
+            lambda: seeds.golden("format-1/log-*", "damaged/log-*"),
         ),
         Target("requests", check_requests, (CorruptError, UnsupportedError), _requests),
         Target("manifest", check_manifest, _CORRUPT, lambda: seeds.golden("*/manifest*")),

@@ -14,7 +14,15 @@ from mregfs.model import changes as facts
 from mregfs.model.changes import Entry, Request, encode_entry, entry_key
 from mregfs.model.checkpoint import checkpoint_key, encode_checkpoint
 from mregfs.model.digest import BLOCK, block_digests, file_digest
-from mregfs.model.layout import Chunk, Extent, FileLayout, Layout, encode_layout
+from mregfs.model.layout import (
+    Chunk,
+    Extent,
+    FileLayout,
+    PackInfo,
+    Repeat,
+    encode_layout,
+    make_layout,
+)
 from mregfs.model.manifest import (
     ManifestEntry,
     encode_manifest,
@@ -55,7 +63,7 @@ def manifest() -> bytes:
 def layout() -> bytes:
     packs = ("0123456789abcdef" * 2, "fedcba9876543210" * 2)
     return encode_layout(
-        Layout(
+        make_layout(
             {
                 3: FileLayout(
                     len(LARGE),
@@ -65,7 +73,11 @@ def layout() -> bytes:
                 ),
                 4: FileLayout(10, inline=b"#!/bin/sh\n"),
                 5: FileLayout(0, inline=b""),
-            }
+            },
+            {
+                packs[0]: PackInfo(1000, (Repeat(0, packs[1], 64, 10),)),
+                packs[1]: PackInfo(1 << 22),
+            },
         )
     )
 
@@ -73,7 +85,18 @@ def layout() -> bytes:
 def entries() -> list[bytes]:
     """Return a log in which every kind of change occurs."""
     digest = manifest_digest(manifest())
-    logged = facts.VersionLogged(P, "mnist", 0, digest, "5" * 32, len(LARGE) + 10, 3, 6)
+    packs = ("0123456789abcdef" * 2, "fedcba9876543210" * 2)
+    logged = facts.VersionLogged(
+        P,
+        "mnist",
+        0,
+        digest,
+        "5" * 32,
+        len(LARGE) + 10,
+        3,
+        6,
+        dict(zip(packs, (1000, 1 << 22), strict=True)),
+    )
     rich = facts.VersionLogged(
         P,
         "mnist",
@@ -83,6 +106,8 @@ def entries() -> list[bytes]:
         1,
         1,
         1,
+        packs={"7" * 32: 1},
+        shared=(packs[1],),
         description="é \n",
         metadata={"z": 1.5, "a": [None, True, {"b": -1}], "big": 2**60},
         tags=("x", "y z"),
@@ -119,6 +144,8 @@ def entries() -> list[bytes]:
             facts.OwnerDeleted(P, "digits"),
             facts.AliasDropped(P, "mnist", "best", 1),
             facts.VersionDeleted(P, "mnist", 1),
+            facts.LayoutReplaced(P, "mnist", 0, "8" * 32, "5" * 32, {"9" * 32: 9}, (packs[1],)),
+            facts.PacksRetired("", ("7" * 32, packs[0])),
         ],
     ]
     found: list[bytes] = []
@@ -179,7 +206,9 @@ def damaged(whole: dict[str, bytes]) -> dict[str, bytes]:
         "log-empty.json": b"",
         "log-not-utf8.json": log.replace(b"runs/17", b"runs/\xff7"),
         "log-unknown-change.json": log.replace(b"alias-set", b"alias-sat"),
-        "log-unknown-field.json": log.replace(b'"host"', b'"more":1,"host"'),
+        "log-unknown-feature.json": log.replace(
+            b'"host"', b'"features":{"shards":["read"]},"host"'
+        ),
         "log-text-for-number.json": log.replace(b'"sequence":2', b'"sequence":"2"'),
         "manifest-flipped-bit.json": json.replace(b"run.sh", b"run.sx"),
         "manifest-cut-off.json": json[:-30],
@@ -196,7 +225,11 @@ def damaged(whole: dict[str, bytes]) -> dict[str, bytes]:
         "checkpoint-no-header.zst": compress(rows[rows.index(b"\n") + 1 :]),
         "checkpoint-other-place.zst": compress(rows.replace(b'"sequence":5', b'"sequence":6')),
         "store-newer-format.json": whole["store.json"].replace(b'"format":1', b'"format":2'),
-        "store-no-id.json": b'{"format":1}',
+        "store-no-id.json": b'{"format":1,"features":{}}',
+        "store-no-features.json": whole["store.json"].replace(b',"features":{}', b""),
+        "store-unknown-feature.json": whole["store.json"].replace(
+            b'"features":{}', b'"features":{"shards":["read"]}'
+        ),
         "store-cut-off.json": whole["store.json"][:-10],
     }
 

@@ -20,7 +20,7 @@ from mregfs.stores.objects_memory import ObjectsMemory
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "format-1"
-SEAL = "45e48ea98c4dec7ee22257a557746368222c5a766e2aca6206fc7dabfbeccd39"
+SEAL = "90a4812e6b2d7d9af82bdb93200f64089ee858ee1552e4053d1aec4bfef7101d"
 """SHA-256 of all files of format 1."""
 
 LOG = [FORMAT_1 / f"log-{number}.json" for number in range(1, 6)]

@@ -13,6 +13,7 @@ from mregfs.model.changes import (
     ENTRY_GRAIN,
     Change,
     Entry,
+    PacksRetired,
     Request,
     decode_entry,
     encode_entry,
@@ -30,6 +31,7 @@ metadata = st.dictionaries(
 names = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.\- ]{0,6}[A-Za-z0-9_.\-])?", fullmatch=True)
 projects = st.tuples(names, names).map("/".join).filter(lambda text: "s/" not in text)
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+packs = st.text("0123456789abcdef", min_size=32, max_size=32)
 numbers = st.integers(0, bounds.MAX_NUMBER)
 by_name: dict[str, st.SearchStrategy] = {
     "alias": st.from_regex(r"[a-k][a-z0-9_.\-]{0,7}", fullmatch=True),
@@ -37,15 +39,18 @@ by_name: dict[str, st.SearchStrategy] = {
     "digest": digests,
     "entries": st.integers(0, 1000),
     "files": st.integers(0, 1000),
-    "layout": st.text("0123456789abcdef", min_size=32, max_size=32),
+    "layout": packs,
     "metadata": metadata,
     "number": numbers,
+    "packs": st.dictionaries(packs, st.integers(0, 1 << 60), max_size=3),
     "previous": numbers,
+    "previous_layout": packs,
     "private_drafts": st.none() | st.booleans(),
     "project": projects,
     "readers": st.sampled_from([None, "", "*", "ml", "1000"]),
     "writers": st.sampled_from([None, "", "*", "ml", "1000"]),
     "run": text,
+    "shared": st.lists(packs, max_size=3, unique=True).map(tuple),
     "size": st.integers(0, 1 << 60),
     "source_project": projects,
     "tags": st.lists(names, max_size=3).map(tuple),
@@ -61,6 +66,7 @@ by_type = {
     str | None: st.none() | text,
     bool | None: st.none() | st.booleans(),
     tuple[str, ...]: st.lists(text, max_size=3).map(tuple),
+    dict[str, int]: by_name["packs"],
     tuple[Parent, ...]: by_name["parents"],
 }
 
@@ -73,7 +79,10 @@ def build(cls: type) -> st.SearchStrategy:
 
 def build_fact(cls: type) -> st.SearchStrategy:
     """Return a fact that a command could have led to."""
-    return st.builds(cls, **{name: by_name.get(name, names) for name in cls.__struct_fields__})
+    known = by_name
+    if cls is PacksRetired:  # of the whole store; packs that have no size any more
+        known = {"project": st.just(""), "packs": by_name["shared"]}
+    return st.builds(cls, **{name: known.get(name, names) for name in cls.__struct_fields__})
 
 
 changes = st.one_of([build_fact(cls) for cls in get_args(Change)])

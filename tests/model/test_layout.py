@@ -1,5 +1,6 @@
 """Layouts: what is decoded is what was encoded, and nothing hostile gets in."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,13 +15,25 @@ from mregfs.model.layout import (
     Chunk,
     Extent,
     FileLayout,
-    Layout,
+    PackInfo,
+    Repeat,
     decode_layout,
     encode_layout,
+    make_layout,
 )
 
 packs = st.binary(min_size=16, max_size=16).map(bytes.hex)
 extents = st.builds(Extent, packs, st.integers(0, 2**50), st.integers(1, 2**20))
+
+
+def packs_of(files: Mapping[int, FileLayout]) -> dict[str, PackInfo]:
+    """Return packs that are just as large as these files need."""
+    sizes: dict[str, int] = {}
+    for file in files.values():
+        for extent in file.extents:
+            end = extent.offset + extent.length
+            sizes[extent.pack] = max(end, sizes.get(extent.pack, 0))
+    return {pack: PackInfo(size) for pack, size in sizes.items()}
 
 
 @st.composite
@@ -42,9 +55,10 @@ def file_layouts(draw: st.DrawFn) -> FileLayout:
 @given(st.dictionaries(st.integers(1, 2**20), file_layouts(), max_size=6))
 def test_round_trip(files: dict[int, FileLayout]) -> None:
     """Decoding gives back what was encoded, encoding again the same bytes."""
-    data = encode_layout(Layout(files))
+    layout = make_layout(files, packs_of(files))
+    data = encode_layout(layout)
     decoded = decode_layout(data, "x")
-    assert files == decoded.files
+    assert layout == decoded
     assert data == encode_layout(decoded)
 
 
@@ -57,7 +71,9 @@ def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
         pass
 
 
-PACK = bytes(16)
+ID = bytes(16)
+PACK = [ID, 5]
+LARGE = [ID, 2**40]
 GOOD = [3, 5, None, [[0, 0, 5]], b"", []]
 
 
@@ -68,24 +84,28 @@ GOOD = [3, 5, None, [[0, 0, 5]], b"", []]
         ([PACK], [3, 5, None, [[-1, 0, 5]], b"", []], "bad extent"),
         ([PACK], [3, 5, None, [[0, -1, 5]], b"", []], "bad extent"),
         ([PACK], [3, 0, None, [[0, 0, 0]], b"", []], "bad extent"),
-        ([PACK], [3, 2**63 - 1, None, [[0, 0, 2**63 - 1]], b"", []], "bad extent"),
+        ([LARGE], [3, 2**63 - 1, None, [[0, 0, 2**63 - 1]], b"", []], "beyond the end of pack"),
+        ([PACK], [3, 5, None, [[0, 1, 5]], b"", []], "beyond the end of pack"),
+        ([[ID, 2**62]], GOOD, "bad size"),
+        ([[ID, -1]], GOOD, "bad size"),
+        ([PACK, PACK], GOOD, "listed twice"),
         ([PACK], [3, 6, None, [[0, 0, 5]], b"", []], "5 bytes instead of 6"),
         ([PACK], [3, -5, None, [[0, 0, 5]], b"", []], "instead of -5"),
         ([PACK], [3, 5, b"12345", [[0, 0, 5]], b"", []], "bad inline"),
         ([PACK], [3, 5, b"1234", [], b"", []], "4 bytes instead of 5"),
         ([PACK], [3, 70000, bytes(70000), [], b"", []], "bad inline"),
         ([PACK], [3, 5, None, [[0, 0, 5]], bytes(32), []], "number of blocks"),
-        ([PACK], [3, 2 * BLOCK, None, [[0, 0, 2 * BLOCK]], bytes(32), []], "number of blocks"),
+        ([LARGE], [3, 2 * BLOCK, None, [[0, 0, 2 * BLOCK]], bytes(32), []], "number of blocks"),
         ([PACK], [3, 5, None, [[0, 0, 5]], b"", [[4, bytes(16)]]], "bad chunks"),
         ([PACK], [3, 5, None, [[0, 0, 5]], b"", [[5, bytes(15)]]], "bad chunks"),
         ([PACK], [3, 5, None, [[0, 0, 5]], b"", [[9, bytes(16)], [-4, bytes(16)]]], "bad chunks"),
-        ([bytes(15)], GOOD, "16 bytes"),
+        ([[bytes(15), 5]], GOOD, "16 bytes"),
         ([PACK], [*GOOD, "more"], "length"),
         ([PACK], GOOD[:-1], "length"),
         ([PACK], [0, *GOOD[1:]], "out of order"),
     ],
 )
-def test_hostile_layouts_are_refused(packs_: list[bytes], file: list[Any], problem: str) -> None:
+def test_hostile_layouts_are_refused(packs_: list[Any], file: list[Any], problem: str) -> None:
     """Each breaks one rule."""
     with pytest.raises(CorruptError, match=problem):
         decode_layout(msgspec.msgpack.encode([1, packs_, [file]]), "x")
@@ -110,9 +130,44 @@ def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_layout(bytes(11), "x")
 
 
-def test_whole_pack() -> None:
-    """Only a single extent from offset 0 can be all of a pack."""
-    assert "ab" == FileLayout(5, extents=(Extent("ab", 0, 5),)).whole_pack
-    assert "" == FileLayout(5, extents=(Extent("ab", 1, 5),)).whole_pack
-    assert "" == FileLayout(5, extents=(Extent("ab", 0, 2), Extent("ab", 2, 3))).whole_pack
-    assert "" == FileLayout(5, inline=b"12345").whole_pack
+def test_a_file_that_is_one_pack_is_known_by_the_layout() -> None:
+    """The size of the pack says so, and nobody has to look at the pack."""
+    files = {
+        1: FileLayout(5, extents=(Extent("ab" * 16, 0, 5),)),
+        2: FileLayout(4, extents=(Extent("ab" * 16, 0, 4),)),
+        3: FileLayout(4, extents=(Extent("ab" * 16, 1, 4),)),
+        4: FileLayout(5, extents=(Extent("ab" * 16, 0, 2), Extent("ab" * 16, 2, 3))),
+        5: FileLayout(5, inline=b"12345"),
+    }
+    layout = make_layout(files, {"ab" * 16: PackInfo(5)})
+    assert [1] == [position for position, file in layout.files.items() if file.whole]
+    assert layout == decode_layout(encode_layout(layout), "x")
+
+
+def test_repeats_are_kept() -> None:
+    """A pack may say which of its ranges an older one has, too."""
+    repeats = (Repeat(0, "cd" * 16, 3, 2), Repeat(3, "cd" * 16, 0, 2))
+    packs_ = {"ab" * 16: PackInfo(5, repeats), "cd" * 16: PackInfo(5)}
+    layout = make_layout({1: FileLayout(5, extents=(Extent("ab" * 16, 0, 5),))}, packs_)
+    assert layout == decode_layout(encode_layout(layout), "x")
+
+
+@pytest.mark.parametrize(
+    "repeats",
+    [
+        [[0, 0, 0, 2]],
+        [[0, 2, 0, 2]],
+        [[0, 1, 0, 0]],
+        [[4, 1, 0, 2]],
+        [[-1, 1, 0, 2]],
+        [[0, 1, 8, 2]],
+        [[0, 1, -1, 2]],
+        [[0, 1, 0, 3], [2, 1, 0, 2]],
+        [[0, 1, 0, 2**63 - 1]],
+    ],
+)
+def test_hostile_repeats_are_refused(repeats: list[list[int]]) -> None:
+    """Of itself, of no pack, empty, beyond either end, overlapping."""
+    packs_ = [[ID, 5, repeats], [b"x" * 16, 9, []]]
+    with pytest.raises(CorruptError, match="bad repeat"):
+        decode_layout(msgspec.msgpack.encode([1, packs_, [GOOD]]), "x")

@@ -249,7 +249,7 @@ def test_a_short_pack_is_named(store):
     ((kind, what),) = musts(check(store, data=True))
 
     assert "pack" == kind
-    assert f"pack {pack.name} has {5 * MIB} bytes, {12 * MIB} are needed" in what
+    assert f"pack {pack.name} has {5 * MIB} bytes instead of {12 * MIB}, " in what
 
 
 def test_a_flipped_bit_is_found_in_the_data_only(store):

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from mregfs.errors import CorruptError, InvalidError, NotFoundError
 from mregfs.host.beneath import Beneath
 from mregfs.model.digest import BLOCK, block_digests, file_digest
-from mregfs.model.layout import Chunk, Extent, FileLayout, Layout, encode_layout, layout_key
+from mregfs.model.layout import (
+    Chunk,
+    Extent,
+    FileLayout,
+    Layout,
+    PackInfo,
+    encode_layout,
+    layout_key,
+    make_layout,
+)
 from mregfs.model.manifest import (
     Manifest,
     ManifestEntry,
@@ -28,6 +37,8 @@ from mregfs.stores.objects_memory import ObjectsMemory
 from mregfs.stores.packs_dir import PacksDirectory
 
 A, B = "a" * 32, "b" * 32
+MISSING = 1 << 20
+"""Bytes of a pack that is not there."""
 
 
 def digest_of(data: bytes) -> str:
@@ -50,12 +61,18 @@ class World:
     def look(self, **more: Any) -> Content:
         return Content(self.objects, self.packs, self.index, **more)
 
+    def layout(self, files: dict[int, FileLayout]) -> Layout:
+        """Return the layout of files in the packs that there are."""
+        used = {extent.pack for each in files.values() for extent in each.extents}
+        there = {pack: self.packs.size(pack) for pack in self.packs.list()}
+        return make_layout(files, {pack: PackInfo(there.get(pack, MISSING)) for pack in used})
+
     def version(
         self, entries: list[ManifestEntry], files: dict[str, FileLayout], inode: int = 2000
     ) -> VersionRecord:
         manifest = make_manifest(entries)
         positions = {entry.path: n for n, entry in enumerate(manifest.entries, 1)}
-        layout = Layout({positions[path]: where for path, where in files.items()})
+        layout = self.layout({positions[path]: where for path, where in files.items()})
         data = encode_manifest(manifest)
         digest, layout_id = manifest_digest(data), f"{inode:032x}"
         self.objects.create(manifest_key(digest), data)
@@ -117,7 +134,7 @@ def test_a_layout_of_something_else_is_damage(
     """Manifest and layout must fit each other."""
     version = world.version([file("a", b"abc")], {"a": FileLayout(3, b"abc")})
     world.objects.delete(layout_key(version.layout))
-    world.objects.create(layout_key(version.layout), encode_layout(Layout(files)))
+    world.objects.create(layout_key(version.layout), encode_layout(world.layout(files)))
     with pytest.raises(CorruptError, match=problem):
         world.content.ensure(version)
 

@@ -15,7 +15,7 @@ import msgspec
 from mregfs.errors import ForbiddenError, InvalidError
 from mregfs.model import commands
 from mregfs.model.changes import AccessSet, Change
-from mregfs.model.commands import Command, Principal, SetAccess
+from mregfs.model.commands import Command, Principal, RetirePacks, SetAccess
 from mregfs.model.records import AccessRecord
 from mregfs.model.rules.guards import Decision, check_group, with_project
 from mregfs.model.state import State
@@ -141,7 +141,7 @@ def require(state: State, command: Command, principal: Principal) -> None:
     Raises:
         ForbiddenError: he may not.
     """
-    if principal.privileged or isinstance(command, SetAccess):
+    if principal.privileged or isinstance(command, SetAccess | RetirePacks):
         return
     match command:
         case commands.LogVersion() | commands.CreateArtifact() | commands.CreateCollection():

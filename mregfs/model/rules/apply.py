@@ -25,9 +25,11 @@ from mregfs.model.changes import (
     DamageMarked,
     Described,
     Entry,
+    LayoutReplaced,
     Linked,
     MetadataSet,
     OwnerDeleted,
+    PacksRetired,
     ProjectCreated,
     Tagged,
     Unlinked,
@@ -63,6 +65,8 @@ def apply_entry(view: View, entry: Entry) -> list[Put]:
         CorruptError: the entry cannot follow from the state of `view`.
     """
     ledger = Ledger(view, Stamp(entry.sequence, entry.at_ns, ""))
+    for name, operations in entry.features.items():
+        ledger.put("feature", name, msgspec.msgpack.encode(operations))
     for request in entry.requests:
         ledger.stamp = Stamp(entry.sequence, entry.at_ns, request.signature, request.reason)
         _apply_all(ledger, request.changes)
@@ -93,7 +97,7 @@ def _apply_all(ledger: Ledger, changes: Iterable[Change]) -> None:
 def _subjects(change: Change) -> list[tuple[str, str]]:
     """Return (project, name) of the artifacts and collections that a fact is about."""
     match change:
-        case VersionLogged() | VersionDeleted():
+        case VersionLogged() | VersionDeleted() | LayoutReplaced():
             return [(change.project, change.artifact)]
         case Linked():
             return [(change.project, change.collection), (change.source_project, change.artifact)]
@@ -101,7 +105,7 @@ def _subjects(change: Change) -> list[tuple[str, str]]:
             return [(change.project, change.collection)]
         case CollectionRenamed():
             return [(change.project, change.new_name)]
-        case ProjectCreated() | AccessSet():
+        case ProjectCreated() | AccessSet() | PacksRetired():
             return []
         case _:
             return [(change.project, change.name)]
@@ -202,7 +206,24 @@ def _version_logged(ledger: Ledger, fact: VersionLogged) -> None:
     )
     ledger.put("version", number_key(artifact.inode, fact.number), record)
     ledger.put("digest", _digest_key(artifact.inode, fact.digest, fact.number), b"")
+    ledger.add_packs(inode, fact.packs, fact.shared)
     ledger.keep_latest(artifact)
+
+
+def _layout_replaced(ledger: Ledger, fact: LayoutReplaced) -> None:
+    artifact = ledger.existing_artifact(fact.project, fact.artifact)
+    version = _existing_version(ledger, artifact, fact.number)
+    if version.layout != fact.previous_layout:
+        raise ledger.damaged(f"v{fact.number} of {fact.project}/{fact.artifact} has another layout")
+    ledger.give_up_packs(version.inode)
+    ledger.add_packs(version.inode, fact.packs, fact.shared)
+    key = number_key(artifact.inode, fact.number)
+    ledger.put("version", key, _replace(version, layout=fact.layout))
+
+
+def _packs_retired(ledger: Ledger, fact: PacksRetired) -> None:
+    for pack in fact.packs:
+        ledger.retire_pack(pack)
 
 
 def _version_deleted(ledger: Ledger, fact: VersionDeleted) -> None:
@@ -213,6 +234,7 @@ def _version_deleted(ledger: Ledger, fact: VersionDeleted) -> None:
     ledger.give_up_number(artifact, fact.number)
     ledger.put("version", number_key(artifact.inode, fact.number), None)
     ledger.put("digest", _digest_key(artifact.inode, version.digest, fact.number), None)
+    ledger.give_up_packs(version.inode)
     ledger.end_inode(version.inode)
     ledger.keep_latest(artifact)
 
@@ -343,6 +365,8 @@ _EFFECTS: dict[type, Callable[[Ledger, Any], None]] = {
     CollectionRenamed: _collection_renamed,
     VersionLogged: _version_logged,
     VersionDeleted: _version_deleted,
+    LayoutReplaced: _layout_replaced,
+    PacksRetired: _packs_retired,
     Linked: _linked,
     Unlinked: _unlinked,
     AliasSet: _alias_set,

@@ -18,6 +18,7 @@ from mregfs.model.rules import (
     decide_aliases,
     decide_links,
     decide_owners,
+    decide_packs,
     decide_versions,
 )
 from mregfs.model.rules.guards import Decision
@@ -28,6 +29,8 @@ __all__ = ["decide"]
 _RULES: dict[type, Callable[[State, Any, Principal], Decision]] = {
     commands.LogVersion: decide_versions.log_version,
     commands.DeleteVersion: decide_versions.delete_version,
+    commands.ReplaceLayout: decide_packs.replace_layout,
+    commands.RetirePacks: decide_packs.retire_packs,
     commands.Unlink: decide_versions.unlink,
     commands.CreateArtifact: decide_versions.create_artifact,
     commands.CreateCollection: decide_links.create_collection,

@@ -32,6 +32,7 @@ from mregfs.model.commands import (
 from mregfs.model.metadata import normalise
 from mregfs.model.names import LATEST, check_alias, check_name
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
+from mregfs.model.rules.decide_packs import check_packs
 from mregfs.model.rules.guards import (
     Decision,
     check_free,
@@ -102,6 +103,11 @@ def log_version(state: State, command: LogVersion, principal: Principal) -> Deci
         known = state.sound_number(artifact.inode, command.digest)
         number = artifact.next_number if known is None else known
     if known is None:
+        if command.known:
+            raise ConflictError(
+                f"the version of {name!r} with this content was deleted meanwhile", "commit again"
+            )
+        check_packs(state, command.packs, command.shared)
         changes.append(msgspec.structs.replace(logged, number=number))
     for alias in aliases:
         if artifact is None:
@@ -168,6 +174,8 @@ def _version_of(state: State, command: LogVersion) -> VersionLogged:
         size=command.size,
         files=command.files,
         entries=command.entries,
+        packs=dict(command.packs),
+        shared=distinct(command.shared),
         description=check_text(command.description, "description"),
         metadata=normalise(command.metadata),
         tags=sorted_tags(command.tags),

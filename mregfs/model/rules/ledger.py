@@ -4,6 +4,8 @@ Decided here: which keys each noun occupies, how inode numbers are allotted, how
 history of aliases are kept. Not decided here: which facts lead to what (`apply`).
 """
 
+from collections.abc import Iterable, Mapping
+
 import msgspec
 
 from mregfs.errors import CorruptError
@@ -14,6 +16,7 @@ from mregfs.model.records import (
     CollectionRecord,
     InodeRecord,
     OwnerRecord,
+    PackRecord,
     ReflogRecord,
 )
 from mregfs.model.rules.overlay import Overlay
@@ -80,6 +83,37 @@ class Ledger(State):
         if record is None:
             raise self.damaged(f"inode {inode} was never allotted")
         self.put("inode", pack_number(inode), _replace(record, kind=GONE))
+
+    # ---- packs
+
+    def add_packs(self, version: int, packs: Mapping[str, int], shared: Iterable[str]) -> None:
+        """Let a version use new packs, and some of others."""
+        for pack, size in packs.items():
+            if self.pack(pack) is not None:
+                raise self.damaged(f"pack {pack} was named before")
+            self.put("pack", bytes.fromhex(pack), PackRecord(size, self.stamp.sequence))
+        for pack in shared:
+            known = self.pack(pack)
+            if known is None or known.retired_at_ns:
+                raise self.damaged(f"pack {pack} is {'retired' if known else 'unknown'}")
+        for pack in (*packs, *shared):
+            self.put("pack_user", bytes.fromhex(pack) + pack_number(version), b"")
+            self.put("version_pack", pack_number(version) + bytes.fromhex(pack), b"")
+
+    def give_up_packs(self, version: int) -> None:
+        """Let a version use no packs any more."""
+        for pack in self.packs_of(version):
+            self.put("pack_user", bytes.fromhex(pack) + pack_number(version), None)
+            self.put("version_pack", pack_number(version) + bytes.fromhex(pack), None)
+
+    def retire_pack(self, pack: str) -> None:
+        """Remember that no version will use a pack any more."""
+        known = self.pack(pack) or PackRecord(0, 0)
+        if known.retired_at_ns:
+            raise self.damaged(f"pack {pack} is retired already")
+        if next(self.users_of(pack), None) is not None:
+            raise self.damaged(f"pack {pack} is in use")
+        self.put("pack", bytes.fromhex(pack), _replace(known, retired_at_ns=self.stamp.at_ns))
 
     # ---- owners
 
