@@ -13,7 +13,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,12 @@ from mregfs.host.calls import Who
 from mregfs.ports import DRAFT_BIT
 
 __all__ = ["Handle", "Node", "NodeTable", "number_of", "stale"]
+
+_MOST_KEPT = 256
+"""Directories of one draft."""
+
+_REST = 2.0
+"""Seconds, and more than the kernel trusts an entry for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -83,6 +90,11 @@ class NodeTable:
         self.closing: list[int] = []
         self.frozen: dict[Node, tuple[str, str]] = {}
         """The drafts that are being committed: project and name."""
+        self._kept: dict[Node, list[int]] = {}
+        """Descriptors of the directories of drafts that are being committed."""
+        self._resting: deque[tuple[float, list[int]]] = deque()
+        """The same of drafts that became versions, and until when they are kept: for as long as the
+        kernel may come by the draft's name to its directories, no other gets their numbers."""
         self._limit = limit
         self._open_root = open_root
         self._nodes: dict[int, Node] = {}
@@ -245,6 +257,7 @@ class NodeTable:
                 self.detach(node, name)
                 if not child.names:
                     buried.append(child)
+        self._resting.append((time.monotonic() + _REST, self._kept.pop(top, [])))
         for node in buried:
             node.gone = True
             self._close(node)
@@ -267,6 +280,8 @@ class NodeTable:
 
     def trim(self) -> None:
         """Close what was not used for longest, while there are too many descriptors."""
+        while self._resting and self._resting[0][0] < time.monotonic():
+            self.closing += self._resting.popleft()[1]
         while len(self._evictable) > self._limit:
             self._close(next(iter(self._evictable)))
 
@@ -306,17 +321,21 @@ class NodeTable:
         """
         self.descriptor(top)
         self._evictable.pop(top, None)
+        kept = self._kept[top] = []
         for node in self._below(top):
             if node.kind == stat.S_IFDIR:
                 with contextlib.suppress(OSError):
                     found = self.find(node)[2]
                     node.shown = found.st_mode, found.st_uid, found.st_gid
+                    if len(kept) < _MOST_KEPT:
+                        kept.append(os.dup(self.descriptor(node)))
                 self._trim_now()
         self.frozen[top] = project, draft
 
     def thaw(self, top: Node) -> None:
         """Take note that the commit of a draft failed."""
         del self.frozen[top]
+        self.closing += self._kept.pop(top, [])
         for node in self._below(top):
             node.shown = None
         if top.names:
@@ -335,6 +354,10 @@ class NodeTable:
         for node in self._nodes.values():
             self.closing.extend(handle.descriptor for handle in node.handles)
             self._close(node)
+        for descriptors in (*self._kept.values(), *(kept for _, kept in self._resting)):
+            self.closing += descriptors
+        self._kept.clear()
+        self._resting.clear()
         self._nodes.clear()
         self.frozen.clear()
 
@@ -387,6 +410,7 @@ class NodeTable:
             self.detach(node, name)
         self._close(node)
         self.frozen.pop(node, None)  # that was another draft
+        self.closing += self._kept.pop(node, [])
         node.kind = kind
         node.generation += 1
         node.gone = False
