@@ -67,7 +67,8 @@ def why_not_for_others() -> str:
     """Return why this process cannot make system calls as other users; empty when it can."""
     if _why_not_built:
         return f"mregfs.host._native is not built ({_why_not_built})"
-    with open("/proc/self/status", "rb", buffering=0) as status:
+    # Of this thread: another one may be acting for somebody, with fewer.
+    with open("/proc/thread-self/status", "rb", buffering=0) as status:
         _, _, rest = status.read(_STATUS_SIZE).partition(b"\nCapEff:")
     effective = int(rest.partition(b"\n")[0], 16)
     lacking = [name for name, number in _NEEDED.items() if not effective >> number & 1]

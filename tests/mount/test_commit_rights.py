@@ -279,3 +279,30 @@ def test_by_another_mount_nobody_gets_at_a_draft_that_is_committed(
     assert reply["ok"], reply
     assert {"a", "below", "sparse"} == set(os.listdir(team.path / "artifacts/m/v0"))
     assert ["weights"] == os.listdir(team.path / "artifacts/m/v0/below")
+
+
+def committing_again_and_again(mount: str, name: str, seconds: float) -> int:
+    """Make a draft, write into it, and commit it, always under the same name; return how often."""
+    end = time.monotonic() + seconds
+    times = 0
+    while time.monotonic() < end:
+        os.makedirs(f"{mount}/staging/{name}/a/b", exist_ok=True)
+        Path(f"{mount}/staging/{name}/a/b/file").write_text(f"{name} {times}")
+        reply = asking(mount, f"commit {name} {name}\n")
+        assert reply["ok"], str(reply)
+        times += 1
+    return times
+
+
+def test_a_draft_s_name_is_free_as_soon_as_it_is_a_version(team: Mount) -> None:
+    """The host gives numbers of directories to the drafts of others meanwhile."""
+    writers = [Person(f"writer{number}", ALICE, (TEAM,)) for number in range(6)]
+    try:
+        for writer in writers:
+            writer.begin(committing_again_and_again, str(team.path), writer.name, 6.0)
+        times = [writer.finish(60) for writer in writers]
+    finally:
+        for writer in writers:
+            writer.end()
+
+    assert min(times) > 2, times

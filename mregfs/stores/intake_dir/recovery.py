@@ -62,7 +62,10 @@ def _recover_one(
     name: str,
 ) -> None:
     with contextlib.ExitStack() as stack:
-        work = open_work(parent_fd, name)
+        try:
+            work = open_work(parent_fd, name)
+        except FileNotFoundError:  # it was alive, and has ended
+            return
         stack.callback(os.close, work)
         try:
             lock = lock_of(work)
