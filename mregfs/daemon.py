@@ -404,12 +404,15 @@ class Mounted:
         store = self._store
         head = store.index.applied()
         passthrough = passthrough_state()
+        access = self._modes.access(str(self._project))
         status = {
             "store": store.address,
             "store_id": store.id,
             "project": str(self._project),
             "mountpoint": self._options.mountpoint,
             "read_only": self._options.read_only,
+            "readers": access.readers,
+            "writers": access.writers,
             "trouble": store.log.trouble and str(store.log.trouble),
             "sequence": head,
             "lag": max(0, head - self.tail.taken),

@@ -13,7 +13,6 @@ from mregfs.model.changes import event_of
 from mregfs.model.names import ProjectName
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location
-from mregfs.model.rules.access import told_access
 from mregfs.model.state import State
 from mregfs.registry.catalog import Catalog
 from mregfs.registry.files import files_of
@@ -90,6 +89,8 @@ class InStore:
 
     def access(self, project: ProjectName | None) -> dict[str, Any]:
         """See `Way`."""
+        from mregfs.model.rules.access import told_access
+
         self.head()
         with self._store.index.read() as view:
             return told_access(State(view), "" if project is None else str(project))

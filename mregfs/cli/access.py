@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from mregfs.cli.output import clean, print_json
+from mregfs.cli.output import clean, print_json, who
 from mregfs.cli.session import Session, command_line, not_a_writer, reason_option, verb
 from mregfs.errors import NotFoundError, UnavailableError
 
 __all__ = ["access", "draft"]
-
-_EVERYBODY, _NOBODY = "*", ""
 
 
 @click.command()
@@ -68,8 +66,8 @@ def access(
 def _sentence(result: dict[str, Any]) -> str:
     what = f"project {result['project']}" if result["project"] else "the store"
     parts = [
-        f"{what}: {_who(result['readers'], result['writers'])} may read",
-        f"{_who(result['writers'])} may change it and make drafts",
+        f"{what}: {who(result['readers'] or result['writers'])} may read",
+        f"{who(result['writers'])} may change it and make drafts",
     ]
     if result["private_drafts"]:
         parts.append("drafts are private")
@@ -77,13 +75,6 @@ def _sentence(result: dict[str, Any]) -> str:
     if inherited:
         parts.append(f"as the store: {', '.join(name.replace('_', ' ') for name in inherited)}")
     return "; ".join(parts)
-
-
-def _who(who: str, or_else: str = _NOBODY) -> str:
-    named = who if who != _NOBODY else or_else
-    if named == _EVERYBODY:
-        return "everybody"
-    return f"group {named}" if named != _NOBODY else "only the owner"
 
 
 @click.group()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import click
 
-from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs
+from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs, who
 from mregfs.cli.place import store_path
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
@@ -109,6 +109,8 @@ def _pairs(facts: Mapping[str, object]) -> list[tuple[str, str]]:
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name in ("readers", "writers"):
+        return who(str(value))
     if name in _SIZES and isinstance(value, int):
         return human_size(value)
     if isinstance(value, dict):

@@ -26,6 +26,7 @@ __all__ = [
     "print_json_line",
     "print_pairs",
     "print_table",
+    "who",
 ]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -159,3 +160,10 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
         text.append(f"{click.style(label, bold=True) if terminal else label} {first}")
         text.extend(" " * (width + 1) + line for line in rest)
     click.echo("\n".join(text))
+
+
+def who(said: str) -> str:
+    """Return who readers or writers are, as a person is told."""
+    if said == "*":
+        return "everybody"
+    return f"group {said}" if said else "only the owner"

@@ -136,7 +136,7 @@ class _Asked:
             case "access":
                 return {"result": self._access()}
             case "status":
-                return {"result": self._facts() | self._catalog.figures()}
+                return {"result": self._facts() | self._catalog.figures(self._may_read)}
         forms = [{"usage": form.usage, "help": form.help} for form in QUERIES.values()]
         return {"result": forms}
 
@@ -318,6 +318,9 @@ class _Asked:
         from mregfs.registry.usage import select, usage, usage_of_all
 
         if not self._query.operands:
-            return usage_of_all(self._index, self._content, self._check_time)
+            if all(map(self._may_read, map(str, self._catalog.projects()))):
+                return usage_of_all(self._index, self._content, self._check_time)
+            readable = select(self._index, None, self._may_read)
+            return usage(self._index, self._content, readable, self._check_time)
         versions = select(self._index, self._locate(0))
         return usage(self._index, self._content, versions, self._check_time)

@@ -5,7 +5,7 @@ resolves to (`model.state`), how it is printed (`cli`). The Python API calls thi
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mregfs.model.names import ProjectName
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
@@ -63,14 +63,20 @@ class Catalog:
         with self._index.read() as view:
             return [ProjectName(each.entity, each.name) for each in State(view).projects()]
 
-    def figures(self) -> dict[str, int]:
-        """Return how many of everything there are."""
+    def figures(self, may_read: Callable[[str], bool] = lambda project: True) -> dict[str, Any]:
+        """Return how many of everything there are in the projects that may be read; and who may.
+
+        `readers` and `writers` are those of the store, where no project says otherwise.
+        """
+        from mregfs.model.rules.access import access_of
+
         artifacts = collections = versions = 0
         with self._index.read() as view:
             state = State(view)
-            projects = list(state.projects())
-            for each in projects:
-                name = f"{each.entity}/{each.name}"
+            access = access_of(state)
+            projects = [f"{each.entity}/{each.name}" for each in state.projects()]
+            projects = list(filter(may_read, projects))
+            for name in projects:
                 counts = [artifact.count for artifact in state.artifacts(name)]
                 artifacts += len(counts)
                 versions += sum(counts)
@@ -80,6 +86,8 @@ class Catalog:
             "artifacts": artifacts,
             "collections": collections,
             "versions": versions,
+            "readers": access.readers,
+            "writers": access.writers,
         }
 
     def artifacts(self, project: ProjectName, after: str = "") -> Iterator[OwnerInfo]:

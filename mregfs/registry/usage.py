@@ -46,8 +46,14 @@ def unique_size(index: Index, content: Content, version: VersionRecord) -> int:
     return _usage(index, content, [version], lambda: None, exact=False).unique
 
 
-def select(index: Index, location: Location | None) -> list[VersionRecord]:
-    """Return the versions that a location names: one, or all of an owner; None: of the store.
+def select(
+    index: Index,
+    location: Location | None,
+    may_read: Callable[[str], bool] = lambda project: True,
+) -> list[VersionRecord]:
+    """Return the versions that a location names: one, or all of an owner.
+
+    None: all of the store, in the projects that may be read.
 
     Raises:
         NotFoundError: there is nothing of that name.
@@ -60,6 +66,7 @@ def select(index: Index, location: Location | None) -> list[VersionRecord]:
             owners: Iterable[OwnerRecord] = (
                 artifact
                 for project in state.projects()
+                if may_read(f"{project.entity}/{project.name}")
                 for artifact in state.artifacts(f"{project.entity}/{project.name}")
             )
         else:

@@ -237,6 +237,29 @@ def test_what_is_told_leaves_out_what_may_not_be_seen(
         assert seen == ("plans" in answer), name
 
 
+def test_figures_are_of_what_may_be_seen(team: Mount, people: dict[str, Person]) -> None:
+    """Also how much space it takes; and `status` says who may read and write."""
+    team.cli("access", "team/b", "--readers", str(OTHERS), "--writers", str(OTHERS))
+    draft = team.path / "projects/team/b/staging/secret"
+    draft.mkdir()
+    (draft / "weights").write_bytes(os.urandom(1 << 20))
+    team.cli("commit", draft, "team/b/secret")
+    seen = {}
+    for name in ("alice", "bob"):
+        told = {
+            question: json.loads(people[name].do(reading, f"{team.path}/.mregfs/query/{question}"))
+            for question in ("status", "du")
+        }
+        status, used = (each["result"] for each in told.values())
+        seen[name] = status["projects"], status["versions"], used["logical"] >= 1 << 20
+        assert ("*", "") == (status["readers"], status["writers"])
+    own = team.status()
+
+    assert {"alice": (1, 2, False), "bob": (2, 3, True)} == seen
+    assert ("*", "") == (own["readers"], own["writers"])
+    assert "only the owner" in team.cli("status").stdout
+
+
 def test_a_store_of_a_team_is_made_for_it(make_mount: MakeMount, people: dict[str, Person]) -> None:
     """`init --group`: closed on the host, open to the group by the mount, drafts private."""
     mount = make_mount(options=("--allow-other",))
