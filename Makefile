@@ -26,11 +26,12 @@ test: $(VENV)/.dev test-packages ## every test, on real mounts, with passthrough
 	$(PYTEST) -m "not soak" -n 2 --dist loadfile
 	$(PYTEST) -m "fuse and not soak" -n 2 --dist loadfile --no-passthrough tests/mount
 
-check: $(VENV)/.dev ## format, lint, types, layers, and the tests that need no mount (1 min)
+check: $(VENV)/.dev ## format, lint, types, layers, dead code, and the tests that need no mount (1 min)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/vulture
 	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist loadfile
 
 bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and to its peers

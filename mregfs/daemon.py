@@ -71,9 +71,9 @@ LOAD_AHEAD_AFTER = 1.0
 """Seconds after which what the first commit needs is imported. Whoever waited for the mount looks
 names up meanwhile, which imports would slow down."""
 
-CHECKPOINT_INTERVAL = 60
-"""Seconds between two looks whether a checkpoint is due; one of 100 000 versions takes half a
-second of a thread."""
+HOUSEKEEPING_INTERVAL = 60
+"""Seconds between two looks whether a checkpoint is due, or a pack was deleted that is open here; a
+checkpoint of 100 000 versions takes half a second of a thread."""
 
 
 WAITER_INTERVAL_MS = 200
@@ -202,8 +202,7 @@ async def _serve(
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)
         nursery.start_soon(mount.coalescing.run)
-        if not store.read_only:
-            nursery.start_soon(_write_checkpoints, store)
+        nursery.start_soon(_keep_house, store)
         try:
             await trio.lowlevel.checkpoint()
             if stop.is_set():
@@ -232,16 +231,24 @@ async def _load_ahead(store: Store) -> None:
     await trio.to_thread.run_sync(store.load_ahead)
 
 
-async def _write_checkpoints(store: Store) -> None:
-    """Store a checkpoint when one is due, so that an index is never rebuilt from entry 1."""
+async def _keep_house(store: Store) -> None:
+    """Do what is due once a minute, in a thread."""
     while True:
-        await trio.sleep(CHECKPOINT_INTERVAL)
-        store.objects.reserve.fill()
-        try:
-            if store.log.checkpoint_due():
-                await trio.to_thread.run_sync(store.log.checkpoint)
-        except MregfsError as exc:
-            log.warning("no checkpoint was written: %s", exc)
+        await trio.sleep(HOUSEKEEPING_INTERVAL)
+        await trio.to_thread.run_sync(_keep_house_once, store)
+
+
+def _keep_house_once(store: Store) -> None:
+    """Let deleted packs go; store a checkpoint, so that an index is never rebuilt from entry 1."""
+    store.packs.release_deleted()
+    if store.read_only:
+        return
+    store.objects.reserve.fill()
+    try:
+        if store.log.checkpoint_due():
+            store.log.checkpoint()
+    except MregfsError as exc:
+        log.warning("no checkpoint was written: %s", exc)
 
 
 async def _watch_signals(

@@ -71,8 +71,6 @@ class Changing(Session):
         first, *rest = receipt.results
         return {**first, "link": rest[0]} if rest else first
 
-    import_directory = commit
-
     def link(
         self, source: str, target: str, *, expect: str | None = None, reason: str = ""
     ) -> dict[str, Any]:

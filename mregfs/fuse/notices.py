@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _UNKNOWN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EBUSY})
 """The kernel does not know the thing, or keeps it because it is in use: no error."""
 
-_Notice = tuple[int, bytes | None, int]
+_Notice = tuple[int, bytes | None]
 """Parent, name, deleted inode; without a name: the inode whose attributes are stale."""
 
 
@@ -38,17 +38,12 @@ class Notices:
     def forget_name(self, parent: int, name: bytes) -> None:
         """Drop the cached entry (also a negative one) `name` of directory `parent`."""
         if self._open:
-            self._queue.put((parent, name, 0))
-
-    def name_gone(self, parent: int, name: bytes, inode: int) -> None:
-        """Drop the entry and tell inotify watchers of `inode` that it was deleted."""
-        if self._open:
-            self._queue.put((parent, name, inode))
+            self._queue.put((parent, name))
 
     def forget_attributes(self, inode: int) -> None:
         """Drop the cached attributes of `inode`, not its data."""
         if self._open:
-            self._queue.put((inode, None, 0))
+            self._queue.put((inode, None))
 
     def start(self) -> None:
         """Begin to send; the session must be mounted."""
@@ -87,12 +82,12 @@ class Notices:
             if isinstance(notice, threading.Event):
                 notice.set()
                 continue
-            inode, name, deleted = notice
+            inode, name = notice
             try:
                 if name is None:
                     pyfuse3.invalidate_inode(inode, attr_only=True)
                 else:
-                    pyfuse3.invalidate_entry(inode, name, deleted)
+                    pyfuse3.invalidate_entry(inode, name, 0)
             except OSError as exc:
                 if exc.errno not in _UNKNOWN:
                     log.debug("Notice for %r in inode %d: %s", name, inode, exc)

@@ -388,7 +388,6 @@ class OpenFile(msgspec.Struct):
     keep_cache: bool = False
     direct_io: bool = False
     nonseekable: bool = False
-    append_only: bool = False
     lent: bool = False
     """Users may write `backing`, with no more rights than anybody has."""
     owned: bool = False

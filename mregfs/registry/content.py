@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mregfs.errors import CorruptError, InvalidError, NotFoundError
 from mregfs.model.digest import DIGEST_SIZE, block_count
-from mregfs.model.layout import FileLayout, Layout, decode_layout, layout_key
+from mregfs.model.layout import Layout, decode_layout, layout_key
 from mregfs.model.manifest import Manifest, decode_manifest, manifest_key
 from mregfs.model.records import VersionRecord, VersionSize
 from mregfs.ports import Index, ObjectStore, PackFile, PackStore, View, WholeFiles
@@ -256,11 +256,6 @@ class Content:
 
     def _whole(self, digest: bytes) -> PackFile | None:
         return None if self._whole_files is None else self._whole_files.open(digest.hex())
-
-    def file_layout(self, view: View, inode: int) -> FileLayout | None:
-        """Return where the bytes of the file with this inode are (no blocks, no chunks)."""
-        row = view.get("layout", rows.pack_inode(inode))
-        return None if row is None else rows.parse_layout(row)
 
     def _remember(self, place: tuple[str, int], entry: FileEntry, digests: bytes) -> Blocks:
         """Return what the blocks of a file are verified with; a file of one block has no list."""

@@ -185,12 +185,6 @@ class Packing:
         """Tell whether a file of a version is stored as it was digested now."""
         return self._sharing.is_sound(layout, known.blocks or known.digest)
 
-    @property
-    def to_write(self) -> int:
-        """Bytes that `store` copies."""
-        small = sum(entry.size for files in self._small for entry, _ in files)
-        return small + sum(length for parts in self._parts for _, length in parts.fresh)
-
     # ---- planning
 
     def _plan_large(self, entry: IntakeEntry, known: Hashed, found: Cut) -> None:

@@ -319,11 +319,6 @@ class PacksDirectory:
         figures = self._figures()
         return figures.f_bavail * figures.f_frsize
 
-    def total_bytes(self) -> int:
-        """Return the size of the file system."""
-        figures = self._figures()
-        return figures.f_blocks * figures.f_frsize
-
     def close(self) -> None:
         """Close the descriptors nobody uses, and keep none from now on."""
         with self._lock:

@@ -35,10 +35,6 @@ class KernelNotices(Protocol):
         """Drop the cached entry (also a negative one) `name` of directory `parent`."""
         ...
 
-    def name_gone(self, parent: int, name: bytes, inode: int) -> None:
-        """Drop the entry and tell inotify watchers of `inode` that it was deleted."""
-        ...
-
     def forget_attributes(self, inode: int) -> None:
         """Drop the cached attributes of `inode`, not its data."""
         ...

@@ -17,7 +17,7 @@ from stat import S_IFDIR, S_IFLNK, S_IFREG
 import msgspec
 
 from mregfs.errors import HostError, NotFoundError
-from mregfs.model.names import NEXT, ProjectName, parse_number
+from mregfs.model.names import ProjectName, parse_number
 from mregfs.model.records import (
     AliasRecord,
     ArtifactRecord,
@@ -39,7 +39,6 @@ __all__ = [
     "Node",
     "NodeKind",
     "Tree",
-    "is_reserved",
     "stale",
 ]
 
@@ -537,8 +536,3 @@ def stale(inode: int) -> HostError:
     comes by a name that by now stands for something else gets that.
     """
     return HostError(errno.ESTALE, f"inode {inode} does not exist any more", "open it again")
-
-
-def is_reserved(name: str) -> bool:
-    """Tell whether `name` can only be a number or the next number."""
-    return name == NEXT or parse_number(name) is not None

@@ -327,7 +327,6 @@ def test_a_store_that_was_removed_is_not_made_and_not_empty(tmp_path):
 def test_a_full_disk_stores_nothing_and_loses_nothing(small_disk):
     packs = PacksDirectory(Beneath.at(small_disk))
     packs.create(A, [bytes(1 << 20)])
-    assert 2 << 20 == packs.total_bytes()
     free = packs.free_bytes()
     assert 0 < free <= 1 << 20
 

@@ -40,9 +40,6 @@ class RecordedNotices:
         self.names.append((parent, name))
         self.told.set()
 
-    def name_gone(self, parent: int, name: bytes, inode: int) -> None:
-        self.forget_name(parent, name)
-
     def drain(self, timeout: float | None = None) -> bool:
         self.drained += 1
         return True

@@ -102,7 +102,6 @@ class TakenDraft:
         """Where it is, in the work directory; empty while it is where its user left it."""
         self._intent: Intent | None = None
         self._records: dict[int, Record] = {}
-        self._unlisted: list[str] = []
 
     # ---- taking
 

@@ -143,7 +143,6 @@ def wait_for_children(pid):
 def test_before_the_start_and_after_the_stop_they_are_dropped():
     notices = Notices()
     notices.forget_name(1, b"x")
-    notices.name_gone(1, b"x", 2)
     notices.forget_attributes(1)
 
     assert notices.drain(0)
