@@ -449,6 +449,19 @@ def test_recovery_leaves_the_living_alone(place: Path) -> None:
     intake.restore()
 
 
+def test_recovery_removes_what_has_lost_its_lock(place: Path) -> None:
+    """After a power cut a copy may be there that was flushed, and the lock not, which never is."""
+    adopted(place).restore()
+    work = store_of(place) / "intake"
+    (work / "0123").mkdir(0o700)
+    (work / "0123/copy-0").write_bytes(b"bytes")
+    (work / "4567").mkdir(0o700)
+
+    open_intake(place).recover(lambda layout, since: False)
+
+    assert [] == os.listdir(work)
+
+
 def test_recovery_when_nobody_knows(place: Path, expected_warnings) -> None:
     """An intent is kept until it can be told whether the log has it."""
     expected_warnings.expect("cannot undo|finishing")

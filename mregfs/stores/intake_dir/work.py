@@ -18,6 +18,7 @@ import stat
 import msgspec
 
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
 
 __all__ = [
     "INTENT",
@@ -194,7 +195,7 @@ def is_placeholder(store: Beneath, inode: int) -> bool:
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         parent_fd = store.open_directory(WORK)
         stack.callback(os.close, parent_fd)
-        for name in os.listdir(parent_fd):
+        for name in names_in(parent_fd):
             with contextlib.suppress(OSError, ValueError):
                 directory = open_work(parent_fd, name)
                 try:
@@ -232,13 +233,18 @@ def _check_own(found: os.stat_result, kind: int, name: str) -> None:
         )
 
 
-def lock_of(directory: int) -> int:
+def lock_of(work_fd: int) -> int:
     """Lock a work directory that nobody alive has; return the lock, or -1 when somebody has.
 
+    The lock is the first file in it that is made. After a power cut another one may be there alone.
+
     Raises:
+        FileNotFoundError: it is empty: just being made, or its making was interrupted.
         OSError: it has no lock that we could have made.
     """
-    lock = os.open(LOCK, os.O_RDWR | _OPEN, dir_fd=directory)
+    names = names_in(work_fd)
+    made = os.O_CREAT if names and LOCK not in names else 0
+    lock = os.open(LOCK, os.O_RDWR | made | _OPEN, 0o600, dir_fd=work_fd)
     try:
         _check_own(os.fstat(lock), stat.S_IFREG, LOCK)
     except BaseException:
@@ -259,7 +265,7 @@ def remove_work(parent: int, name: str, work_fd: int) -> None:
     for slot in SLOTS:  # first: a draft that cannot be removed stays with its intent
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(slot, dir_fd=work_fd)
-    for each in os.listdir(work_fd):
+    for each in names_in(work_fd):
         if each != LOCK:
             os.unlink(each, dir_fd=work_fd)
     with contextlib.suppress(FileNotFoundError):
