@@ -462,6 +462,19 @@ def test_recovery_removes_what_has_lost_its_lock(place: Path) -> None:
     assert [] == os.listdir(work)
 
 
+def test_recovery_finds_an_intent_by_its_first_name(place: Path, expected_warnings) -> None:
+    """A power cut on btrfs may take `intent.json` away while its successor waits to replace it."""
+    expected_warnings.expect("undoing")
+    adopted(place).abandon()
+    (intent,) = (store_of(place) / "intake").glob("*/intent.json")
+    intent.rename(intent.with_name("intent.json.new"))
+
+    open_intake(place).recover(lambda layout, since: False)
+
+    assert ["big", "d"] == sorted(os.listdir(place))
+    assert [] == os.listdir(store_of(place) / "intake")
+
+
 def test_recovery_when_nobody_knows(place: Path, expected_warnings) -> None:
     """An intent is kept until it can be told whether the log has it."""
     expected_warnings.expect("cannot undo|finishing")

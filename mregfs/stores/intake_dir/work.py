@@ -167,18 +167,23 @@ class WorkDirectory:
 def read_intent(directory: int) -> Intent | None:
     """Return what a commit wrote down in its work directory; None if it had not come to that.
 
-    Only a regular file of this process's user is believed.
+    Only a regular file of this process's user is believed. When a power cut comes after a rename,
+    btrfs may have taken the old name away and kept the new file by its first one.
 
     Raises:
         OSError: it is something else, or cannot be read.
         ValueError: it says nothing.
     """
+    for name in (INTENT, f"{INTENT}.new"):
+        with contextlib.suppress(FileNotFoundError):
+            return _read_intent(directory, name)
+    return None
+
+
+def _read_intent(directory: int, name: str) -> Intent:
+    fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=directory)
     try:
-        fd = os.open(INTENT, os.O_RDONLY | _OPEN, dir_fd=directory)
-    except FileNotFoundError:
-        return None
-    try:
-        _check_own(os.fstat(fd), stat.S_IFREG, INTENT)
+        _check_own(os.fstat(fd), stat.S_IFREG, name)
         pieces = []
         while piece := os.read(fd, 1 << 20):
             pieces.append(piece)
