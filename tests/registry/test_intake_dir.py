@@ -3,6 +3,7 @@
 import errno
 import inspect
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -462,16 +463,35 @@ def test_recovery_removes_what_has_lost_its_lock(place: Path) -> None:
     assert [] == os.listdir(work)
 
 
-def test_recovery_finds_an_intent_by_its_first_name(place: Path, expected_warnings) -> None:
-    """A power cut on btrfs may take `intent.json` away while its successor waits to replace it."""
+def test_recovery_believes_the_first_intent_where_the_second_is_not_whole(
+    place: Path, expected_warnings
+) -> None:
+    """A power cut while it is written: nothing that it announces has begun."""
     expected_warnings.expect("undoing")
-    adopted(place).abandon()
-    (intent,) = (store_of(place) / "intake").glob("*/intent.json")
-    intent.rename(intent.with_name("intent.json.new"))
+    intake = take(place)
+    intake.scan()
+    intake.abandon()
+    (first,) = (store_of(place) / "intake").glob("*/intent.json")
+    first.with_name("intent-2.json").write_bytes(first.read_bytes()[:50])
 
     open_intake(place).recover(lambda layout, since: False)
 
     assert ["big", "d"] == sorted(os.listdir(place))
+    assert [] == os.listdir(store_of(place) / "intake")
+
+
+def test_recovery_where_nothing_of_the_draft_is_on_the_disk(place: Path, expected_warnings) -> None:
+    """A power cut may leave the intent alone, which was flushed; the draft never was."""
+    expected_warnings.expect("undoing")
+    adopted(place).abandon()
+    (work,) = (store_of(place) / "intake").iterdir()
+    shutil.rmtree(work / "tree")
+    place.rename(work / "tree")
+    place.parent.rmdir()
+
+    open_intake(place).recover(lambda layout, since: False)
+
+    assert not pack_of(place).exists()
     assert [] == os.listdir(store_of(place) / "intake")
 
 

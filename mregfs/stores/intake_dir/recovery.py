@@ -84,8 +84,14 @@ def _recover_one(
                 raise
             intent = None  # the crash came while it was being written
         if intent is not None:
-            directory = open_project(store, intent.project)
-            stack.callback(os.close, directory)
+            directory = -1
+            try:
+                directory = open_project(store, intent.project)
+                stack.callback(os.close, directory)
+            except FileNotFoundError:
+                if _taken(work, intent):
+                    raise
+                # Nothing of the draft had reached the disk, not even where it was.
             done = committed(intent.layout, intent.since)
             log.warning(
                 "%s the commit of the draft %s/%s, which a crash interrupted",
@@ -93,7 +99,10 @@ def _recover_one(
                 intent.project,
                 intent.draft,
             )
-            if done:
+            if directory < 0:
+                for adoption in () if done else intent.adoptions:
+                    packs.delete(adoption.pack)
+            elif done:
                 _finish(work, directory, intent)
             else:
                 _undo(work, directory, packs, intent)

@@ -38,7 +38,7 @@ __all__ = [
 
 WORK = "intake"
 LOCK = "lock"
-INTENT = "intent.json"
+INTENT, SECOND_INTENT = "intent.json", "intent-2.json"
 SLOTS = ("tree", "draft")
 """Where the placeholder is made, and a taken draft is found; the second one only where the file
 system cannot exchange two names."""
@@ -133,8 +133,9 @@ class WorkDirectory:
     def write_intent(self, intent: Intent) -> None:
         """Remember durably what is about to be done."""
         directory = self.make()
-        # Of the first one nobody has done anything before it is whole.
-        name = f"{INTENT}.new" if self._noted else INTENT
+        # Nothing is done before the first one is whole. The second one says more, and takes no name
+        # away: after a power cut btrfs may have done half of a rename that replaces a file.
+        name = SECOND_INTENT if self._noted else INTENT
         fd = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | _OPEN, 0o600, dir_fd=directory)
         try:
             rest = memoryview(msgspec.json.encode(intent))
@@ -143,8 +144,6 @@ class WorkDirectory:
             os.fsync(fd)
         finally:
             os.close(fd)
-        if self._noted:
-            os.rename(name, INTENT, src_dir_fd=directory, dst_dir_fd=directory)
         self._noted = True
         os.fsync(directory)
         os.fsync(self._parent)
@@ -167,16 +166,17 @@ class WorkDirectory:
 def read_intent(directory: int) -> Intent | None:
     """Return what a commit wrote down in its work directory; None if it had not come to that.
 
-    Only a regular file of this process's user is believed. When a power cut comes after a rename,
-    btrfs may have taken the old name away and kept the new file by its first one.
+    Only a regular file of this process's user is believed. Of two the second one is, if it is
+    whole: what it announces has not begun before.
 
     Raises:
         OSError: it is something else, or cannot be read.
         ValueError: it says nothing.
     """
-    for name in (INTENT, f"{INTENT}.new"):
-        with contextlib.suppress(FileNotFoundError):
-            return _read_intent(directory, name)
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return _read_intent(directory, SECOND_INTENT)
+    with contextlib.suppress(FileNotFoundError):
+        return _read_intent(directory, INTENT)
     return None
 
 
