@@ -330,7 +330,8 @@ int fuse_session_mount(void *libfuse_session, const char *mountpoint)
 
 /* ---- backing files ---------------------------------------------------------------------------- */
 
-#define NOBODY 65534
+/* No user has it. 65534 has, and some file systems keep their reserve for him. */
+#define NOBODY 65533
 
 /* Whether a server elsewhere decides who may use the file. */
 static int is_remote(int fd)
