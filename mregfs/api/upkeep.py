@@ -4,6 +4,7 @@ Decided here: how Python says it. Not decided here: what happens then (`coalesce
 one of these; nobody else.
 """
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mregfs.api.store import Store
     from mregfs.registry.check import CheckProgress, Report
     from mregfs.registry.coalesce import Pin
+    from mregfs.registry.repair import Step
 
 __all__ = ["Upkeep"]
 
@@ -102,6 +104,36 @@ class Upkeep(ABC):
                 pace=Pace(rate, time.time_ns, time.sleep),
                 progress=progress or (lambda stage, done, total: None),
             )
+
+    def repair(
+        self,
+        tell: "Callable[[Step], None]",
+        *,
+        copy: str | os.PathLike[str] | None = None,
+        data: bool = False,
+        dry_run: bool = False,
+        progress: "CheckProgress | None" = None,
+    ) -> "Report":
+        """Repair what is damaged, where anything is left to do it from; return what is found then.
+
+        Of a version that cannot be repaired the log says so, and all else goes on.
+
+        Args:
+            tell: told of each step before it is done.
+            copy: a copy of the store, such as a backup, to take from.
+            data: look at every byte, too.
+            dry_run: only tell.
+            progress: called now and then while something is checked.
+        """
+        from mregfs.api.repairing import Repairer
+
+        if not dry_run:
+            self._check_writable()
+        silent: CheckProgress = lambda stage, done, total: None  # noqa: E731
+        repairer = Repairer(
+            self.store, tell, dry_run=dry_run, data=data, progress=progress or silent
+        )
+        return repairer.run(copy)
 
     # ---- what Registry has
 

@@ -16,6 +16,7 @@ from mregfs.cli.session import Session, reference_argument, verb
 if TYPE_CHECKING:
     from mregfs.registry.check import Finding, Report
     from mregfs.registry.coalesce import Pin
+    from mregfs.registry.repair import Step
 
 __all__ = ["fsck", "pin", "unpin"]
 
@@ -84,20 +85,45 @@ def unpin(session: Session, ref: str) -> None:
 @click.option(
     "--rate", type=MEGABYTES_A_SECOND, metavar="MB/S", help="With --data: read no faster than this."
 )
+@click.option("--repair", is_flag=True, help="Repair what can be, and say what it is.")
+@click.option("--dry-run", is_flag=True, help="With --repair: only say what would be done.")
+@click.option(
+    "--from", "copy", metavar="STORE", help="With --repair: a copy of the store to take from."
+)
 @verb
-def fsck(session: Session, refs: tuple[str, ...], *, data: bool, rate: float | None) -> None:
+def fsck(
+    session: Session,
+    refs: tuple[str, ...],
+    *,
+    data: bool,
+    rate: float | None,
+    repair: bool,
+    dry_run: bool,
+    copy: str | None,
+) -> None:
     """Check that everything in the store is there and sound.
 
     Checks the log, and of every version (or of those that REF names) its manifest, its layout and
     that its packs are there; with --data also every byte. Changes nothing. Exits with 11 when
     something is damaged; what only takes space is told, and is no error.
+
+    With --repair, what is damaged is made again where anything is left to make it from: the index
+    and checkpoints, the cache, other versions with the same bytes, a copy of the store. A version
+    that cannot be repaired is marked as damaged, and everything else goes on.
     """
     if rate is not None and not data:
         raise click.UsageError("--rate says how fast --data reads: give both")
+    if repair and (refs or rate is not None):
+        raise click.UsageError("--repair is for the whole store: leave out REF and --rate")
+    if (dry_run or copy) and not repair:
+        raise click.UsageError("--dry-run and --from say how to repair: add --repair")
     from mregfs.api import Registry
     from mregfs.errors import CorruptError
 
     store = session.place.own_store
+    if repair:
+        _repair(session, store, copy, data=data, dry_run=dry_run)
+        return
     project = session.place.project if refs else session.place.project_said
     with (
         Registry(store, str(project), read_only=True) as registry,
@@ -114,6 +140,35 @@ def fsck(session: Session, refs: tuple[str, ...], *, data: bool, rate: float | N
         damages = sum(finding.must for finding in report.findings)
         raise CorruptError(
             f"{store} is damaged: {count(damages, 'finding')}", "do what is said at each of them"
+        )
+
+
+def _repair(session: Session, store: str, copy: str | None, *, data: bool, dry_run: bool) -> None:
+    from mregfs.api import Registry
+    from mregfs.errors import CorruptError
+
+    steps: list[dict[str, object]] = []
+
+    def tell(step: "Step") -> None:
+        steps.append({"what": step.what, "lost": step.lost})
+        if not session.as_json:
+            click.echo(f"{'would ' if dry_run else ''}{clean(step.what)}")
+
+    with (
+        Registry(store, str(session.place.project_said), read_only=dry_run) as registry,
+        progress(sizes=data) as bar,
+    ):
+        report = registry.repair(tell, copy=copy, data=data, dry_run=dry_run, progress=bar)
+    session.done = bool(steps)
+    if session.as_json:
+        print_json({"steps": steps, "report": as_builtins(report)})
+    else:
+        _print_report(report)
+    if report.damaged:
+        damages = sum(finding.must for finding in report.findings)
+        raise CorruptError(
+            f"{store} is {'damaged' if dry_run else 'still damaged'}: {count(damages, 'finding')}",
+            "leave out --dry-run" if dry_run else "take from a copy of the store: --from STORE",
         )
 
 

@@ -15,8 +15,6 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from mregfs.host.listing import names_in
-
 try:
     from mregfs.host import _native
 except ImportError:  # not built: component by component
@@ -265,9 +263,11 @@ class Beneath:
 
     def listdir(self, name: str = "") -> list[str]:
         """Return the names in a directory below this one, or in this one."""
-        descriptor = self.open_directory(name or ".")  # one of its own: threads share `fd`
+        if not name:
+            return os.listdir(self.fd)
+        descriptor = self.open_directory(name)
         try:
-            return names_in(descriptor)
+            return os.listdir(descriptor)
         finally:
             os.close(descriptor)
 

@@ -61,6 +61,8 @@ class Checker:
         self._fresh = fresh
         self._features = features
         self._leftovers = leftovers
+        self.content: ContentCheck | None = None
+        """What the last check looked at."""
 
     def check(
         self,
@@ -84,7 +86,9 @@ class Checker:
         """
         require(self._features, "check", "the store")
         findings = Findings()
-        content = ContentCheck(self._objects, self._packs, self._index, findings, progress)
+        self.content = content = ContentCheck(
+            self._objects, self._packs, self._index, findings, progress
+        )
         log_check = LogCheck(self._objects, self._index, self._fresh, findings, progress)
         log_check.run()
         if log_check.sound:
@@ -109,6 +113,7 @@ class Checker:
                     f"{len(leftovers)} temporary files were left by a crash",
                     "nothing: they are removed by the next writer after a day",
                     leftovers,
+                    keys=leftovers,
                 )
         if scanner is not None and pace is not None:
             data = DataCheck(self._packs, scanner, pace, findings, progress)

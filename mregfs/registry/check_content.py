@@ -21,7 +21,7 @@ from mregfs.registry.findings import CheckProgress, Findings, and_more
 
 __all__ = ["ContentCheck", "StoredFile", "versions_of"]
 
-_AGAIN = "restore it from a backup, or delete the version and commit it again"
+_AGAIN = "mregfs fsck --repair restores it where it can; else delete the version, commit it again"
 
 _OWN_TABLES = frozenset({"entry", "entry_name", "layout", "blocks", "content", "pack_ref"})
 """Rows that no other version writes."""
@@ -90,6 +90,10 @@ class ContentCheck:
         ]
         return sorted(files, key=lambda file: (file.extents[0].pack, file.extents[0].offset))
 
+    def sizes(self) -> dict[str, int]:
+        """Return the size that each pack must have."""
+        return dict(self._needed)
+
     def find_orphans(self) -> None:
         """Tell what is of no version; only right after all versions were looked at."""
         for kind, listed in self._listed.items():
@@ -105,6 +109,8 @@ class ContentCheck:
     # ---- one version
 
     def _look_at(self, name: str, version: VersionRecord) -> None:
+        if version.damage:
+            self._findings.marked.add(name)
         self._known |= {manifest_key(version.digest), layout_key(version.layout)}
         manifest = self._manifest(name, version)
         layout = self._layout(name, version)
@@ -125,7 +131,9 @@ class ContentCheck:
         problem = self._disagreement(name, manifest, layout)
         if problem:
             key = layout_key(version.layout)
-            self._findings.must("layout", f"{key} of {name}: {problem}", _AGAIN, [name])
+            self._findings.must(
+                "layout", f"{key} of {name}: {problem}", _AGAIN, [name], versions=[name], keys=[key]
+            )
             return
         self._compare_index(name, version, manifest, layout)
 
@@ -134,15 +142,34 @@ class ContentCheck:
         try:
             manifest = decode_manifest(self._objects.get(key), version.digest)
         except NotFoundError:
-            self._findings.must("manifest", f"{key} of {name} is missing", _AGAIN, [name])
+            self._findings.must(
+                "manifest",
+                f"{key} of {name} is missing",
+                _AGAIN,
+                [name],
+                versions=[name],
+                keys=[key],
+            )
         except CorruptError as exc:
-            self._findings.must("manifest", f"{exc.message} (of {name})", _AGAIN, [name])
+            self._findings.must(
+                "manifest",
+                f"{exc.message} (of {name})",
+                _AGAIN,
+                [name],
+                versions=[name],
+                keys=[key],
+            )
         else:
             counted = (manifest.size, manifest.files, len(manifest.entries))
             if counted == (version.size, version.files, version.entries):
                 return manifest
             self._findings.must(
-                "manifest", f"{key} is not that of {name}: the log has other sizes", _AGAIN, [name]
+                "manifest",
+                f"{key} is not that of {name}: the log has other sizes",
+                _AGAIN,
+                [name],
+                versions=[name],
+                keys=[key],
             )
         return None
 
@@ -151,9 +178,13 @@ class ContentCheck:
         try:
             return decode_layout(self._objects.get(key), version.layout)
         except NotFoundError:
-            self._findings.must("layout", f"{key} of {name} is missing", _AGAIN, [name])
+            self._findings.must(
+                "layout", f"{key} of {name} is missing", _AGAIN, [name], versions=[name], keys=[key]
+            )
         except CorruptError as exc:
-            self._findings.must("layout", f"{exc.message} (of {name})", _AGAIN, [name])
+            self._findings.must(
+                "layout", f"{exc.message} (of {name})", _AGAIN, [name], versions=[name], keys=[key]
+            )
         return None
 
     def _disagreement(self, name: str, manifest: Manifest, layout: Layout) -> str:
@@ -205,7 +236,12 @@ class ContentCheck:
             what = f"pack {pack} has {size} bytes instead of {needed}"
         self.unusable.add(pack)
         self._findings.must(
-            "pack", f"{what}, for {users[0]}{and_more(len(users) - 1)}", _AGAIN, users
+            "pack",
+            f"{what}, for {users[0]}{and_more(len(users) - 1)}",
+            _AGAIN,
+            users,
+            versions=users,
+            keys=[pack],
         )
 
 

@@ -14,7 +14,7 @@ from mregfs.registry.check_content import StoredFile
 from mregfs.registry.findings import CheckProgress, Findings, and_more
 from mregfs.registry.pace import Pace
 
-__all__ = ["DataCheck", "Pace"]
+__all__ = ["DataCheck", "Pace", "blocks_of"]
 
 _Run = tuple[str, int, int]
 """Pack, offset, length."""
@@ -57,7 +57,8 @@ class DataCheck:
 
     def _look_at(self, file: StoredFile, unusable: set[str]) -> None:
         bad: list[str] = []
-        for number, runs in enumerate(_blocks(file.extents)):
+        packs: dict[str, None] = {}
+        for number, runs in enumerate(blocks_of(file.extents)):
             expected = file.digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
             verified = hash((runs, expected))
             if verified in self._verified or any(run[0] in unusable for run in runs):
@@ -72,6 +73,7 @@ class DataCheck:
                     self._verified.add(verified)
                     continue
                 where = ", ".join(f"pack {pack} from byte {start}" for pack, start, _ in runs)
+            packs.update(dict.fromkeys(run[0] for run in runs))
             bad.append(f"byte {number * BLOCK}: {where}")
         if bad:
             blocks = len(file.digests) // DIGEST_SIZE
@@ -81,8 +83,11 @@ class DataCheck:
                 "data",
                 f"{file.names[0]}{others} {'are' if others else 'is'} damaged in"
                 f" {len(bad)} of {blocks} blocks of 1 MiB; {bad[0]}",
-                f"restore the pack from a backup, or delete {them} and commit {it} again",
+                f"mregfs fsck --repair --data restores it where it can; else delete {them}, "
+                f"commit {it} again",
                 (*file.names, *bad) if others else bad,
+                versions=dict.fromkeys(name.split(" ", 1)[0] for name in file.names),
+                keys=packs,
             )
 
     def _read(self, run: _Run) -> bytes:
@@ -123,10 +128,11 @@ class DataCheck:
                 f"the copy in one piece of the file with digest {digest} is damaged",
                 f"delete cache/whole/{digest[:2]}/{digest} in the store: it is made again",
                 [digest],
+                keys=[digest],
             )
 
 
-def _blocks(extents: Iterable[Extent]) -> Iterator[tuple[_Run, ...]]:
+def blocks_of(extents: Iterable[Extent]) -> Iterator[tuple[_Run, ...]]:
     """Yield, for each block of a file, the runs of packs that it is put together from."""
     runs: list[_Run] = []
     room = BLOCK

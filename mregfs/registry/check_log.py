@@ -20,7 +20,7 @@ __all__ = ["LogCheck"]
 
 _BATCH = 2048  # entries that share a transaction of the fresh index
 
-_RESTORE = "restore it from a backup of the store"
+_RESTORE = "mregfs fsck --repair writes it again, from the index or a copy of the store"
 
 _Row = tuple[str, bytes, bytes]
 
@@ -125,7 +125,7 @@ class LogCheck:
         except CorruptError as exc:
             self.sound = False
             self._doubted.add(sequence)
-            self._findings.must("log", exc.message, _RESTORE, [key])
+            self._findings.must("log", exc.message, _RESTORE, [key], keys=[key])
             return
         if before is not None and entry.previous != before:
             self._changed(sequence - 1, f"entry {sequence} was appended to one with another digest")
@@ -138,7 +138,7 @@ class LogCheck:
         self.sound = False
         keys = [entry_key(number) for number in range(first, min(last + 1, first + 1000))]
         what = f"{keys[0]} is" if first == last else f"log entries {first} to {last} are"
-        self._findings.must("log", f"{what} missing", _RESTORE, keys)
+        self._findings.must("log", f"{what} missing", _RESTORE, keys, keys=keys)
 
     def _changed(self, sequence: int, why: str) -> None:
         self.sound = False
@@ -146,7 +146,7 @@ class LogCheck:
             return
         self._doubted.add(sequence)
         key = entry_key(sequence)
-        self._findings.must("log", f"{key} was changed: {why}", _RESTORE, [key])
+        self._findings.must("log", f"{key} was changed: {why}", _RESTORE, [key], keys=[key])
 
     def _flush(self) -> None:
         """Apply what was read to the fresh index, and compare it with a checkpoint made there."""
@@ -164,7 +164,7 @@ class LogCheck:
                     self.sound = False
                     self._doubted.add(entry.sequence)
                     key = entry_key(entry.sequence)
-                    self._findings.must("log", f"{key}: {exc.message}", _RESTORE, [key])
+                    self._findings.must("log", f"{key}: {exc.message}", _RESTORE, [key], keys=[key])
                     break
                 head = Head.of(entry, data)
             puts: list[Put] = overlay.puts()
@@ -182,7 +182,8 @@ class LogCheck:
                     f"the log ends at entry {self._next - 1}, but {witnesses[0][0]} knew entry "
                     f"{sequence}",
                     _RESTORE,
-                    [entry_key(number) for number in range(self._next, sequence + 1)][:1000],
+                    keys := [entry_key(each) for each in range(self._next, sequence + 1)][:1000],
+                    keys=keys,
                 )
                 break
 
@@ -203,7 +204,11 @@ class LogCheck:
                 continue  # replaced by a newer one meanwhile
             except CorruptError as exc:
                 self._findings.should(
-                    "checkpoint", exc.message, "delete it: replay takes another one", [key]
+                    "checkpoint",
+                    exc.message,
+                    "delete it: replay takes another one",
+                    [key],
+                    keys=[key],
                 )
                 continue
             self._checkpoints[sequence] = checkpoint
@@ -220,7 +225,8 @@ class LogCheck:
                 "checkpoint",
                 f"the checkpoint at entry {sequence} is not what the log says: {wrong}",
                 "delete it, and rebuild the index of every host: mregfs reindex",
-                [f"checkpoints/{sequence:020d}.zst"],
+                keys := [f"checkpoints/{sequence:020d}.zst"],
+                keys=keys,
             )
 
 

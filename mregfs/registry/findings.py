@@ -30,6 +30,10 @@ class Finding(msgspec.Struct, frozen=True):
     """What to do about it."""
     names: tuple[str, ...] = ()
     """What is affected, or what it consists of; at most a thousand names."""
+    versions: tuple[str, ...] = ()
+    """Versions that have lost something, as `entity/project/artifact:vN`."""
+    keys: tuple[str, ...] = ()
+    """The objects, packs or files that are not as they should be."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -51,19 +55,43 @@ class Findings:
 
     def __init__(self) -> None:
         self._found: list[Finding] = []
+        self.marked: set[str] = set()
+        """Versions that the log says are damaged: nothing new is found there."""
         self.entries = 0
         self.versions = 0
         self.files = 0
         self.packs = 0
         self.bytes_read = 0
 
-    def must(self, kind: str, what: str, advice: str, names: Iterable[str] = ()) -> None:
-        """Something is lost or wrong."""
-        self._found.append(Finding(True, kind, what, advice, tuple(names)[:_MOST_NAMES]))
+    def must(
+        self,
+        kind: str,
+        what: str,
+        advice: str,
+        names: Iterable[str] = (),
+        *,
+        versions: Iterable[str] = (),
+        keys: Iterable[str] = (),
+    ) -> None:
+        """Something is lost or wrong; that is only noted where all of it is marked as damaged."""
+        versions, names = tuple(versions), tuple(names)[:_MOST_NAMES]
+        is_known = bool(versions) and self.marked.issuperset(versions)
+        if is_known:
+            advice = f"known: marked as damaged; {advice}"
+        self._found.append(Finding(not is_known, kind, what, advice, names, versions, tuple(keys)))
 
-    def should(self, kind: str, what: str, advice: str, names: Iterable[str] = ()) -> None:
+    def should(
+        self,
+        kind: str,
+        what: str,
+        advice: str,
+        names: Iterable[str] = (),
+        *,
+        keys: Iterable[str] = (),
+    ) -> None:
         """Something is not as tidy as it could be."""
-        self._found.append(Finding(False, kind, what, advice, tuple(names)[:_MOST_NAMES]))
+        names = tuple(names)[:_MOST_NAMES]
+        self._found.append(Finding(False, kind, what, advice, names, (), tuple(keys)))
 
     def report(self) -> Report:
         """Return all that was found."""

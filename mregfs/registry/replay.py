@@ -171,14 +171,16 @@ class Replay:
                 progress(self._index.applied(), total)
 
     def entry(self, sequence: int) -> Entry:
-        """Return one entry.
+        """Return one entry; the index has the newest, also when the log has lost them.
 
         Raises:
             NotFoundError: the log is not that long.
             CorruptError: it is damaged.
         """
         key = entry_key(sequence)
-        return _decoded(self._objects.get(key), key, sequence)
+        with self._index.read() as view:
+            data = read_recent(view, sequence)
+        return _decoded(self._objects.get(key) if data is None else data, key, sequence)
 
     def entries(self, since: int) -> Iterator[tuple[Entry, int]]:
         """Yield the entries after `since`, up to the head, and their sizes in bytes.

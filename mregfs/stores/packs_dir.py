@@ -154,6 +154,9 @@ class PacksDirectory:
         name = self.name_of(pack)
         with self._lock:
             descriptor = self._cache.get(pack)
+            if descriptor is not None and not os.fstat(descriptor.fd).st_nlink:
+                self._forget(self._cache.pop(pack))  # it was made again, or deleted
+                descriptor = None
             if descriptor is not None:
                 self._cache.move_to_end(pack)
                 descriptor.references += 1
@@ -226,6 +229,28 @@ class PacksDirectory:
         except OSError as exc:
             raise self._failed(exc, "cannot create pack", name) from exc
         return size
+
+    def restore(self, pack: str, pieces: Iterable[bytes]) -> None:
+        """Put a pack in the place of a damaged or missing one, whole and durably.
+
+        Raises:
+            NoSpaceError: there is no room; nothing changed.
+        """
+        name = self.name_of(pack)
+        fresh = secrets.token_hex(16)
+        self.create(fresh, pieces)
+        self.sync([fresh])
+        try:
+            self._make(name.rpartition("/")[0])
+            self._top.rename(self.name_of(fresh), name)
+        except OSError as exc:
+            raise self._failed(exc, "cannot replace pack", name) from exc
+        self.sync([pack])
+        with self._lock:
+            for each in (pack, fresh):
+                descriptor = self._cache.pop(each, None)
+                if descriptor is not None:
+                    self._forget(descriptor)
 
     def sync(self, packs: Sequence[str]) -> None:
         """Make the named packs and their names durable: files first, then directories.

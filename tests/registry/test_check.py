@@ -265,7 +265,7 @@ def test_a_flipped_bit_is_found_in_the_data_only(store):
     (both,) = [each for each in findings if " and 1 more are damaged in 1 of 13" in each.what]
     names = {f"default/default/{name} model.bin" for name in ("mnist:v1", "copy:v0")}
     assert names == set(both.names[:2])
-    assert "delete the versions and commit them again" in both.advice
+    assert "delete the versions, commit them again" in both.advice
     assert all(f"byte {3 * BLOCK}: pack {pack.name}" in each.what for each in findings)
     assert 2 == len(findings)  # v1 has that block too
 

@@ -405,7 +405,7 @@ def test_another_store_in_the_place_of_ours_is_not_ours(store: Path, expected_wa
         with pytest.raises(HostError, match="removed"):
             registry.tag("mnist:v0", ["x"])
 
-    assert ["staging", "store.json", "tmp"] == sorted(os.listdir(store))
+    assert ["probe", "staging", "store.json", "tmp"] == sorted(os.listdir(store))
 
 
 def test_an_index_whose_log_is_going_is_not_begun_anew(

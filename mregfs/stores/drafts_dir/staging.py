@@ -10,7 +10,6 @@ import os
 import stat
 
 from mregfs.host.beneath import Beneath
-from mregfs.host.listing import names_in
 from mregfs.ports import FileSystemFigures
 
 __all__ = ["Staging"]
@@ -101,7 +100,7 @@ class Staging:
         try:
             return [
                 os.fsencode(name)
-                for name in names_in(descriptor)
+                for name in os.listdir(descriptor)
                 if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
             ]
         finally:

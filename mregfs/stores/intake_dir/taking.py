@@ -18,7 +18,6 @@ import msgspec
 from mregfs.errors import ConflictError, HostError, NotFoundError
 from mregfs.host.beneath import Beneath
 from mregfs.host.callers import Credentials
-from mregfs.host.listing import entries_in
 from mregfs.host.renames import exchange, move
 from mregfs.stores.intake_dir.rights import Rights
 from mregfs.stores.intake_dir.tree import DIRECTORY, Directories, listed, remove_tree, translated
@@ -182,7 +181,7 @@ class TakenDraft:
                         denied.append(path)
                         continue
                     self._remember(found)
-                    with entries_in(fd) as entries:
+                    with os.scandir(fd) as entries:
                         below = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
                 except PermissionError:
                     denied.append(path)
@@ -403,7 +402,7 @@ def _restore_below(top: int, records: Mapping[int, Record]) -> None:
             path = pending.pop()
             # One that we never made ours may be closed to us, and is as it was.
             with contextlib.suppress(PermissionError):
-                with entries_in(tree.descriptor(path)) as entries:
+                with os.scandir(tree.descriptor(path)) as entries:
                     below = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
                 found.append(path)
                 pending += [f"{path}/{name}" if path else name for name in below]

@@ -24,7 +24,6 @@ from mregfs.errors import (
 )
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
-from mregfs.host.listing import entries_in
 from mregfs.stores.objects_dir.reserve import Reserve
 from mregfs.stores.objects_dir.spares import Spares
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
@@ -141,6 +140,43 @@ class ObjectsDirectory:
             pass
         except OSError as exc:
             raise self._failed(exc, f"cannot delete object {key!r}") from exc
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Put an object in the place of a damaged or missing one, durably; that one is kept."""
+        _check_key(key)
+        temporary = f"{_TEMPORARY}/{secrets.token_hex(16)}"
+        try:
+            self._keep(key)
+            fd = self._open_temporary(temporary)
+            try:
+                os.fchmod(fd, READ_ONLY)
+                _write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            folder = key.rpartition("/")[0]
+            self._top.ensure_directory(folder, DIRECTORY)
+            self._top.rename(temporary, key)
+            self._top.sync_directory(folder)
+        except OSError as exc:
+            raise self._failed(exc, f"cannot write object {key!r} again") from exc
+
+    def set_aside(self, key: str) -> None:
+        """Take a damaged object away, durably; it is kept in `damaged/`."""
+        _check_key(key)
+        try:
+            self._keep(key)
+            self._top.unlink(key)
+            self._top.sync_directory(key.rpartition("/")[0])
+        except OSError as exc:
+            raise self._failed(exc, f"cannot take object {key!r} away") from exc
+
+    def _keep(self, key: str) -> None:
+        """Let a damaged object have one more name, where nobody looks for objects."""
+        if self._top.exists(key):
+            self._top.ensure_directory("damaged", DIRECTORY)
+            name = f"damaged/{key.replace('/', '_')}.{secrets.token_hex(4)}"
+            self._top.link(key, name)
 
     def probe_exclusive(self) -> None:
         """Check that of two creates of one key exactly the first wins; costs no fsync.
@@ -388,7 +424,7 @@ class ObjectsDirectory:
             else:
                 break
         try:
-            with entries_in(fd) as entries:
+            with os.scandir(fd) as entries:
                 for entry in entries:
                     yield entry.name, entry.is_dir(follow_symlinks=False)
         finally:
