@@ -228,6 +228,30 @@ def test_a_container_that_sees_only_the_mount_sees_the_same(shared_closed, words
     assert mine.stdout.replace(point, seen) == theirs.stdout.replace(point, seen)
 
 
+def test_a_container_needs_no_option(shared_closed, model_files) -> None:
+    """Root there has one mount, of a store that is not there; all verbs that look work."""
+    seen = shared_closed.store.parent / "seen"
+    script = """
+    for point in $(findmnt -n -l -o TARGET -t fuse.mregfs); do
+        [ "$point" = "$SEEN" ] || umount -l "$point"
+    done
+    mregfs status --json && mregfs access --json && mregfs show mnist:best --json &&
+    mregfs export mnist:best "$SEEN/../exported" >&2 &&
+    timeout 2 mregfs watch --since 3
+    """
+    found = in_container(shared_closed, "sh", "-c", f"{script}\n[ $? = 124 ]")
+    status, access, version, *events = map(json.loads, found.stdout.splitlines())
+    exported = shared_closed.store.parent / "exported"
+
+    assert str(seen) == status["store"]["through"]
+    assert ["alive"] == [mount["state"] for mount in status["mounts"]]
+    assert "*" == access["readers"]
+    assert "v0" == version["version"]
+    assert [4] == [event["sequence"] for event in events]
+    for name, data in model_files.items():
+        assert data == (exported / name).read_bytes()
+
+
 SCRIPT = """
 import sys
 import mregfs
