@@ -104,17 +104,27 @@ class World:
             for job, args in jobs:
                 self._remember(f"{who} at once", job, args)
             self.people[who].begin(gestures.batch, jobs)
+        came = []
         for who, jobs in work.items():
             self.steps += len(jobs)
             try:
-                came = self.people[who].finish()
+                answers = self.people[who].finish()
             except HungError as hung:
                 self._hung(who, hung)
                 continue
-            for (job, _), (answer, value) in zip(jobs, came, strict=True):
+            for (job, _), (answer, value) in zip(jobs, answers, strict=True):
                 self.answers[f"{job.__name__}: {answer}"] += 1
                 if answer == "ok":
-                    self._learn(who, job, value)
+                    came.append((who, job, value))
+        # What one opens up or commits meanwhile, another may have read meanwhile.
+        reads = [each for each in came if each[1] is gestures.read_everything]
+        for each in came:
+            if each[1] is not gestures.read_everything:
+                self._learn(*each)
+        if reads:
+            self.check_published()
+        for each in reads:
+            self._learn(*each)
 
     def _learn(self, who: str, job: Callable[..., Any], value: Any) -> None:
         if job is gestures.open_up and self._secrets.get(value) == who:
