@@ -14,7 +14,7 @@ TEST_PACKAGES := attr btrfs-progs busybox coreutils e2fsprogs findutils fio git 
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench compare soak soak-tests attack crash dev wheel clean build-packages test-packages
+.PHONY: help demo test check bench compare soak soak-tests attack crash dev wheel any-wheel clean build-packages test-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -66,7 +66,14 @@ wheel: build-packages | $(VENV)/bin/python ## dist/*.whl: one for hosts like thi
 	rm -rf build dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	rm -rf build
-	MREGFS_PURE=1 $(PIP) wheel --no-deps --wheel-dir dist .
+	@$(MAKE) --no-print-directory any-wheel
+
+any-wheel: ## the second of them: no C, for who only looks
+	mkdir -p build/any
+	cp -R LICENSE README.md mregfs build/any
+	rm -f build/any/mregfs/*/*.so
+	sed '/^\[\[tool.setuptools.ext-modules/,/^$$/d' pyproject.toml > build/any/pyproject.toml
+	$(PIP) wheel --no-deps --wheel-dir dist build/any
 	rm -rf build
 
 dev: $(VENV)/.dev test-packages ## the environment of the tests, in .venv
@@ -82,14 +89,14 @@ build-packages:
 test-packages:
 	@.ci/debian-packages $(TEST_PACKAGES)
 
-# The stamps are rebuilt when pyproject.toml, setup.py or the C code changes; the packages are only
+# The stamps are rebuilt when pyproject.toml or the C code changes; the packages are only
 # ever added.
-$(VENV)/.demo: pyproject.toml setup.py $(EXTENSION) | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml $(EXTENSION) | $(VENV)/bin/python
 	@echo 'setting up $(VENV), about a minute'
 	@$(PIP) install --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml setup.py $(EXTENSION) | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml $(EXTENSION) | $(VENV)/bin/python
 	@echo 'setting up $(VENV), about a minute'
 	@$(PIP) install --editable '.[demo,dev]'
 	@touch $@ $(VENV)/.demo

@@ -52,15 +52,15 @@ class Client:
     def build(self) -> list[str]:
         """Make the wheel of any host, and install it; return the names in it."""
         source = self.top / "source"
-        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE"):
             source.mkdir(exist_ok=True)
             shutil.copy(TOP / name, source / name)
         ignored = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(TOP / "mregfs", source / "mregfs", ignore=ignored)
         pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
-        wheel = (*pip, "wheel", "--no-deps", "--wheel-dir", self.top, source)
-        subprocess.run(wheel, check=True, env={**os.environ, "MREGFS_PURE": "1"})
-        found = self.top / "mregfs-0.1.0-py3-none-any.whl"
+        make = ("make", "--silent", "-C", source, "any-wheel", f"PIP={' '.join(pip)}")
+        subprocess.run(make, check=True)
+        found = source / "dist" / "mregfs-0.1.0-py3-none-any.whl"
         venv.create(self.top / "venv", with_pip=False)
         subprocess.run([*pip, "--python", self.python, "install", found], check=True)
         listed = subprocess.run(
