@@ -50,6 +50,7 @@ class LogCheck:
         self._batch: list[tuple[Entry, bytes]] = []
         self._digest: str | None = NO_DIGEST
         self._next = 1
+        self._at_ns = 0
         self._doubted: set[int] = set()
         self._checkpoints: dict[int, Checkpoint] = {}
         self._witnesses: dict[int, list[tuple[str, str]]] = {}
@@ -129,6 +130,11 @@ class LogCheck:
             return
         if before is not None and entry.previous != before:
             self._changed(sequence - 1, f"entry {sequence} was appended to one with another digest")
+        if self.sound and entry.at_ns <= self._at_ns:
+            self.sound = False
+            what = f"{key} says that it is older than the entry before it"
+            self._findings.must("log", what, _RESTORE, [key], keys=[key])
+        self._at_ns = entry.at_ns
         if self.sound:
             self._batch.append((entry, data))
             if len(self._batch) >= _BATCH or sequence in self._checkpoints:

@@ -172,6 +172,9 @@ class LogRepair:
         if after is not None and after.previous != digest:
             return False
         before = self._stored(sequence - 1) if self._entry(sequence - 1) is not None else None
+        ahead = None if before is None else _decoded(sequence - 1, before)
+        if ahead is not None and entry.at_ns <= ahead.at_ns:
+            return False
         proven = after is not None or head.sequence == sequence
         return proven or before is None or entry.previous == entry_digest(before)
 
