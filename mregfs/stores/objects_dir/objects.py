@@ -246,12 +246,7 @@ class ObjectsDirectory:
             else:
                 self._write_spare(spare, key, data)
         except FileExistsError as exc:
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISREG(self._top.stat(key).st_mode):
-                    raise ForbiddenError(
-                        f"{doing}: {self.path}/{key} is no file", "remove what is there"
-                    ) from exc
-            raise ExistsError(f"object {key!r} exists in {self.path}") from exc
+            raise self._taken(key, doing) from exc
         except FileNotFoundError as exc:
             if not self._found_again(exc, doing):
                 raise self._failed(exc, doing) from exc
@@ -262,6 +257,19 @@ class ObjectsDirectory:
             self._create(key, data, durable=durable)
         except OSError as exc:
             raise self._failed(exc, doing) from exc
+
+    def _taken(self, key: str, doing: str) -> MregfsError:
+        """Return the error for a name that is taken: by an object, or by what is none."""
+        try:
+            if not stat.S_ISREG(self._top.stat(key).st_mode):
+                return ForbiddenError(
+                    f"{doing}: {self.path}/{key} is no file", "remove what is there"
+                )
+        except FileNotFoundError:
+            pass  # it was there a moment ago
+        except OSError as exc:
+            return self._failed(exc, doing)
+        return ExistsError(f"object {key!r} exists in {self.path}")
 
     def _write_new(self, key: str, data: bytes, *, durable: bool) -> None:
         temporary = f"{_TEMPORARY}/{secrets.token_hex(16)}"
