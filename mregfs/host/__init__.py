@@ -1,6 +1,7 @@
 """What is the operating system's: names below a directory, callers' credentials, descriptors.
 
     beneath.py       a directory held by descriptor, and names that never lead out of it
+    listing.py       the names in a directory that is open
     locks.py         locks on files, waited for no longer than is sensible
     oserrors.py      what an OSError is for the registry
     renames.py       exchanges, and renames that replace nothing

@@ -15,6 +15,8 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from mregfs.host.listing import names_in
+
 try:
     from mregfs.host import _native
 except ImportError:  # not built: component by component
@@ -263,11 +265,9 @@ class Beneath:
 
     def listdir(self, name: str = "") -> list[str]:
         """Return the names in a directory below this one, or in this one."""
-        if not name:
-            return os.listdir(self.fd)
-        descriptor = self.open_directory(name)
+        descriptor = self.open_directory(name or ".")  # one of its own: threads share `fd`
         try:
-            return os.listdir(descriptor)
+            return names_in(descriptor)
         finally:
             os.close(descriptor)
 

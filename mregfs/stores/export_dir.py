@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 from mregfs.errors import ExistsError, ForbiddenError, HostError, MregfsError
 from mregfs.host import oserrors
+from mregfs.host.listing import names_in
 
 __all__ = ["ExportDirectory"]
 
@@ -90,7 +91,7 @@ class ExportDirectory:
             self._top_fd = os.open(name, _DIRECTORY, dir_fd=self._parent)
         except NotADirectoryError:
             raise self._exists() from None
-        if os.listdir(self._top_fd):
+        if names_in(self._top_fd):
             raise self._exists()
         if made:
             found = os.fstat(self._top_fd)
@@ -109,7 +110,7 @@ class ExportDirectory:
             try:
                 found = os.fstat(made_fd)
                 self._check_ours(found, self._at(path))
-                if os.listdir(made_fd):
+                if names_in(made_fd):
                     raise _exchanged(self._at(path))
                 self._made[path] = _identity(found)
             finally:

@@ -21,7 +21,8 @@ from tests.attack.logged_disk import FLUSH, MARK, WRITE, Record, read_log
 __all__ = ["FILE_SYSTEMS", "Disk", "Image", "images", "logged_disk", "looped"]
 
 MIB = 1 << 20
-_SECTOR = 512
+_SECTOR = 4096
+"""Bytes that a disk writes or does not. A superblock of ext4 that is torn needs fsck.ext4."""
 
 FILE_SYSTEMS = {
     # Name: its size, and how it is made.

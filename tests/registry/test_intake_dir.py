@@ -3,6 +3,7 @@
 import errno
 import inspect
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -447,6 +448,51 @@ def test_recovery_leaves_the_living_alone(place: Path) -> None:
     open_intake(place).recover(lambda layout, since: False)
     assert pack_of(place).exists()
     intake.restore()
+
+
+def test_recovery_removes_what_has_lost_its_lock(place: Path) -> None:
+    """After a power cut a copy may be there that was flushed, and the lock not, which never is."""
+    adopted(place).restore()
+    work = store_of(place) / "intake"
+    (work / "0123").mkdir(0o700)
+    (work / "0123/copy-0").write_bytes(b"bytes")
+    (work / "4567").mkdir(0o700)
+
+    open_intake(place).recover(lambda layout, since: False)
+
+    assert [] == os.listdir(work)
+
+
+def test_recovery_believes_the_first_intent_where_the_second_is_not_whole(
+    place: Path, expected_warnings
+) -> None:
+    """A power cut while it is written: nothing that it announces has begun."""
+    expected_warnings.expect("undoing")
+    intake = take(place)
+    intake.scan()
+    intake.abandon()
+    (first,) = (store_of(place) / "intake").glob("*/intent.json")
+    first.with_name("intent-2.json").write_bytes(first.read_bytes()[:50])
+
+    open_intake(place).recover(lambda layout, since: False)
+
+    assert ["big", "d"] == sorted(os.listdir(place))
+    assert [] == os.listdir(store_of(place) / "intake")
+
+
+def test_recovery_where_nothing_of_the_draft_is_on_the_disk(place: Path, expected_warnings) -> None:
+    """A power cut may leave the intent alone, which was flushed; the draft never was."""
+    expected_warnings.expect("undoing")
+    adopted(place).abandon()
+    (work,) = (store_of(place) / "intake").iterdir()
+    shutil.rmtree(work / "tree")
+    place.rename(work / "tree")
+    place.parent.rmdir()
+
+    open_intake(place).recover(lambda layout, since: False)
+
+    assert not pack_of(place).exists()
+    assert [] == os.listdir(store_of(place) / "intake")
 
 
 def test_recovery_when_nobody_knows(place: Path, expected_warnings) -> None:

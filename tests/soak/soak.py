@@ -28,7 +28,7 @@ USERS = (60101, 60102, 60103)
 TEAM = 60100
 """The clients' users, in turn, and their group."""
 
-LIVES = {"daemons": 4.0, "clients": 3.0}
+LIVES = {"daemons": 2.5, "clients": 2.0}
 """Seconds that each lives on the average."""
 
 PATIENCE = 60.0

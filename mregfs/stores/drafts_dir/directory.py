@@ -24,6 +24,7 @@ from typing import TypeVar
 from mregfs.errors import HostError, NotFoundError
 from mregfs.host import calls
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
 from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
 from mregfs.stores.drafts_dir import reach
 from mregfs.stores.drafts_dir.acting import Acting
@@ -384,7 +385,7 @@ class DraftDirectory(Giving):
         """
         with self._unlocked("read the directory", handle) as opened:
             if start == 0:
-                opened.listing = [os.fsencode(name) for name in os.listdir(opened.descriptor)]
+                opened.listing = [os.fsencode(name) for name in names_in(opened.descriptor)]
         listing = opened.listing
         for position in range(start, len(listing)):
             name = listing[position]

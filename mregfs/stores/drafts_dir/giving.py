@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mregfs.errors import ConflictError, ForbiddenError
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
 from mregfs.stores.drafts_dir.committing import Committing
 from mregfs.stores.drafts_dir.nodes import number_of
 
@@ -120,7 +121,7 @@ def _hand_over(top: int, draft: str, owner: int, uid: int, gid: int) -> list[int
 
 def _walk(top_fd: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
     """Yield (O_PATH descriptor, path, stat) of all in a directory, itself last."""
-    above: list[tuple[int, str, Iterator[str]]] = [(os.dup(top_fd), name, iter(os.listdir(top_fd)))]
+    above: list[tuple[int, str, Iterator[str]]] = [(os.dup(top_fd), name, iter(names_in(top_fd)))]
     try:
         while above:
             directory, path, names = above[-1]
@@ -147,7 +148,7 @@ def _walk(top_fd: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
                 inner_fd = os.open(".", _DIRECTORY, dir_fd=fd)
             finally:
                 os.close(fd)
-            above.append((inner_fd, below, iter(os.listdir(inner_fd))))
+            above.append((inner_fd, below, iter(names_in(inner_fd))))
     finally:
         for directory, _, _ in above:
             os.close(directory)

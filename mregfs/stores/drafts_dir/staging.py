@@ -10,6 +10,7 @@ import os
 import stat
 
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
 from mregfs.ports import FileSystemFigures
 
 __all__ = ["Staging"]
@@ -100,7 +101,7 @@ class Staging:
         try:
             return [
                 os.fsencode(name)
-                for name in os.listdir(descriptor)
+                for name in names_in(descriptor)
                 if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
             ]
         finally:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from mregfs.errors import MregfsError
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
 from mregfs.ports import PackPlaces
 from mregfs.stores.intake_dir.taking import give_back, open_project, remove_placeholder, settle
 from mregfs.stores.intake_dir.tree import DIRECTORY, Directories, remove_tree
@@ -43,7 +44,7 @@ def recover(store: Beneath, packs: PackPlaces, committed: Callable[[str, int], b
         log.warning("not looking for interrupted commits: %s", exc)
         return
     try:
-        for name in sorted(os.listdir(parent_fd)):
+        for name in sorted(names_in(parent_fd)):
             try:
                 _recover_one(store, packs, committed, parent_fd, name)
             except (OSError, ValueError, MregfsError) as exc:
@@ -83,8 +84,14 @@ def _recover_one(
                 raise
             intent = None  # the crash came while it was being written
         if intent is not None:
-            directory = open_project(store, intent.project)
-            stack.callback(os.close, directory)
+            directory = -1
+            try:
+                directory = open_project(store, intent.project)
+                stack.callback(os.close, directory)
+            except FileNotFoundError:
+                if _taken(work, intent):
+                    raise
+                # Nothing of the draft had reached the disk, not even where it was.
             done = committed(intent.layout, intent.since)
             log.warning(
                 "%s the commit of the draft %s/%s, which a crash interrupted",
@@ -92,7 +99,10 @@ def _recover_one(
                 intent.project,
                 intent.draft,
             )
-            if done:
+            if directory < 0:
+                for adoption in () if done else intent.adoptions:
+                    packs.delete(adoption.pack)
+            elif done:
                 _finish(work, directory, intent)
             else:
                 _undo(work, directory, packs, intent)
@@ -115,7 +125,7 @@ def _taken(work: int, intent: Intent | None) -> str:
 def _is_empty(work: int, slot: str) -> bool:
     fd = os.open(slot, DIRECTORY, dir_fd=work)
     try:
-        return not os.listdir(fd)
+        return not names_in(fd)
     finally:
         os.close(fd)
 

@@ -18,6 +18,7 @@ import msgspec
 from mregfs.errors import ConflictError, HostError, NotFoundError
 from mregfs.host.beneath import Beneath
 from mregfs.host.callers import Credentials
+from mregfs.host.listing import entries_in
 from mregfs.host.renames import exchange, move
 from mregfs.stores.intake_dir.rights import Rights
 from mregfs.stores.intake_dir.tree import DIRECTORY, Directories, listed, remove_tree, translated
@@ -181,7 +182,7 @@ class TakenDraft:
                         denied.append(path)
                         continue
                     self._remember(found)
-                    with os.scandir(fd) as entries:
+                    with entries_in(fd) as entries:
                         below = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
                 except PermissionError:
                     denied.append(path)
@@ -402,7 +403,7 @@ def _restore_below(top: int, records: Mapping[int, Record]) -> None:
             path = pending.pop()
             # One that we never made ours may be closed to us, and is as it was.
             with contextlib.suppress(PermissionError):
-                with os.scandir(tree.descriptor(path)) as entries:
+                with entries_in(tree.descriptor(path)) as entries:
                     below = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
                 found.append(path)
                 pending += [f"{path}/{name}" if path else name for name in below]

@@ -23,6 +23,7 @@ from mregfs.errors import (
     NotFoundError,
 )
 from mregfs.host.following import open_followed
+from mregfs.host.listing import entries_in, names_in
 from mregfs.model.manifest import path_problem, symlink_problem
 from mregfs.ports import IntakeEntry
 
@@ -99,7 +100,7 @@ class Directories:
         while pending:
             path = pending.pop()
             fd = self.descriptor(path)
-            with os.scandir(fd) as found:
+            with entries_in(fd) as found:
                 entries = list(found)
             below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
             pending += [f"{path}/{name}" if path else name for name in below]
@@ -217,7 +218,7 @@ class SourceTree:
             fd = directories.descriptor(directory)
             if guard is not None:
                 guard.enter(fd, directory)
-            for name in os.listdir(fd):
+            for name in names_in(fd):
                 path = f"{directory}/{name}" if directory else name
                 problem = path_problem(path)
                 if problem:

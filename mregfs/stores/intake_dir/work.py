@@ -18,6 +18,7 @@ import stat
 import msgspec
 
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
 
 __all__ = [
     "INTENT",
@@ -37,7 +38,7 @@ __all__ = [
 
 WORK = "intake"
 LOCK = "lock"
-INTENT = "intent.json"
+INTENT, SECOND_INTENT = "intent.json", "intent-2.json"
 SLOTS = ("tree", "draft")
 """Where the placeholder is made, and a taken draft is found; the second one only where the file
 system cannot exchange two names."""
@@ -132,8 +133,9 @@ class WorkDirectory:
     def write_intent(self, intent: Intent) -> None:
         """Remember durably what is about to be done."""
         directory = self.make()
-        # Of the first one nobody has done anything before it is whole.
-        name = f"{INTENT}.new" if self._noted else INTENT
+        # Nothing is done before the first one is whole. The second one says more, and takes no name
+        # away: after a power cut btrfs may have done half of a rename that replaces a file.
+        name = SECOND_INTENT if self._noted else INTENT
         fd = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | _OPEN, 0o600, dir_fd=directory)
         try:
             rest = memoryview(msgspec.json.encode(intent))
@@ -142,8 +144,6 @@ class WorkDirectory:
             os.fsync(fd)
         finally:
             os.close(fd)
-        if self._noted:
-            os.rename(name, INTENT, src_dir_fd=directory, dst_dir_fd=directory)
         self._noted = True
         os.fsync(directory)
         os.fsync(self._parent)
@@ -166,18 +166,24 @@ class WorkDirectory:
 def read_intent(directory: int) -> Intent | None:
     """Return what a commit wrote down in its work directory; None if it had not come to that.
 
-    Only a regular file of this process's user is believed.
+    Only a regular file of this process's user is believed. Of two the second one is, if it is
+    whole: what it announces has not begun before.
 
     Raises:
         OSError: it is something else, or cannot be read.
         ValueError: it says nothing.
     """
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return _read_intent(directory, SECOND_INTENT)
+    with contextlib.suppress(FileNotFoundError):
+        return _read_intent(directory, INTENT)
+    return None
+
+
+def _read_intent(directory: int, name: str) -> Intent:
+    fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=directory)
     try:
-        fd = os.open(INTENT, os.O_RDONLY | _OPEN, dir_fd=directory)
-    except FileNotFoundError:
-        return None
-    try:
-        _check_own(os.fstat(fd), stat.S_IFREG, INTENT)
+        _check_own(os.fstat(fd), stat.S_IFREG, name)
         pieces = []
         while piece := os.read(fd, 1 << 20):
             pieces.append(piece)
@@ -194,7 +200,7 @@ def is_placeholder(store: Beneath, inode: int) -> bool:
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         parent_fd = store.open_directory(WORK)
         stack.callback(os.close, parent_fd)
-        for name in os.listdir(parent_fd):
+        for name in names_in(parent_fd):
             with contextlib.suppress(OSError, ValueError):
                 directory = open_work(parent_fd, name)
                 try:
@@ -232,13 +238,18 @@ def _check_own(found: os.stat_result, kind: int, name: str) -> None:
         )
 
 
-def lock_of(directory: int) -> int:
+def lock_of(work_fd: int) -> int:
     """Lock a work directory that nobody alive has; return the lock, or -1 when somebody has.
 
+    The lock is the first file in it that is made. After a power cut another one may be there alone.
+
     Raises:
+        FileNotFoundError: it is empty: just being made, or its making was interrupted.
         OSError: it has no lock that we could have made.
     """
-    lock = os.open(LOCK, os.O_RDWR | _OPEN, dir_fd=directory)
+    names = names_in(work_fd)
+    made = os.O_CREAT if names and LOCK not in names else 0
+    lock = os.open(LOCK, os.O_RDWR | made | _OPEN, 0o600, dir_fd=work_fd)
     try:
         _check_own(os.fstat(lock), stat.S_IFREG, LOCK)
     except BaseException:
@@ -259,7 +270,7 @@ def remove_work(parent: int, name: str, work_fd: int) -> None:
     for slot in SLOTS:  # first: a draft that cannot be removed stays with its intent
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(slot, dir_fd=work_fd)
-    for each in os.listdir(work_fd):
+    for each in names_in(work_fd):
         if each != LOCK:
             os.unlink(each, dir_fd=work_fd)
     with contextlib.suppress(FileNotFoundError):

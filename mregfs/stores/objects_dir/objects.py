@@ -24,6 +24,7 @@ from mregfs.errors import (
 )
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import entries_in
 from mregfs.stores.objects_dir.reserve import Reserve
 from mregfs.stores.objects_dir.spares import Spares
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
@@ -432,7 +433,7 @@ class ObjectsDirectory:
             else:
                 break
         try:
-            with os.scandir(fd) as entries:
+            with entries_in(fd) as entries:
                 for entry in entries:
                     yield entry.name, entry.is_dir(follow_symlinks=False)
         finally:
