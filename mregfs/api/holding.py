@@ -19,6 +19,7 @@ from typing import NamedTuple
 from mregfs.errors import ExistsError, ForbiddenError, InvalidError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
 from mregfs.registry.description import KEY, StoreDescription, read_description
 from mregfs.stores.objects_dir import ObjectsDirectory
 
@@ -86,7 +87,8 @@ def make_directory(where: str, *, private: bool) -> Beneath:
     except OSError as exc:
         raise oserrors.translated(exc, f"cannot make {where!r}") from exc
     try:
-        others = set(top.listdir()) - {"lost+found", "tmp"}
+        # Others may write in it still, as the umask says: that changes below.
+        others = set(names_in(top.fd)) - {"lost+found", "tmp"}
         if others and KEY not in others:
             raise ExistsError(f"{where} is not empty", "name a new or an empty directory")
         if top.owner != os.geteuid():

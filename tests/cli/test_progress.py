@@ -138,4 +138,6 @@ def test_ctrl_c_during_a_commit_leaves_nothing_behind(
 def bytes_of_versions(store: Path) -> list[Path]:
     """Return every file of the store that holds bytes of files, or says where they are."""
     places = ("packs", "layouts", "staging", "tmp")
-    return [path for name in places for path in (store / name).rglob("*") if path.is_file()]
+    kept = {store / "tmp" / "exclusive", store / "tmp" / "reserve"}
+    found = [path for name in places for path in (store / name).rglob("*") if path.is_file()]
+    return [path for path in found if path not in kept]

@@ -37,7 +37,9 @@ def run(*words: str | Path, code: int | None = 0) -> Outcome:
     """Run a verb in a process that has little memory."""
 
     def call() -> int:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        # A child of the tests' process, which may have much in memory already.
+        own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (own + MEMORY, own + MEMORY))
         return mregfs.cli.main.run([str(word) for word in words])
 
     outcome = begin_call(call).finish()

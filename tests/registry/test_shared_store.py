@@ -113,6 +113,8 @@ def test_others_read_a_store_and_only_its_owner_writes_in_it(tmp_path: Path, uma
         relative = path.relative_to(store).parts
         if relative[:1] == ("index",) or path.name == "lock":
             assert (0o700 if path.is_dir() else 0o600) == mode, path
+        elif relative[:1] == ("tmp",):  # of use to its owner alone
+            assert not mode & 0o022, path
         elif relative[:1] != ("intake",):
             assert (0o755 if path.is_dir() else 0o644 if path.name == "pins.json" else 0o444) == (
                 mode
