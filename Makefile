@@ -14,7 +14,7 @@ TEST_PACKAGES := attr btrfs-progs busybox coreutils e2fsprogs findutils fio git 
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench compare soak soak-tests attack crash dev wheel any-wheel clean build-packages test-packages
+.PHONY: help demo test check lint bench compare soak soak-tests attack crash dev wheel any-wheel clean build-packages test-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,25 +24,28 @@ demo: $(VENV)/.demo ## mount a throw-away registry, train, commit, promote, roll
 
 test: $(VENV)/.dev test-packages ## every test, on real mounts, with passthrough and without
 	$(PYTEST) -m "not soak" -n 2 --dist loadfile
-	$(PYTEST) -m "fuse and not soak" -n 2 --dist loadfile --no-passthrough tests/mount
+	$(PYTEST) -m "fuse and not soak and not slow" -n 2 --dist loadfile --no-passthrough tests/mount \
+		--ignore tests/mount/attack
 
-check: $(VENV)/.dev ## format, lint, types, layers, dead code, and the tests that need no mount (1 min)
+check: lint ## lint, and the tests that need no mount
+	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist loadfile
+
+lint: $(VENV)/.dev ## format, style, types, layers, dead code
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/vulture
-	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist loadfile
 
 bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and to its peers
 	@tests/bench/setup.sh $(VENV)/bin/python
 	$(VENV)/bin/python -m tests.bench
 
-MINUTES ?= 30
 compare: $(VENV)/.dev test-packages ## names in drafts, next to another tree's: OTHER=…/.venv/bin/python
 	$(VENV)/bin/python -m tests.bench.bench_drafts $(OTHER)
 	$(VENV)/bin/python -m tests.bench.bench_drafts $(OTHER) --as 64201
 
+MINUTES ?= 30
 soak: $(VENV)/.dev test-packages ## kill daemons and clients under load for MINUTES=30, and count
 	$(PYTEST) -q -m soak tests/soak --soak-minutes $(MINUTES)
 

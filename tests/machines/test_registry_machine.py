@@ -113,7 +113,7 @@ class Choice:
         of_type = [None, None, "model", "dataset"][self.draw(4)]
         command = commands.LogVersion(
             ProjectName(*key[0].split("/")), key[1], f"{content:064x}", LAYOUT, 1, 1, self.draw(4),
-            of_type, () if alias is None else (alias,),
+            type=of_type, aliases=() if alias is None else (alias,),
         )  # fmt: skip
         return Step(command, lambda p: p.log(key, str(content), alias, of_type, self.principal))
 

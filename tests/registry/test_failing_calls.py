@@ -28,6 +28,8 @@ from mregfs.errors import MregfsError
 from tests.attack.commands import Outcome, begin_call, run_verb
 from tests.registry.rig import bytes_of, commit, write_files
 
+pytestmark = pytest.mark.slow
+
 CALLS = (
     "chmod", "chown", "fchmod", "fchown", "fdatasync", "fsync", "ftruncate", "link", "mkdir",
     "open", "pwrite", "rename", "replace", "rmdir", "symlink", "truncate", "unlink", "utime",

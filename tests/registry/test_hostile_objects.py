@@ -17,6 +17,8 @@ from mregfs.registry.replay import entry_digest
 from tests.attack.commands import Outcome, begin_call
 from tests.registry.rig import write_files
 
+pytestmark = pytest.mark.slow
+
 MEMORY = 1 << 30
 """Of address space, which holds the index's map of 256 MiB too."""
 

@@ -14,6 +14,8 @@ from mregfs.registry.findings import Report
 from tests.attack.commands import run_verb
 from tests.registry.rig import write_files
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:

@@ -17,6 +17,8 @@ from mregfs.api import init_store, open_store
 from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError
 from tests.registry.rig import write_files
 
+pytestmark = pytest.mark.slow
+
 OWNER, OTHER, GROUP = 1001, 1002, 2000
 
 
