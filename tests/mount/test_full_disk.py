@@ -136,8 +136,11 @@ def test_an_alias_moves_at_once_or_not_at_all(mount: Mount, disk: Path) -> None:
         if refused > 3:
             break
     assert refused
-    assert 10 == mount.cli("ln", "mnist:v1", "mnist:best", check=False).returncode
+    earlier = best_of(mount)
+    moved = mount.cli("ln", "mnist:v1", "mnist:best", check=False).returncode
+    assert moved in (0, 10)  # a few blocks may have come free meanwhile
     before = best_of(mount)
+    assert before == (earlier if moved else ("v1", "v1"))
     assert before[0] == before[1]
     mount.stop()
     mount.start()
