@@ -81,24 +81,12 @@ class Upkeep(ABC):
             rate: bytes a second at most; 0: as fast as it goes.
             progress: called now and then with stage, done and total.
         """
-        from mregfs.registry.check import Checker, Pace
-        from mregfs.stores.index_memory import IndexMemory
-        from mregfs.stores.leftovers import find_leftovers
+        from mregfs.api.repairing import checker_of
+        from mregfs.registry.check import Pace
         from mregfs.stores.scanner_direct import DirectScanner
 
-        store = self.store
-        checker = Checker(
-            store.objects,
-            store.packs,
-            store.index,
-            store.whole_files,
-            catch_up=store.log.catch_up,
-            features=store.features(),
-            fresh=IndexMemory(),
-            leftovers=lambda: find_leftovers(store.directory),
-        )
         with DirectScanner() as scanner:
-            return checker.check(
+            return checker_of(self.store).check(
                 [self._locate(ref) for ref in refs],
                 scanner=scanner if data else None,
                 pace=Pace(rate, time.time_ns, time.sleep),

@@ -263,6 +263,17 @@ class Beneath:
             return False
         return True
 
+    def figures(self, name: str) -> os.statvfs_result:
+        """Return the figures of the file system that a directory is on, or would be."""
+        try:
+            fd = self.open_directory(name)
+        except FileNotFoundError:
+            return os.fstatvfs(self.fd)
+        try:
+            return os.fstatvfs(fd)
+        finally:
+            os.close(fd)
+
     def listdir(self, name: str = "") -> list[str]:
         """Return the names in a directory below this one, or in this one."""
         descriptor = self.open_directory(name or ".")  # one of its own: threads share `fd`

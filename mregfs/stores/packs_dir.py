@@ -450,14 +450,7 @@ class PacksDirectory:
 
     def _figures(self) -> os.statvfs_result:
         try:
-            try:
-                fd = self._top.open_directory(_PACKS)
-            except FileNotFoundError:
-                return os.fstatvfs(self._top.fd)
-            try:
-                return os.fstatvfs(fd)
-            finally:
-                os.close(fd)
+            return self._top.figures(_PACKS)
         except OSError as exc:
             raise self._failed(exc, "cannot tell the free space", _PACKS) from exc
 

@@ -11,6 +11,7 @@ import pytest
 
 from mregfs.api import Store, init_store, open_store
 from mregfs.host import renames
+from mregfs.ports import Intake
 from mregfs.stores.intake_dir import taking
 from tests.registry.rig import bytes_of, commit, draft_intake, packs_of, write_files
 
@@ -183,26 +184,25 @@ def test_killed_anywhere(
     assert fatal > 60
 
 
-def abandoned(draft: Path, store: Store) -> None:
-    """Stop a commit where it has done most of what can be undone, as if it had died there."""
+def begun(draft: Path, store: Store) -> Intake:
+    """Begin a commit, and return it where it has done most of what can be undone."""
     intake = draft_intake(store, draft)
     intake.take("ab" * 16, 0)
     intake.scan()
     intake.seal(["model.bin", "second.bin"], lambda count: None)
     intake.announce({"model.bin": "cd" * 16, "second.bin": "ef" * 16})
     intake.adopt("model.bin", "cd" * 16)
-    intake.abandon()
+    return intake
+
+
+def abandoned(draft: Path, store: Store) -> None:
+    """Stop a commit as if its process had died."""
+    begun(draft, store).abandon()
 
 
 def given_up(draft: Path, store: Store) -> None:
     """Begin a commit, and put the draft back."""
-    intake = draft_intake(store, draft)
-    intake.take("ab" * 16, 0)
-    intake.scan()
-    intake.seal(["model.bin", "second.bin"], lambda count: None)
-    intake.announce({"model.bin": "cd" * 16, "second.bin": "ef" * 16})
-    intake.adopt("model.bin", "cd" * 16)
-    intake.restore()
+    begun(draft, store).restore()
     commit(store, draft)
 
 

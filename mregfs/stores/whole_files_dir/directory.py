@@ -212,24 +212,14 @@ class WholeFilesDirectory:
     def _limit_of(self, shared: _Shared) -> int:
         if shared.limit is not None:
             return shared.limit
-        figures = self._statvfs()
+        figures = self._top.figures(_WHOLE)
         return default_limit(figures.f_blocks * figures.f_frsize)
 
     def _available(self) -> int:
         """Return the bytes that may be taken, leaving a twentieth (or 1 GiB) for commits."""
-        figures = self._statvfs()
+        figures = self._top.figures(_WHOLE)
         reserve = min(_GIB, figures.f_blocks * figures.f_frsize // 20)
         return figures.f_bavail * figures.f_frsize - reserve
-
-    def _statvfs(self) -> os.statvfs_result:
-        try:
-            fd = self._top.open_directory(_WHOLE)
-        except FileNotFoundError:
-            return os.fstatvfs(self._top.fd)
-        try:
-            return os.fstatvfs(fd)
-        finally:
-            os.close(fd)
 
     def _complete(self) -> Iterator[_Complete]:
         """Yield what there is, one directory after the other."""
