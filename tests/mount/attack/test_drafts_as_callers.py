@@ -16,29 +16,11 @@ import pytest
 from tests.attack import gestures
 from tests.attack.canaries import Canaries
 from tests.attack.people import Person, answer_of
-from tests.mount.conftest import MakeMount, Mount
+from tests.mount.conftest import Mount
 
 ALICE, BOB, DAVE = 64201, 64202, 64203
 SECONDS = 1.0
 """Of each fight: on the code that was to be mended a mode was won in 0.4 s, 5 times of 5."""
-
-
-@pytest.fixture
-def mounts(make_mount: MakeMount, tmp_path: Path) -> tuple[Mount, Mount]:
-    """Two mounts of one store, for everybody, in which everybody writes."""
-    first = make_mount("one", options=("--allow-other",))
-    second = make_mount("two", options=("--allow-other",))
-    for directory in (tmp_path / "one", tmp_path / "two"):
-        directory.chmod(0o755)
-    second.store = first.store
-    second.path.mkdir()
-    first.init()
-    first.cli("access", "--writers", "*")
-    first.start()
-    second.start()
-    for mount in (first, second):
-        os.listdir(mount.path / "staging")
-    return first, second
 
 
 @pytest.fixture

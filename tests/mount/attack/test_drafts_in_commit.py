@@ -12,25 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.attack.people import Person, answer_of
-from tests.mount.conftest import MakeMount, Mount
+from tests.mount.conftest import Mount
 
 ALICE = 64201
-
-
-@pytest.fixture
-def mounts(make_mount: MakeMount, tmp_path: Path) -> tuple[Mount, Mount]:
-    """Two mounts of one store, for everybody, in which everybody writes."""
-    first = make_mount("one", options=("--allow-other",))
-    second = make_mount("two", options=("--allow-other",))
-    for directory in (tmp_path / "one", tmp_path / "two"):
-        directory.chmod(0o755)
-    second.store = first.store
-    second.path.mkdir()
-    first.init()
-    first.cli("access", "--writers", "*")
-    first.start()
-    second.start()
-    return first, second
 
 
 @pytest.fixture

@@ -25,14 +25,9 @@ STEPS_OF_AN_EXAMPLE = 30
 
 
 @pytest.fixture
-def world(make_mount, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+def world(two_mounts, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     wanted = request.config.getoption("--attack-steps") or EVERY_DAY
-    first = make_mount("one", options=("--allow-other",))
-    second = make_mount("two", options=("--allow-other",))
-    for directory in (tmp_path / "one", tmp_path / "two"):
-        directory.chmod(0o755)
-    second.store = first.store
-    second.path.mkdir()
+    first, second = two_mounts
     init_for_team(first)
     for mount in (first, second):
         mount.expect_log("the draft .* remains")
