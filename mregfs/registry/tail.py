@@ -86,10 +86,12 @@ class LogTail:
     def at_hand(self, since: int) -> Sequence[Entry] | None:
         """Return the entries after `since` up to `head`; None when not all of them are kept."""
         with self._lock:
-            count = self._head - since
+            count = max(self._head - since, 0)
             if count > len(self._kept):
                 return None
-            return [entry for entry, _ in islice(self._kept, len(self._kept) - max(count, 0), None)]
+            newest = [entry for entry, _ in islice(reversed(self._kept), count)]
+        newest.reverse()
+        return newest
 
     def checked_ago(self) -> float:
         """Return the seconds since the store last told what its newest entry is."""
