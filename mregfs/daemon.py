@@ -28,6 +28,8 @@ from msgspec.structs import replace
 
 import mregfs
 from mregfs.api import Store, open_store
+from mregfs.api.store import STAGING
+from mregfs.drafts import DraftDirectory
 from mregfs.errors import ForbiddenError, InvalidError, MregfsError
 from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.notices import Notices
@@ -45,20 +47,20 @@ from mregfs.host.principals import group_number, principal, user_of
 from mregfs.model.commands import Principal
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.model.rules.access import may_read
-from mregfs.ports import Caller, DraftTree, Intake
-from mregfs.registry.aliased import Aliased
-from mregfs.registry.answers import Answers
-from mregfs.registry.content import Verification
-from mregfs.registry.tail import LogTail
+from mregfs.ports.intake import Intake
+from mregfs.registry.keep.aliased import Aliased
+from mregfs.registry.log.tail import LogTail
+from mregfs.registry.read.answers import Answers
+from mregfs.registry.read.content import Verification
 from mregfs.vfs.coalescing import Coalescing
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.filesystem import RegistryFileSystem
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.interface import Caller, DraftTree, KernelNotices
 from mregfs.vfs.modes import Modes
 from mregfs.vfs.parts import Parts
 from mregfs.vfs.query import Questions
-from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Tree
 from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
@@ -288,7 +290,7 @@ class Mounted:
         self.tail = LogTail(store.log, store.index, time.monotonic_ns)
         aliased = Aliased(store.index, self.tail.entries, store.coalescer)
         self.coalescing = Coalescing(aliased.follow, self._may_coalesce)
-        self.drafts: DraftTree = store.open_drafts(self._shown)
+        self.drafts: DraftTree = DraftDirectory(store.directory, STAGING, shown=self._shown)
         transactions = Transactions(
             store.log,
             self.tail,

@@ -14,8 +14,8 @@ from mregfs.model import commands as ask
 from mregfs.model.commands import Command
 
 if TYPE_CHECKING:
-    from mregfs.model.phrases import CommitRequest, GiveDraft
-    from mregfs.registry.commit import CommitProgress
+    from mregfs.model.operands import CommitRequest, GiveDraft
+    from mregfs.registry.write.commit import CommitProgress
 
 __all__ = ["Changing"]
 
@@ -49,7 +49,7 @@ class Changing(Session):
             InvalidError: something cannot be in a version; all of it is named.
         """
         self._check_writable()
-        from mregfs.model.phrases import commit_request
+        from mregfs.model.operands import commit_request
 
         request = commit_request(
             "directory",
@@ -80,7 +80,7 @@ class Changing(Session):
             ConflictError: the alias is not where `expect` says.
         """
         self._check_writable()
-        from mregfs.model.phrases import link_command
+        from mregfs.model.operands import link_command
 
         command = link_command(source, target, self.project, expect=expect)
         return self._submit(command, reason)
@@ -97,7 +97,7 @@ class Changing(Session):
     ) -> dict[str, Any]:
         """Move an alias back one move, or to where `to` says: moves, a time, or a version."""
         self._check_writable()
-        from mregfs.model.phrases import rollback_command
+        from mregfs.model.operands import rollback_command
 
         command = rollback_command(target, self.project, to=to, expect=expect)
         return self._submit(command, reason)
@@ -107,7 +107,7 @@ class Changing(Session):
     ) -> dict[str, Any]:
         """Drop an alias, unlink, delete a version, or an artifact or collection."""
         self._check_writable()
-        from mregfs.model.phrases import remove_command
+        from mregfs.model.operands import remove_command
 
         command = remove_command(target, self.project, force=force, expect=expect)
         return self._submit(command, reason)
@@ -119,7 +119,7 @@ class Changing(Session):
             UnsupportedError: the source is a draft; those are moved in their mount.
         """
         self._check_writable()
-        from mregfs.model.phrases import move_command
+        from mregfs.model.operands import move_command
 
         command = move_command(source, target, self.project)
         return self._submit(_not_a_draft(command), reason)
@@ -227,7 +227,7 @@ class Changing(Session):
 
 
 def _not_a_draft(command: "Command | CommitRequest | GiveDraft") -> Command:
-    from mregfs.model.phrases import CommitRequest, GiveDraft
+    from mregfs.model.operands import CommitRequest, GiveDraft
 
     if isinstance(command, GiveDraft):
         raise UnsupportedError(

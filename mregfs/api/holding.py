@@ -20,7 +20,7 @@ from mregfs.errors import ExistsError, ForbiddenError, InvalidError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import names_in
-from mregfs.registry.description import KEY, StoreDescription, read_description
+from mregfs.registry.log.description import KEY, StoreDescription, read_description
 from mregfs.stores.objects_dir import ObjectsDirectory
 
 __all__ = ["Held", "hold_store", "make_directory"]

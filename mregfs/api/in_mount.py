@@ -2,7 +2,7 @@
 
 Decided here: what is asked of the mount, and what this process reads itself: bytes of files, from
 the mount's own directories. Not decided here: how a question is asked (`asking`), what it is
-answered with (`registry.answers`). `session` makes one where the store cannot be opened.
+answered with (`registry.read.answers`). `session` makes one where the store cannot be opened.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from mregfs.errors import (
 )
 from mregfs.model.names import ProjectName, check_name, parse_number, parse_project
 from mregfs.model.reference import Location
-from mregfs.registry.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 __all__ = ["InMount"]
 
@@ -91,7 +91,7 @@ class InMount:
 
     def diff(self, a: Location, b: Location) -> Diff:
         """See `Way`; compared here, as tensors are in the files."""
-        from mregfs.registry.diff import changed_tensors, compare
+        from mregfs.registry.read.diff import changed_tensors, compare
 
         first, second = self._directory(a), self._directory(b)
 

@@ -14,10 +14,10 @@ from mregfs.model.names import ProjectName
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location
 from mregfs.model.state import State
-from mregfs.registry.catalog import Catalog
-from mregfs.registry.files import files_of
-from mregfs.registry.history import history
-from mregfs.registry.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.catalog import Catalog
+from mregfs.registry.read.files import files_of
+from mregfs.registry.read.history import history
+from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
     from mregfs.api.store import Store
@@ -73,13 +73,13 @@ class InStore:
 
     def diff(self, a: Location, b: Location) -> Diff:
         """See `Way`."""
-        from mregfs.registry.diff import diff
+        from mregfs.registry.read.diff import diff
 
         return diff(self._store.content, self._loaded(a), self._loaded(b))
 
     def usage(self, location: Location | None) -> Usage:
         """See `Way`."""
-        from mregfs.registry.usage import select, usage, usage_of_all
+        from mregfs.registry.read.usage import select, usage, usage_of_all
 
         self.head()
         index, content = self._store.index, self._store.content

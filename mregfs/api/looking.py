@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mregfs.api.session import Session
 from mregfs.errors import NotFoundError, UnavailableError
-from mregfs.registry.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
-    from mregfs.registry.commit import CommitProgress
+    from mregfs.registry.write.commit import CommitProgress
 
 __all__ = ["Looking"]
 

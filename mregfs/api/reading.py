@@ -11,8 +11,8 @@ from typing import BinaryIO
 from mregfs.api.stream import Stream
 from mregfs.errors import InvalidError
 from mregfs.model.records import VersionRecord
-from mregfs.registry.content import Content
-from mregfs.registry.files import find_file
+from mregfs.registry.read.content import Content
+from mregfs.registry.read.files import find_file
 
 __all__ = ["export_version", "open_file"]
 

@@ -1,8 +1,8 @@
 """Repairing a store: the order of it, and what is done where nothing is left.
 
 Decided here: the log first, then the versions, then checkpoints and leftovers; that each step is
-said before it is done. Not decided here: what a step is (`registry/repair`,
-`registry/repair_packs`). Only `upkeep` calls this.
+said before it is done. Not decided here: what a step is (`registry/keep/repair`,
+`registry/keep/repair_packs`). Only `upkeep` calls this.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from mregfs.host.principals import principal
 from mregfs.model.commands import MarkDamage
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import parse_location
-from mregfs.registry.check import Checker, CheckProgress, Pace
-from mregfs.registry.check_content import versions_of
-from mregfs.registry.findings import Report
-from mregfs.registry.repair import LogRepair, Step, lost_versions, repair_contents
-from mregfs.registry.repair_packs import PackRepair
+from mregfs.registry.keep.check import Checker, CheckProgress, Pace
+from mregfs.registry.keep.check_content import versions_of
+from mregfs.registry.keep.findings import Report
+from mregfs.registry.keep.repair import LogRepair, Step, lost_versions, repair_contents
+from mregfs.registry.keep.repair_packs import PackRepair
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.leftovers import find_leftovers
 from mregfs.stores.scanner_direct import DirectScanner

@@ -29,10 +29,10 @@ from mregfs.model.features import Features
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
 from mregfs.model.state import STATE_TABLES, State
-from mregfs.ports import DraftTree, Intake
-from mregfs.registry.content import CONTENT_TABLES, Content, Verification
-from mregfs.registry.description import StoreDescription, describe_new_store, read_description
-from mregfs.registry.log import Log
+from mregfs.ports.intake import Intake
+from mregfs.registry.log.description import StoreDescription, describe_new_store, read_description
+from mregfs.registry.log.log import Log
+from mregfs.registry.read.content import CONTENT_TABLES, Content, Verification
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.ownership import DIRECTORY
@@ -42,23 +42,23 @@ from mregfs.stores.whole_files_dir import WholeFilesDirectory
 
 if TYPE_CHECKING:
     from mregfs.host.callers import Credentials
-    from mregfs.registry.coalesce import Coalescer
-    from mregfs.registry.commit import Committer
-    from mregfs.registry.verifier import Verifier
-    from mregfs.stores.drafts_dir.giving import Shown
+    from mregfs.registry.keep.coalesce import Coalescer
+    from mregfs.registry.read.verifier import Verifier
+    from mregfs.registry.write.commit import Committer
 
-__all__ = ["Store", "init_store", "open_store"]
+__all__ = ["STAGING", "Store", "init_store", "open_store"]
 
 log = logging.getLogger(__name__)
 
-_STAGING = "staging"
+STAGING = "staging"
+"""Where drafts are, in a store."""
 
 _LATER = (
     "ctypes",
     "zstandard",
-    "mregfs.registry.append",
-    "mregfs.registry.coalesce",
-    "mregfs.registry.usage",
+    "mregfs.registry.log.append",
+    "mregfs.registry.keep.coalesce",
+    "mregfs.registry.read.usage",
     "mregfs.stores.index_lmdb.slots",
     "mregfs.stores.intake_dir",
 )
@@ -90,9 +90,9 @@ def init_store(path: str | os.PathLike[str], *, private: bool = False) -> None:
         objects.reserve.fill()
         try:
             # Now, as the disk may be read-only when the store is first mounted.
-            top.ensure_directory(_STAGING, DIRECTORY)
+            top.ensure_directory(STAGING, DIRECTORY)
         except OSError as exc:
-            raise oserrors.translated(exc, f"cannot make {_STAGING!r} in {where!r}") from exc
+            raise oserrors.translated(exc, f"cannot make {STAGING!r} in {where!r}") from exc
 
 
 def open_store(
@@ -150,7 +150,7 @@ class Store:
         self.objects = objects = held.objects
         self.packs_path = os.path.join(path, "packs")
         self.packs = PacksDirectory(held.top)
-        self.drafts_path = os.path.join(path, _STAGING)
+        self.drafts_path = os.path.join(path, STAGING)
         self.index = _open_index(held)
         self.log = Log(
             objects,
@@ -182,14 +182,14 @@ class Store:
     @cached_property
     def coalescer(self) -> "Coalescer":
         """What makes copies in one piece."""
-        from mregfs.registry.coalesce import Coalescer
+        from mregfs.registry.keep.coalesce import Coalescer
 
         return Coalescer(self.index, self.content, self.whole_files)
 
     @cached_property
     def committer(self) -> "Committer":
         """What makes versions of directories."""
-        from mregfs.registry.commit import Committer
+        from mregfs.registry.write.commit import Committer
 
         return Committer(
             self.log,
@@ -228,7 +228,7 @@ class Store:
 
         `wanted` tells whether it does.
         """
-        from mregfs.registry.verifier import Verifier
+        from mregfs.registry.read.verifier import Verifier
         from mregfs.stores.scanner_direct import DirectScanner
 
         self.content.verifier = Verifier(
@@ -300,12 +300,6 @@ class Store:
         except (CorruptError, NoSpaceError) as exc:
             log.warning("what crashed commits left stays until the log can be followed: %s", exc)
 
-    def open_drafts(self, shown: Callable[[str], "Shown"]) -> DraftTree:
-        """Open the staging area; `shown` says to whom it is open."""
-        from mregfs.stores.drafts_dir import DraftDirectory
-
-        return DraftDirectory(self.directory, _STAGING, shown=shown)
-
     def load_ahead(self) -> None:
         """Import what the first commit would otherwise wait 25 ms for.
 
@@ -338,7 +332,7 @@ class Store:
 
     def unique_size(self, version: VersionRecord) -> int:
         """Return the bytes that are stored for one version alone."""
-        from mregfs.registry.usage import unique_size
+        from mregfs.registry.read.usage import unique_size
 
         return unique_size(self.index, self.content, version)
 

@@ -14,9 +14,9 @@ from mregfs.model.reference import Location
 
 if TYPE_CHECKING:
     from mregfs.api.store import Store
-    from mregfs.registry.check import CheckProgress, Report
-    from mregfs.registry.coalesce import Pin
-    from mregfs.registry.repair import Step
+    from mregfs.registry.keep.check import CheckProgress, Report
+    from mregfs.registry.keep.coalesce import Pin
+    from mregfs.registry.keep.repair import Step
 
 __all__ = ["Upkeep"]
 
@@ -82,7 +82,7 @@ class Upkeep(ABC):
             progress: called now and then with stage, done and total.
         """
         from mregfs.api.repairing import checker_of
-        from mregfs.registry.check import Pace
+        from mregfs.registry.keep.check import Pace
         from mregfs.stores.scanner_direct import DirectScanner
 
         with DirectScanner() as scanner:

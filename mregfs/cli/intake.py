@@ -1,7 +1,7 @@
 """The verbs that carry files in and out: `commit`, `import`, `export`.
 
 Decided here: whether a name means a draft of a live mount or a directory on the host. Not decided
-here: how a version is made (`registry.commit`), what a draft may hold (`stores`).
+here: how a version is made (`registry.write.commit`), what a draft may hold (`stores`).
 
 A draft goes by the control file of its mount: only the daemon knows which of its files are still
 open, and takes its bytes over without a copy. Anything else is committed by this process.
@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from mregfs.cli.gestures import say
+from mregfs.cli.changes import say
 from mregfs.cli.output import count, human_size, print_json
 from mregfs.cli.progress import progress
 from mregfs.cli.session import (

@@ -3,7 +3,7 @@
 Decided here: how a request's fields and an answer's fields correspond, which errno an exception
 becomes, and when a waiting read gives up. Not decided here: what any request answers (`vfs/`),
 which files go by passthrough (`passthrough`), nor which requests never come as far as pyfuse3
-(`express`). Only `serve` makes an adapter; pyfuse3 calls it.
+(`fast_path`). Only `serve` makes an adapter; pyfuse3 calls it.
 
 pyfuse3 ends the whole session on any exception but FUSEError, so every operation passes through
 `_answers` or `_answer_at_once`; `_errno_of` is the one place where errors are translated and
@@ -31,7 +31,7 @@ from mregfs.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from mregfs.fuse.express import Answer, Deferred, Express, list_entries
+from mregfs.fuse.fast_path import Answer, Deferred, Express, list_entries
 from mregfs.fuse.passthrough import Passthrough, ReadPath, pyfuse3
 from mregfs.fuse.translation import (
     Context,
@@ -44,8 +44,7 @@ from mregfs.fuse.waits import Waits
 from mregfs.fuse.wire import BATCH_FORGET, FORGET, READ, SETXATTR, forgets
 from mregfs.fuse.workers import Workers
 from mregfs.host.descriptors import SHORTAGE, is_claimable, share
-from mregfs.ports import Attributes, Caller, OpenFile
-from mregfs.vfs.surface import FileSystem
+from mregfs.vfs.interface import Attributes, Caller, FileSystem, OpenFile
 
 __all__ = ["Adapter"]
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mregfs.ports import OpenFile
+from mregfs.vfs.interface import OpenFile
 
 __all__ = [
     "Passthrough",
@@ -88,7 +88,7 @@ class PassthroughState(msgspec.Struct, frozen=True):
     requests: dict[int, int] = {}
     """Requests received, by opcode of the FUSE protocol."""
     at_once: int = 0
-    """Those of them that were answered without pyfuse3 and the event loop (`express`)."""
+    """Those of them that were answered without pyfuse3 and the event loop (`fast_path`)."""
 
 
 def choose_read_path(open_as: ReadPath | None, opened: OpenFile, *, available: bool) -> ReadPath:

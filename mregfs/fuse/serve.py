@@ -25,7 +25,7 @@ from mregfs.fuse import mountpoint as mountpoints
 from mregfs.fuse.adapter import Adapter
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import pyfuse3
-from mregfs.vfs.surface import FileSystem
+from mregfs.vfs.interface import FileSystem
 
 __all__ = ["serve"]
 

@@ -6,7 +6,7 @@ Decided here: which field is which. Not decided here: anything else. Only `adapt
 import stat
 
 from mregfs.fuse.passthrough import pyfuse3
-from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures
+from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, FileSystemFigures
 
 __all__ = ["Context", "caller_of", "changes_of", "entry_of", "statvfs_of"]
 

@@ -1,4 +1,4 @@
-"""The wire format of FUSE, as far as requests are answered at once (`express`).
+"""The wire format of FUSE, as far as requests are answered at once (`fast_path`).
 
 Decided here: how values of the ports are laid out in bytes, and where the fields of a request are.
 Not decided here: what is answered. Structures, numbers and flags are those of linux/fuse.h,
@@ -8,7 +8,7 @@ protocol 7.9 and later, in the processor's own byte order.
 import struct
 from collections.abc import Iterator
 
-from mregfs.ports import Attributes
+from mregfs.vfs.interface import Attributes
 
 __all__ = [
     "BATCH_FORGET",

@@ -2,8 +2,8 @@
 
 Decided here: the cuts, for ever: they choose what is stored once, so a change of a constant or of
 a rule makes new versions share nothing with old ones (the golden tests hold them). Not decided
-here: where tensors are (`tensors`), how a chunk is digested or stored. `registry/commit` calls
-this, from as many threads as it likes.
+here: where tensors are (`tensors`), how a chunk is digested or stored. Safe to call from several
+threads.
 
 The cuts depend on nothing but the bytes: not on a file's name, size on disk or place in a version.
 The rules with their reasons are in `chunking.md`.

@@ -1,8 +1,8 @@
 """The command language of the control file, which the CLI and the Python API speak as well.
 
 Decided here: which commands there are, their words, options and help. Not decided here: what words
-name (`phrases`), how text is split (`words`), what a command leads to (`rules`). Anyone may call
-it; a refusal is an InvalidError with the usage of the command.
+name (`operands`), how text is split (`tokenizer`), what a command leads to (`rules`). Anyone may
+call it; a refusal is an InvalidError with the usage of the command.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from mregfs.model.commands import (
 )
 from mregfs.model.metadata import parse_metadata, parse_value
 from mregfs.model.names import ProjectName, parse_project
-from mregfs.model.phrases import (
+from mregfs.model.operands import (
     CommitRequest,
     GiveDraft,
     Strip,
@@ -38,8 +38,8 @@ from mregfs.model.phrases import (
 )
 from mregfs.model.reference import Location
 from mregfs.model.rules.access import NOBODY
-from mregfs.model.rules.guards import check_text
-from mregfs.model.words import Options, sort_options, split_commands
+from mregfs.model.rules.preconditions import check_text
+from mregfs.model.tokenizer import Options, sort_options, split_commands
 
 __all__ = [
     "COMMANDS",

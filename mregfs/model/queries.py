@@ -1,7 +1,7 @@
 """The questions that are asked by a name: `.mregfs/query/COMMAND`.
 
 Decided here: which questions there are, their words and options, and how a command becomes names
-that a directory can hold. Not decided here: the answers (`registry.answers`), who may ask (the
+that a directory can hold. Not decided here: the answers (`registry.read.answers`), who may ask (the
 mount). The vfs parses; whoever looks through a mount spells.
 
 A command is the text that the same verb of the CLI would take, split as in the control file. In a
@@ -17,7 +17,7 @@ import msgspec
 
 from mregfs.errors import InvalidError
 from mregfs.model.names import ProjectName, parse_project
-from mregfs.model.words import Options, sort_options, split_commands
+from mregfs.model.tokenizer import Options, sort_options, split_commands
 
 __all__ = [
     "MAX_QUERY",

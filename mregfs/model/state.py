@@ -96,7 +96,7 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class View(Protocol):
-    """What the model needs of `ports.View`, which every index gives."""
+    """A consistent read-only state of the index: ordered byte keys in named tables."""
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """Return the value under `key`, or None."""
@@ -105,12 +105,16 @@ class View(Protocol):
     def scan(
         self, table: str, prefix: bytes = b"", start: bytes = b"", *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (key, value) with the prefix in byte order, from `start` up or down."""
+        """Yield (key, value) of all keys that begin with `prefix`, in byte order.
+
+        Forward: from the first key >= `start`. Reverse: downwards from the last key <= `start`
+        (from the last one with the prefix when `start` is empty). Lazy: reads only what is taken.
+        """
         ...
 
 
 class Put(NamedTuple):
-    """One change of the index (`ports.Put`): a value under a key of a table, or its end (None)."""
+    """One change of the index: a value under a key of a table, or its end (None)."""
 
     table: str
     key: bytes

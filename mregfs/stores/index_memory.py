@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from mregfs.errors import InvalidError
-from mregfs.ports import Put
+from mregfs.model.state import Put
 
 __all__ = ["IndexMemory"]
 

@@ -20,7 +20,7 @@ from mregfs.errors import ExistsError, InvalidError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
 from mregfs.host.descriptors import share
-from mregfs.ports import PackFile
+from mregfs.ports.packs import PackFile
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 
 __all__ = ["PackDescriptor", "PacksDirectory"]

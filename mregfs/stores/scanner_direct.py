@@ -13,7 +13,7 @@ import os
 from typing import Self
 
 from mregfs.errors import HostError
-from mregfs.ports import PackFile
+from mregfs.ports.packs import PackFile
 
 __all__ = ["DirectScanner"]
 

@@ -1,8 +1,8 @@
 """The task that makes copies in one piece while the mount is served (`coalesce = aliased`).
 
 Decided here: when it looks, and that it never keeps a request or the end of the mount waiting. Not
-decided here: which files get a copy (`registry.aliased`). The daemon puts it into its nursery, and
-the follower wakes it.
+decided here: which files get a copy (`registry.keep.aliased`). The daemon puts it into its
+nursery, and the follower wakes it.
 """
 
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import trio
 
 from mregfs.errors import MregfsError
-from mregfs.registry.coalesce import CoalesceProgress, Stopped
+from mregfs.registry.keep.coalesce import CoalesceProgress, Stopped
 
 __all__ = ["Coalescing"]
 

@@ -14,7 +14,7 @@ import msgspec
 
 from mregfs.errors import HostError, InvalidError, MregfsError
 from mregfs.model.grammar import COMMANDS
-from mregfs.ports import Caller
+from mregfs.vfs.interface import Caller
 from mregfs.vfs.tree import CONTROL, CONTROL_BIT
 
 __all__ = ["ControlSessions", "Outcome", "usage_text"]

@@ -2,7 +2,7 @@
 
 Decided here: which requests go to the staging area and which to the registry's tree, what runs
 inline and what in a worker thread, when the kernel is told of changes. Not decided here: what the
-tree looks like (`tree`), what gestures mean (`gestures`). Implements `surface.FileSystem`.
+tree looks like (`tree`), what gestures mean (`gestures`). Implements `interface.FileSystem`.
 
 Between two awaits a task has this object's tables to itself; a view of the index is never held
 across one.
@@ -21,21 +21,21 @@ from mregfs.model.commands import Command
 from mregfs.model.grammar import CommitRequest, Statement, parse_script
 from mregfs.model.names import ProjectName
 from mregfs.model.state import State
-from mregfs.ports import (
+from mregfs.vfs.control import Outcome
+from mregfs.vfs.gestures import decode_name
+from mregfs.vfs.interface import (
     DRAFT_BIT,
     Attributes,
     Caller,
     ChangedAttributes,
     FileSystemFigures,
+    Later,
     OpenFile,
 )
-from mregfs.vfs.control import Outcome
-from mregfs.vfs.gestures import decode_name
 from mregfs.vfs.listing import Listing
 from mregfs.vfs.open_files import OpenFiles
 from mregfs.vfs.parts import Parts
 from mregfs.vfs.pending import PENDING_BIT, PendingLink, PendingLinks, is_temporary
-from mregfs.vfs.surface import Later
 from mregfs.vfs.tree import FOR_EVER, Node, NodeKind, stale
 from mregfs.vfs.xattrs import PREFIX
 

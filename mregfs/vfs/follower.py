@@ -1,8 +1,8 @@
 """Follows the log: tells the kernel which names changed, and wakes the readers of `events`.
 
 Decided here: which cached names and attributes a log entry makes stale. Not decided here: how
-entries are learned of (`registry.tail`), how the kernel is told (`KernelNotices`), what an entry
-means (`model.rules`). Run by `filesystem`, on the event loop.
+entries are learned of (`registry.log.tail`), how the kernel is told (`KernelNotices`), what an
+entry means (`model.rules`). Run by `filesystem`, on the event loop.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from mregfs.model import changes as facts
 from mregfs.model.names import LATEST
 from mregfs.model.state import State
-from mregfs.ports import Index
-from mregfs.registry.tail import LogTail
-from mregfs.vfs.surface import KernelNotices
+from mregfs.ports.index import Index
+from mregfs.registry.log.tail import LogTail
+from mregfs.vfs.interface import KernelNotices
 from mregfs.vfs.tree import PROJECTS, Tree
 
 __all__ = ["Follower", "changes_names"]

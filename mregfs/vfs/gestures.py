@@ -16,11 +16,12 @@ from mregfs.errors import (
 )
 from mregfs.model import commands
 from mregfs.model.names import LATEST, NEXT, ProjectName, check_alias, parse_number
-from mregfs.model.phrases import link_command
+from mregfs.model.operands import link_command
 from mregfs.model.records import ArtifactRecord, CollectionRecord
 from mregfs.model.reference import Location
 from mregfs.model.state import State
-from mregfs.ports import Caller, Index
+from mregfs.ports.index import Index
+from mregfs.vfs.interface import Caller
 from mregfs.vfs.tree import Node, NodeKind, Tree
 
 __all__ = ["Gestures", "decode_name"]

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from mregfs.errors import NotFoundError
 from mregfs.model.state import State
-from mregfs.ports import Attributes, Index
+from mregfs.ports.index import Index
+from mregfs.vfs.interface import Attributes
 from mregfs.vfs.pending import PendingLinks
 from mregfs.vfs.tree import Node, NodeKind, Tree
 

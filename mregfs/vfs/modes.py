@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mregfs.model.rules.access import EVERYBODY, NOBODY, Access, access_of
 from mregfs.model.state import State
-from mregfs.ports import Index
+from mregfs.ports.index import Index
 
 __all__ = ["Modes", "Ownership"]
 

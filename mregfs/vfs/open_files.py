@@ -17,12 +17,11 @@ from mregfs.errors import (
     MregfsError,
     NotFoundError,
 )
-from mregfs.ports import Caller, OpenFile
-from mregfs.registry.content import OpenContent
+from mregfs.registry.read.content import OpenContent
 from mregfs.vfs.control import ControlSessions, Outcome
 from mregfs.vfs.events import EventReaders
+from mregfs.vfs.interface import Caller, Later, OpenFile
 from mregfs.vfs.parts import Parts
-from mregfs.vfs.surface import Later
 from mregfs.vfs.tree import Node, NodeKind, stale
 
 __all__ = ["OpenFiles"]

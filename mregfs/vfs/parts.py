@@ -8,14 +8,15 @@ from collections.abc import Callable
 import msgspec
 
 from mregfs.model.names import ProjectName
-from mregfs.ports import Caller, Clock, DraftTree, Index
-from mregfs.registry.content import Content
-from mregfs.registry.tail import LogTail
+from mregfs.ports import Clock
+from mregfs.ports.index import Index
+from mregfs.registry.log.tail import LogTail
+from mregfs.registry.read.content import Content
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
+from mregfs.vfs.interface import Caller, DraftTree, KernelNotices
 from mregfs.vfs.query import Questions
-from mregfs.vfs.surface import KernelNotices
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Tree
 from mregfs.vfs.xattrs import Attributes as ExtendedAttributes

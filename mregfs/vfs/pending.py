@@ -13,7 +13,8 @@ import msgspec
 
 from mregfs.errors import ExistsError
 from mregfs.model.state import State
-from mregfs.ports import Attributes, Caller, Index
+from mregfs.ports.index import Index
+from mregfs.vfs.interface import Attributes, Caller
 from mregfs.vfs.tree import Tree, stale
 
 __all__ = ["PENDING_BIT", "PendingLinks", "is_temporary"]

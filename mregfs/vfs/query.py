@@ -2,7 +2,7 @@
 
 Decided here: how a name becomes a question, which numbers such names have, that each `open` is
 answered anew, how much of answers one user may hold. Not decided here: the questions
-(`model.queries`) and the answers (`registry.answers`). Called by `tree` (names) and `open_files`.
+(`model.queries`) and the answers (`registry.read.answers`).
 
 Nothing is ever listed. A number lives as long as it is among the newest `MAX_NAMES`; whoever comes
 later gets ESTALE, at which Linux looks the name up again by itself.
@@ -17,8 +17,8 @@ import trio
 
 from mregfs.errors import MregfsError, NotFoundError, UnavailableError
 from mregfs.model.queries import is_query, unspell
-from mregfs.ports import Caller
-from mregfs.registry.answers import Answers
+from mregfs.registry.read.answers import Answers
+from mregfs.vfs.interface import Caller
 
 __all__ = ["QUERY_BITS", "QueryNames", "Questions"]
 

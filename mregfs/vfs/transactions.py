@@ -2,7 +2,7 @@
 
 Decided here: the order (freeze the drafts, store their content, append, give up the drafts), what
 is undone when something fails, and whose name history gets. Not decided here: what a statement
-means (`model.grammar`, `model.rules`) or how content is stored (`registry.commit`). Called by
+means (`model.grammar`, `model.rules`) or how content is stored (`registry.write.commit`). Called by
 `filesystem`, from worker threads: everything here may block.
 """
 
@@ -16,13 +16,14 @@ from msgspec.structs import replace
 from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError, NotFoundError
 from mregfs.model.commands import Command, Principal
 from mregfs.model.grammar import CommitRequest, GiveDraft, Statement, at_statement, author_of
-from mregfs.ports import DRAFT_BIT, Caller, DraftTree, Intake
-from mregfs.registry.commit import CommitProgress, Committer
-from mregfs.registry.log import Log
-from mregfs.registry.receipt import Receipt
-from mregfs.registry.tail import LogTail
+from mregfs.ports.intake import Intake
+from mregfs.registry.log.log import Log
+from mregfs.registry.log.receipt import Receipt
+from mregfs.registry.log.tail import LogTail
+from mregfs.registry.write.commit import CommitProgress, Committer
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.follower import changes_names
+from mregfs.vfs.interface import DRAFT_BIT, Caller, DraftTree
 
 __all__ = ["Transactions"]
 

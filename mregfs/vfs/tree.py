@@ -26,8 +26,8 @@ from mregfs.model.records import (
     VersionRecord,
 )
 from mregfs.model.state import State
-from mregfs.ports import Attributes
-from mregfs.registry.content import Content, FileEntry
+from mregfs.registry.read.content import Content, FileEntry
+from mregfs.vfs.interface import Attributes
 from mregfs.vfs.modes import Modes
 from mregfs.vfs.query import QUERY_BITS, QueryNames
 

@@ -12,7 +12,7 @@ import msgspec
 from mregfs.model.records import OwnerRecord, VersionRecord
 from mregfs.model.reference import format_time
 from mregfs.model.state import State
-from mregfs.registry.content import Content
+from mregfs.registry.read.content import Content
 from mregfs.vfs.tree import Node, NodeKind
 
 __all__ = ["PREFIX", "Attributes"]

@@ -215,7 +215,12 @@ def test_wait_gives_up_with_its_own_exit_code(promoted: CommandLine) -> None:
 HEAVY = {
     *("trio", "pyfuse3", "rich", "numpy", "asyncio", "ssl", "subprocess", "multiprocessing"),
     *("pyfastcdc", "zstandard", "tempfile", "shutil", "unittest", "email", "http"),
-    *("mregfs.daemon", "mregfs.model.rules", "mregfs.model.grammar", "mregfs.registry.commit"),
+    *(
+        "mregfs.daemon",
+        "mregfs.model.rules",
+        "mregfs.model.grammar",
+        "mregfs.registry.write.commit",
+    ),
 }
 """What takes long to import, or belongs to those who change something."""
 
@@ -243,7 +248,7 @@ def test_history_counts_one_file(cli: CommandLine, tmp_path: Path) -> None:
 
 
 def test_status_has_no_empty_lines_of_facts() -> None:
-    from mregfs.cli import host
+    from mregfs.cli import store as host
 
     facts = {"reason": "", "refused": {}, "passthrough": {"reason": "", "refused": {}, "on": True}}
 

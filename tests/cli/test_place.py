@@ -258,7 +258,7 @@ def test_no_path_is_given_below_a_dead_mount(
 def test_a_mount_of_somebody_else_is_closed_not_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mregfs.cli import host
+    from mregfs.cli import store as host
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")

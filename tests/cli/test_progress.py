@@ -101,7 +101,7 @@ main.main()
 @pytest.mark.parametrize(
     "where",
     [
-        "mregfs.registry.commit:hash_files",
+        "mregfs.registry.write.commit:hash_files",
         "mregfs.stores.packs_dir:PacksDirectory.create",
         "mregfs.stores.packs_dir:PacksDirectory.sync",
         "mregfs.stores.objects_dir:ObjectsDirectory.create",

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from mregfs.errors import InvalidError
-from mregfs.ports import Put
+from mregfs.model.state import Put
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.index_memory import IndexMemory
 

@@ -22,7 +22,7 @@ from mregfs.errors import (
     NotFoundError,
     UnavailableError,
 )
-from mregfs.ports import Put
+from mregfs.model.state import Put
 from mregfs.stores.index_lmdb import IndexLmdb, environment, files, slots
 
 TABLES = ("alias", "version")

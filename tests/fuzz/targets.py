@@ -28,9 +28,9 @@ from mregfs.model.names import DEFAULT_PROJECT, parse_number, parse_project
 from mregfs.model.queries import parse_query, spell, unspell
 from mregfs.model.reference import parse_location, parse_when
 from mregfs.model.tensors import read_tensors
-from mregfs.registry.description import KEY, read_description
-from mregfs.registry.log import Log
-from mregfs.registry.replay import NO_DIGEST
+from mregfs.registry.log.description import KEY, read_description
+from mregfs.registry.log.log import Log
+from mregfs.registry.log.replay import NO_DIGEST
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 from tests.fuzz import seeds

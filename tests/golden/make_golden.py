@@ -31,9 +31,9 @@ from mregfs.model.manifest import (
 )
 from mregfs.model.records import Parent
 from mregfs.model.state import STATE_TABLES
-from mregfs.registry.description import StoreDescription
-from mregfs.registry.log import Log
-from mregfs.registry.replay import NO_DIGEST, entry_digest
+from mregfs.registry.log.description import StoreDescription
+from mregfs.registry.log.log import Log
+from mregfs.registry.log.replay import NO_DIGEST, entry_digest
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 

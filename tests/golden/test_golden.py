@@ -13,8 +13,8 @@ from mregfs.model.checkpoint import checkpoint_key, decode_checkpoint, encode_ch
 from mregfs.model.layout import decode_layout, encode_layout
 from mregfs.model.manifest import decode_manifest, encode_manifest, manifest_digest
 from mregfs.model.state import STATE_TABLES
-from mregfs.registry.description import StoreDescription, read_description
-from mregfs.registry.log import Log
+from mregfs.registry.log.description import StoreDescription, read_description
+from mregfs.registry.log.log import Log
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 

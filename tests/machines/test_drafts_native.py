@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from mregfs.drafts import DraftDirectory
 from mregfs.errors import HostError
 from mregfs.host.beneath import Beneath
-from mregfs.ports import Attributes, Caller, ChangedAttributes, OpenFile
-from mregfs.stores.drafts_dir import DraftDirectory
+from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, OpenFile
 from tests.machines.native_machine import ROOT, HostSide, Machine, shape
 
 PROJECT = "default/default"

@@ -19,9 +19,9 @@ from mregfs.model.commands import (
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import STATE_TABLES
-from mregfs.ports import Index
-from mregfs.registry.content import CONTENT_TABLES
-from mregfs.registry.log import Log
+from mregfs.ports.index import Index
+from mregfs.registry.log.log import Log
+from mregfs.registry.read.content import CONTENT_TABLES
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mregfs.model.rules import Overlay
-from mregfs.ports import Put
+from mregfs.model.state import Put
 from mregfs.stores.index_memory import IndexMemory
 
 keys = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b % 3 for b in key))

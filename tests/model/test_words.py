@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mregfs.errors import InvalidError
-from mregfs.model.words import Options, sort_options, split_commands
+from mregfs.model.tokenizer import Options, sort_options, split_commands
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

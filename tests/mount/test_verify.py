@@ -151,7 +151,9 @@ def test_a_damaged_file_that_the_kernel_reads_is_found_after_its_first_reader(
     assert [mount.pack] == mount.status()["verified"]["damaged"]
     assert errno.EIO == code_of_open(file)
     found = [line for line in mount.log.read_text().splitlines() if mount.pack in line]
-    assert "ERROR mregfs.registry.verifier: 'model.bin' is damaged in 1 of 8 blocks" in found[0]
+    assert (
+        "ERROR mregfs.registry.read.verifier: 'model.bin' is damaged in 1 of 8 blocks" in found[0]
+    )
     assert bytes(50_000) == file.with_name("small.bin").read_bytes()
 
     mount.stop()

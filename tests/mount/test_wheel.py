@@ -184,6 +184,6 @@ def test_it_uses_nothing_that_only_linux_has(client: Client, mount: Mount) -> No
     )
 
     assert (0, "") == (done.returncode, done.stderr), done.stdout
-    assert {"mregfs.cli.follow", "mregfs.api.in_mount", "mregfs.registry.diff"} <= set(modules)
+    assert {"mregfs.cli.follow", "mregfs.api.in_mount", "mregfs.registry.read.diff"} <= set(modules)
     others = ("mregfs.fuse", "mregfs.vfs", "mregfs.stores.", "mregfs.host.beneath")
     assert not [name for name in modules if name.startswith(others)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mregfs.api import Store, init_store, open_store
-from mregfs.registry.log import Log
+from mregfs.registry.log.log import Log
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 from tests.registry.rig import make_log, write_files

@@ -12,14 +12,15 @@ from typing import Any
 from mregfs.api import Store
 from mregfs.errors import UnavailableError
 from mregfs.host.callers import Credentials
-from mregfs.model import phrases
+from mregfs.model import operands
 from mregfs.model.commands import LogVersion, Principal
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import STATE_TABLES
-from mregfs.ports import Index, Intake
-from mregfs.registry.catalog import Catalog
-from mregfs.registry.log import Log
+from mregfs.ports.index import Index
+from mregfs.ports.intake import Intake
+from mregfs.registry.log.log import Log
+from mregfs.registry.read.catalog import Catalog
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 
@@ -125,7 +126,7 @@ def commit(
     store: Store, path: Path, artifact: str = "mnist", *, consume: bool = True, **more: Any
 ) -> dict[str, Any]:
     """Commit a directory, and return the first result."""
-    request = phrases.commit_request("run", artifact, DEFAULT_PROJECT, **more)
+    request = operands.commit_request("run", artifact, DEFAULT_PROJECT, **more)
     intake = draft_intake(store, path) if consume else store.open_intake(path)
     return store.committer.commit(intake, request, PRINCIPAL).results[0]
 

@@ -48,11 +48,11 @@ def test_load_ahead_leaves_no_import_to_the_first_commit(tmp_path: Path, out: Pa
     (out / "large").write_bytes(os.urandom(2 << 20))
     code = (
         "import sys; from mregfs.api import init_store, open_store\n"
-        "from mregfs.model import phrases; from mregfs.model.commands import Principal\n"
+        "from mregfs.model import operands; from mregfs.model.commands import Principal\n"
         "from mregfs.model.names import DEFAULT_PROJECT\n"
         "init_store('store'); store = open_store('store'); store.committer; store.load_ahead()\n"
         "before = set(sys.modules)\n"
-        "request = phrases.commit_request('out', 'mnist', DEFAULT_PROJECT)\n"
+        "request = operands.commit_request('out', 'mnist', DEFAULT_PROJECT)\n"
         "intake = store.open_intake('out')\n"
         "store.committer.commit(intake, request, Principal('ann', privileged=True))\n"
         "new = set(sys.modules) - before\n"
@@ -299,7 +299,7 @@ def test_history_knows_one_life_of_a_name(registry: mregfs.Registry, out: Path) 
 
 def test_many_versions(registry: mregfs.Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are read in batches, and complete."""
-    from mregfs.registry import catalog
+    from mregfs.registry.read import catalog
     from tests.registry.rig import PRINCIPAL, version
 
     monkeypatch.setattr(catalog, "_BATCH", 3)

@@ -10,7 +10,7 @@ from mregfs.api import Registry, init_store
 from mregfs.errors import NotFoundError
 from mregfs.model.changes import entry_key
 from mregfs.model.digest import BLOCK
-from mregfs.registry.check import Pace, Report
+from mregfs.registry.keep.check import Pace, Report
 from mregfs.stores.scanner_direct import DirectScanner
 from tests.registry.rig import flip
 

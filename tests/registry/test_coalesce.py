@@ -21,8 +21,8 @@ from mregfs.errors import (
     UnavailableError,
 )
 from mregfs.host.beneath import Beneath
-from mregfs.registry.aliased import Aliased
-from mregfs.registry.coalesce import Stopped
+from mregfs.registry.keep.aliased import Aliased
+from mregfs.registry.keep.coalesce import Stopped
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.whole_files_dir import WholeFilesDirectory, default_limit
 from tests.registry.rig import flip

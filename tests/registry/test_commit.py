@@ -27,14 +27,14 @@ from mregfs.errors import (
     NotFoundError,
     UnavailableError,
 )
-from mregfs.model import phrases
+from mregfs.model import operands
 from mregfs.model.commands import CreateCollection, LinkVersion, MoveAlias
 from mregfs.model.layout import layout_key
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
-from mregfs.registry import usage as usage_module
-from mregfs.registry.catalog import Catalog
-from mregfs.registry.usage import select, usage, usage_of_all
+from mregfs.registry.read import usage as usage_module
+from mregfs.registry.read.catalog import Catalog
+from mregfs.registry.read.usage import select, usage, usage_of_all
 from mregfs.stores.index_memory import IndexMemory
 from tests.registry.rig import (
     PRINCIPAL,
@@ -207,9 +207,9 @@ def test_sharing_is_decided_by_digests(
     store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks that only look alike are stored apart."""
-    from mregfs.registry import sharing
+    from mregfs.registry.write import dedup
 
-    monkeypatch.setattr(sharing, "sketch", lambda read, start, size: size.to_bytes(16, "big"))
+    monkeypatch.setattr(dedup, "sketch", lambda read, start, size: size.to_bytes(16, "big"))
     files = [random.Random(n).randbytes(2 << 20) for n in range(2)]
     for data in files:
         commit(store, draft({"m": safetensors(data)}))
@@ -221,9 +221,9 @@ def test_a_large_file_without_tensors_shares_its_ends(
     store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only its ends are looked at, until something is found there; then all of it is."""
-    from mregfs.registry import sharing
+    from mregfs.registry.write import dedup
 
-    monkeypatch.setattr(sharing, "_ALL_BY_CONTENT", 1 << 20)
+    monkeypatch.setattr(dedup, "_ALL_BY_CONTENT", 1 << 20)
     data = random.Random(5).randbytes(12 << 20)
     commit(store, draft({"m": data}))
     changed = data[: 5 << 20] + b"inserted" + data[5 << 20 :]
@@ -331,7 +331,7 @@ def test_stored_bytes_that_cannot_be_read_are_not_shared(
 
 def test_more_commands_in_the_same_transaction(store: Store, draft: Draft) -> None:
     """The new version can be linked before anybody knows its number."""
-    request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT, link="classifier:production")
+    request = operands.commit_request("run", "mnist", DEFAULT_PROJECT, link="classifier:production")
     latest = Location(DEFAULT_PROJECT, "mnist", alias="latest")
     extra = [
         CreateCollection(DEFAULT_PROJECT, "more"),
@@ -442,7 +442,7 @@ def test_a_write_during_the_commit_is_noticed(
 
     before = snapshot(path)
     kept = os.open(path / "model.bin", os.O_PATH)  # a way that nobody can take from him
-    request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
+    request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"changed while being committed: 'model.bin'"):
         store.committer.commit(draft_intake(store, path), request, PRINCIPAL, progress=disturb)
     writer[0].join()
@@ -462,7 +462,7 @@ def test_a_small_file_that_changes_is_noticed(store: Store, draft: Draft) -> Non
         if stage == "hash" and done == total:
             (taken(store) / "sub" / "tokens.bin").write_bytes(SMALL[::-1])
 
-    request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
+    request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"'sub/tokens.bin'"):
         store.committer.commit(draft_intake(store, path), request, PRINCIPAL, progress=disturb)
     assert {} == packs_of(store)
@@ -483,7 +483,7 @@ def test_a_request_against_the_rules_is_refused_before_reading(
     store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of hashing do not come before a simple no."""
-    from mregfs.registry import commit as module
+    from mregfs.registry.write import commit as module
 
     commit(store, draft({"a": b"a"}), artifact="other", type="dataset")
     for key in store.objects.list("layouts/"):
@@ -641,7 +641,7 @@ def test_damage_is_an_error_never_wrong_bytes(
 def test_progress_ends_at_its_total(store: Store, draft: Draft) -> None:
     """Every byte is hashed, and only bytes that need it are copied."""
     steps: list[tuple[str, int, int]] = []
-    request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
+    request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
     intake = draft_intake(store, draft(FILES))
     store.committer.commit(intake, request, PRINCIPAL, progress=lambda *step: steps.append(step))
     total = sum(map(len, FILES.values()))

@@ -29,9 +29,10 @@ from mregfs.model.manifest import (
     manifest_key,
 )
 from mregfs.model.records import VersionRecord
-from mregfs.registry import content as module
-from mregfs.registry.content import Content
-from mregfs.registry.opening import Blocks, OpenContent
+from mregfs.registry.read import content as module
+from mregfs.registry.read.blocks import Blocks
+from mregfs.registry.read.content import Content
+from mregfs.registry.read.open_content import OpenContent
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 from mregfs.stores.packs_dir import PacksDirectory

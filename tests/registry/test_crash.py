@@ -11,7 +11,7 @@ import pytest
 
 from mregfs.api import Store, init_store, open_store
 from mregfs.host import renames
-from mregfs.ports import Intake
+from mregfs.ports.intake import Intake
 from mregfs.stores.intake_dir import taking
 from tests.registry.rig import bytes_of, commit, draft_intake, packs_of, write_files
 

@@ -7,8 +7,8 @@ import pytest
 
 from mregfs.errors import CorruptError, HostError, NotFoundError
 from mregfs.model.changes import decode_entry, encode_entry, entry_key
-from mregfs.registry import replay as replay_module
-from mregfs.registry.replay import KEPT_ENTRIES, entry_digest, read_recent
+from mregfs.registry.log import replay as replay_module
+from mregfs.registry.log.replay import KEPT_ENTRIES, entry_digest, read_recent
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 from tests.registry.rig import PRINCIPAL, make_log, tables, version

@@ -11,8 +11,8 @@ import mregfs
 from mregfs.api import init_store, open_store
 from mregfs.errors import CorruptError, MregfsError, UnsupportedError
 from mregfs.model.changes import ENTRY_GRAIN, decode_entry, encode_entry, entry_key
-from mregfs.registry.log import Log
-from mregfs.registry.replay import entry_digest
+from mregfs.registry.log.log import Log
+from mregfs.registry.log.replay import entry_digest
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 from tests.registry.rig import PRINCIPAL, make_log, version, write_files

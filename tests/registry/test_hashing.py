@@ -10,9 +10,9 @@ import pytest
 
 from mregfs.errors import HostError
 from mregfs.model.digest import BLOCK, block_digests, file_digest
-from mregfs.ports import IntakeEntry
-from mregfs.registry import hashing
-from mregfs.registry.hashing import Hashed, hash_files
+from mregfs.ports.intake import IntakeEntry
+from mregfs.registry.write import hashing
+from mregfs.registry.write.hashing import Hashed, hash_files
 
 DATA = random.Random(1).randbytes(9 * BLOCK)
 SIZES = (

@@ -13,7 +13,7 @@ import zstandard
 
 import mregfs.cli.main
 from mregfs.model.manifest import manifest_digest
-from mregfs.registry.replay import entry_digest
+from mregfs.registry.log.replay import entry_digest
 from tests.attack.commands import Outcome, begin_call
 from tests.registry.rig import write_files
 

@@ -17,9 +17,9 @@ from mregfs.model.commands import DropAlias, MoveAlias, Tag
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import State
-from mregfs.registry import append as module
-from mregfs.registry.log import Log
-from mregfs.registry.replay import NO_DIGEST, entry_digest
+from mregfs.registry.log import append as module
+from mregfs.registry.log.log import Log
+from mregfs.registry.log.replay import NO_DIGEST, entry_digest
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 from tests.registry.rig import PRINCIPAL, FlakyObjects, in_threads, make_log, tables, version

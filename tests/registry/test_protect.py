@@ -35,9 +35,9 @@ def test_what_a_failed_commit_gives_back_is_not_protected(store, draft):
 
 
 def fail(store, path) -> None:
-    from mregfs.model import phrases
+    from mregfs.model import operands
 
-    request = phrases.commit_request("run", "mnist", DEFAULT_PROJECT)
+    request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
     where = Location(DEFAULT_PROJECT, "mnist", alias="best")
     wrong = MoveAlias(where, Location(DEFAULT_PROJECT, "mnist", number=0), "v7")
     intake = draft_intake(store, path)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mregfs
-from mregfs.registry.findings import Report
+from mregfs.registry.keep.findings import Report
 from tests.attack.commands import run_verb
 from tests.registry.rig import write_files
 

@@ -10,10 +10,11 @@ from mregfs.errors import CorruptError
 from mregfs.host.beneath import Beneath
 from mregfs.model.changes import entry_key
 from mregfs.model.checkpoint import checkpoint_key
-from mregfs.ports import ObjectStore, Put
-from mregfs.registry import log as log_module
-from mregfs.registry import replay as replay_module
-from mregfs.registry.log import Log
+from mregfs.model.state import Put
+from mregfs.ports.objects import ObjectStore
+from mregfs.registry.log import log as log_module
+from mregfs.registry.log import replay as replay_module
+from mregfs.registry.log.log import Log
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.objects_memory import ObjectsMemory

@@ -361,7 +361,7 @@ def test_a_store_that_was_removed_is_an_error_and_never_empty(
     store: Path, tmp_path: Path, expected_warnings
 ) -> None:
     """What the index knows stays; nothing is made where the store was; when it is back, all is."""
-    from mregfs.registry.catalog import Catalog
+    from mregfs.registry.read.catalog import Catalog
     from mregfs.stores.index_lmdb import environment
 
     expected_warnings.expect("is gone, and the log with it")
@@ -416,7 +416,7 @@ def test_an_index_whose_log_is_going_is_not_begun_anew(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_warnings
 ) -> None:
     """As in the middle of `rm -r`: then the index could only be filled with less."""
-    from mregfs.registry.catalog import Catalog
+    from mregfs.registry.read.catalog import Catalog
     from mregfs.stores.index_lmdb import environment
 
     expected_warnings.expect("is gone, and the log with it")

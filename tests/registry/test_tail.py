@@ -7,10 +7,10 @@ import pytest
 
 from mregfs.errors import HostError
 from mregfs.model.changes import Entry
-from mregfs.registry import tail as module
-from mregfs.registry.log import Log
-from mregfs.registry.receipt import Receipt
-from mregfs.registry.tail import LogTail
+from mregfs.registry.log import tail as module
+from mregfs.registry.log.log import Log
+from mregfs.registry.log.receipt import Receipt
+from mregfs.registry.log.tail import LogTail
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 from tests.conftest import ExpectedWarnings

@@ -13,9 +13,9 @@ import pytest
 from mregfs.errors import CorruptError, ForbiddenError
 from mregfs.host.beneath import Beneath
 from mregfs.model.digest import BLOCK, block_digests, file_digest
-from mregfs.registry.content import CONTENT_TABLES
-from mregfs.registry.opening import Blocks
-from mregfs.registry.verifier import Verifier
+from mregfs.registry.read.blocks import Blocks
+from mregfs.registry.read.content import CONTENT_TABLES
+from mregfs.registry.read.verifier import Verifier
 from mregfs.stores.index_lmdb import IndexLmdb
 from mregfs.stores.packs_dir import PacksDirectory
 from mregfs.stores.scanner_direct import DirectScanner

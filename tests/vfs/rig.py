@@ -17,7 +17,7 @@ from mregfs.api import Store, init_store, open_store
 from mregfs.daemon import Mounted, MountOptions
 from mregfs.errors import MregfsError
 from mregfs.model.names import parse_project
-from mregfs.ports import Attributes, Caller
+from mregfs.vfs.interface import Attributes, Caller
 
 ROOT = 1
 WRITE_ONLY = 1

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import trio
 
-from mregfs.ports import ObjectStore, PackStore
+from mregfs.ports.objects import ObjectStore
+from mregfs.ports.packs import PackStore
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.packs_dir import PacksDirectory
 from tests.vfs.rig import Rig

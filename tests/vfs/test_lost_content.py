@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mregfs.errors import MregfsError
-from mregfs.ports import Put
-from mregfs.registry.content import CONTENT_TABLES
+from mregfs.model.state import Put
+from mregfs.registry.read.content import CONTENT_TABLES
 from tests.vfs.rig import Rig
 
 FILE = "artifacts/mnist/v0/config.json"

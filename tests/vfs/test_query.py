@@ -10,9 +10,9 @@ import trio
 
 from mregfs.errors import HostError, MregfsError, NotFoundError
 from mregfs.model.queries import spell
-from mregfs.ports import Caller
-from mregfs.registry import answers
+from mregfs.registry.read import answers
 from mregfs.vfs import query
+from mregfs.vfs.interface import Caller
 
 
 async def ask(rig, text: str, caller: Caller | None = None) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from mregfs.errors import MregfsError
 from mregfs.model.grammar import Statement
-from mregfs.ports import Caller
-from mregfs.registry.tail import LogTail
+from mregfs.registry.log.tail import LogTail
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.events import EventReaders
+from mregfs.vfs.interface import Caller
 from tests.vfs.rig import WRITE_ONLY, Rig
 
 NONBLOCK = 0o4000

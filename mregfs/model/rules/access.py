@@ -1,9 +1,9 @@
 """Who may read and who may change what: the store, and each project.
 
-Decided here: who the readers and the writers of a project are, what either may do, who says so.
-Not decided here: which groups a caller is in (the `Principal`), which modes the mount shows for it
-(`vfs.tree`), protected aliases (`guards`). `decide` asks for every command; whoever shows something
-of a project asks `may_read`.
+Decided here: who the readers and the writers of a project are, what either may do, who says so. Not
+decided here: which groups a caller is in (the `Principal`), which modes the mount shows for it
+(`vfs.tree`), protected aliases (`preconditions`). `decide` asks for every command; whoever shows
+something of a project asks `may_read`.
 """
 
 import re
@@ -17,7 +17,7 @@ from mregfs.model import commands
 from mregfs.model.changes import AccessSet, Change
 from mregfs.model.commands import Command, Principal, RetirePacks, SetAccess
 from mregfs.model.records import AccessRecord
-from mregfs.model.rules.guards import Decision, check_group, with_project
+from mregfs.model.rules.preconditions import Decision, check_group, with_project
 from mregfs.model.state import State
 
 __all__ = [

@@ -47,7 +47,7 @@ from mregfs.model.records import (
     ProtectionRecord,
     VersionRecord,
 )
-from mregfs.model.rules.ledger import Ledger, Stamp
+from mregfs.model.rules.writable_state import Ledger, Stamp
 from mregfs.model.state import Put, View, access_key, number_key, pack_number
 
 __all__ = ["PROJECT_INODES", "apply_changes", "apply_entry"]

@@ -2,7 +2,8 @@
 
 Decided here: which rule answers which command, and that nobody decides anything who may not
 change what it is about (`access`); the rules are in the `decide_*` modules, in words in
-`rules.md`. Not decided here: what the facts do (`apply`), when they are appended (`registry.log`).
+`rules.md`. Not decided here: what the facts do (`apply`), when they are appended
+(`registry.log`).
 
 A rule reads the state and changes nothing. It is asked again, against newer state, whenever another
 writer was faster.
@@ -21,7 +22,7 @@ from mregfs.model.rules import (
     decide_packs,
     decide_versions,
 )
-from mregfs.model.rules.guards import Decision
+from mregfs.model.rules.preconditions import Decision
 from mregfs.model.state import State
 
 __all__ = ["decide"]

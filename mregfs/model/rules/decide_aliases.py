@@ -1,7 +1,8 @@
 """Rules about aliases: moving, dropping, rolling back and protecting them.
 
 Decided here: what an alias may point at, what going back means, who may protect one. Not decided
-here: `latest`, which nobody moves (`ledger`), and moving an alias while linking (`decide_links`).
+here: `latest`, which nobody moves (`writable_state`), and moving an alias while linking
+(`decide_links`).
 """
 
 from mregfs.errors import ForbiddenError, InvalidError, NotFoundError
@@ -9,7 +10,7 @@ from mregfs.model.changes import AliasDropped, AliasProtected, AliasUnprotected
 from mregfs.model.commands import DropAlias, MoveAlias, Principal, Protect, Rollback, Unprotect
 from mregfs.model.records import ArtifactRecord, OwnerRecord
 from mregfs.model.reference import Location, When
-from mregfs.model.rules.guards import (
+from mregfs.model.rules.preconditions import (
     Decision,
     alias_of_target,
     check_group,

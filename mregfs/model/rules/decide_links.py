@@ -10,7 +10,7 @@ from mregfs.model.commands import CreateCollection, LinkVersion, MoveAlias, Prin
 from mregfs.model.names import check_name
 from mregfs.model.records import ArtifactRecord
 from mregfs.model.rules.decide_aliases import decide_move, number_in
-from mregfs.model.rules.guards import (
+from mregfs.model.rules.preconditions import (
     Decision,
     alias_of_target,
     check_free,

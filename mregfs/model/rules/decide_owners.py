@@ -29,7 +29,7 @@ from mregfs.model.names import check_name
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, VersionRecord
 from mregfs.model.reference import Location
 from mregfs.model.rules.decide_versions import dropped_aliases, dropped_links
-from mregfs.model.rules.guards import (
+from mregfs.model.rules.preconditions import (
     Decision,
     check_free,
     check_text,

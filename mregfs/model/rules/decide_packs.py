@@ -12,7 +12,7 @@ from mregfs.errors import ConflictError, ForbiddenError, InvalidError
 from mregfs.model.changes import LayoutReplaced, PacksRetired
 from mregfs.model.commands import Principal, ReplaceLayout, RetirePacks
 from mregfs.model.records import ArtifactRecord
-from mregfs.model.rules.guards import Decision, title
+from mregfs.model.rules.preconditions import Decision, title
 from mregfs.model.state import State
 
 __all__ = ["check_packs", "replace_layout", "retire_packs"]

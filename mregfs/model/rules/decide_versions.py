@@ -1,7 +1,7 @@
 """Rules about versions: logging and deleting them.
 
 Decided here: when content is a new version, what type an artifact has, what keeps a version from
-being deleted. Not decided here: how its content is stored (`registry.commit`).
+being deleted. Not decided here: how its content is stored (`registry.write.commit`).
 """
 
 import re
@@ -33,7 +33,7 @@ from mregfs.model.metadata import normalise
 from mregfs.model.names import LATEST, check_alias, check_name
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
 from mregfs.model.rules.decide_packs import check_packs
-from mregfs.model.rules.guards import (
+from mregfs.model.rules.preconditions import (
     Decision,
     check_free,
     check_text,

@@ -1,8 +1,8 @@
 """The index on LMDB: `IndexLmdb`, the only importer of lmdb.
 
-`index` is the port. Below it: `sharing`, the environments of this process; `environment`, one of
-them; `opening`, what LMDB is told; `files`, what may be trusted of the directory. `../stores.md`
-says why.
+`index` is the port. Below it: `environments`, the environments of this process; `environment`, one
+of them; `open_environment`, what LMDB is told; `files`, what may be trusted of the directory.
+`../stores.md` says why.
 """
 
 from mregfs.stores.index_lmdb.index import IndexLmdb

@@ -1,8 +1,8 @@
 """One LMDB environment per directory and process: counting its users, growing, replacing it.
 
 Decided here: when the environment may be touched, and when it must be opened anew. Not decided
-here: how it is opened (`opening`), which files are trusted (`files`), what a view or a write is
-(`index`). `index` and `sharing` call it.
+here: how it is opened (`open_environment`), which files are trusted (`files`), what a view or a
+write is (`index`). `index` and `environments` call it.
 
 LMDB forbids a second open of the same files in a process, and moving its map while a transaction of
 the process is open. So all `IndexLmdb` on one directory share an `Environment`, which counts the
@@ -25,7 +25,7 @@ import lmdb
 from mregfs.errors import ForbiddenError, MregfsError, NoSpaceError, NotFoundError, UnavailableError
 from mregfs.host.beneath import Beneath
 from mregfs.stores.index_lmdb.files import IndexFiles
-from mregfs.stores.index_lmdb.opening import (
+from mregfs.stores.index_lmdb.open_environment import (
     META,
     Handle,
     Identity,

@@ -15,10 +15,10 @@ import lmdb
 
 from mregfs.errors import ForbiddenError, InvalidError
 from mregfs.host.beneath import Beneath
-from mregfs.ports import Put
+from mregfs.model.state import Put
 from mregfs.stores.index_lmdb.environment import Environment
-from mregfs.stores.index_lmdb.opening import META, Handle, os_error
-from mregfs.stores.index_lmdb.sharing import acquire, release
+from mregfs.stores.index_lmdb.environments import acquire, release
+from mregfs.stores.index_lmdb.open_environment import META, Handle, os_error
 
 __all__ = ["IndexLmdb"]
 

@@ -2,7 +2,7 @@
 
 Decided here: how a file is made unchangeable and becomes a pack without its bytes being copied, and
 how all of it is undone (`../../registry/commit.md` §3). Not decided here: which files become packs
-(`registry.packing`), how a draft is taken (`taking`). `api` makes one for each commit.
+(`registry.write.packing`), how a draft is taken (`taking`). `api` makes one for each commit.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, N
 from mregfs.host.beneath import Beneath
 from mregfs.host.callers import Credentials
 from mregfs.host.following import open_followed
-from mregfs.ports import IntakeEntry, PackPlaces
+from mregfs.ports.intake import IntakeEntry
+from mregfs.ports.packs import PackPlaces
 from mregfs.stores.intake_dir import lease
 from mregfs.stores.intake_dir.copying import copy
 from mregfs.stores.intake_dir.recovery import put_back, recover

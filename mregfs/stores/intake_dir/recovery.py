@@ -15,7 +15,7 @@ from collections.abc import Callable
 from mregfs.errors import MregfsError
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import names_in
-from mregfs.ports import PackPlaces
+from mregfs.ports.packs import PackPlaces
 from mregfs.stores.intake_dir.taking import give_back, open_project, remove_placeholder, settle
 from mregfs.stores.intake_dir.tree import DIRECTORY, Directories, remove_tree
 from mregfs.stores.intake_dir.work import (

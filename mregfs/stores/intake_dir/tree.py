@@ -25,7 +25,7 @@ from mregfs.errors import (
 from mregfs.host.following import open_followed
 from mregfs.host.listing import entries_in, names_in
 from mregfs.model.manifest import path_problem, symlink_problem
-from mregfs.ports import IntakeEntry
+from mregfs.ports.intake import IntakeEntry
 
 __all__ = [
     "DIRECTORY",

@@ -1,7 +1,7 @@
 """Room on the disk that is kept for deleting: an allocated file that is given up when it is needed.
 
 Decided here: how much, and when it is taken. Not decided here: which changes may use it
-(`registry/append`). `ObjectsDirectory` has one; `api` fills it.
+(`registry/log/append`). `ObjectsDirectory` has one; `api` fills it.
 """
 
 import contextlib

@@ -19,7 +19,7 @@ import msgspec
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.host import locks
 from mregfs.host.beneath import Beneath
-from mregfs.ports import WholeFilesFigures
+from mregfs.ports.host_cache import WholeFilesFigures
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 from mregfs.stores.whole_files_dir.draft import Draft, WholeFile, translated
 

@@ -14,7 +14,7 @@ from typing import Self
 from mregfs.errors import CorruptError, InvalidError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
-from mregfs.ports import PackFile
+from mregfs.ports.packs import PackFile
 from mregfs.stores.ownership import DIRECTORY
 
 __all__ = ["Draft", "WholeFile", "translated"]

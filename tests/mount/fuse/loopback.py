@@ -25,14 +25,20 @@ if __name__ == "__main__" and '"extension":false' in sys.argv[1]:
 import msgspec
 import trio
 
+from mregfs.drafts import DraftDirectory
 from mregfs.errors import HostError, MregfsError, UnavailableError, UnsupportedError
 from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state, pyfuse3
 from mregfs.fuse.serve import serve
 from mregfs.host.beneath import Beneath
-from mregfs.ports import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
-from mregfs.stores.drafts_dir import DraftDirectory
-from mregfs.vfs.surface import Later
+from mregfs.vfs.interface import (
+    Attributes,
+    Caller,
+    ChangedAttributes,
+    FileSystemFigures,
+    Later,
+    OpenFile,
+)
 
 PROJECT = "default/default"
 

@@ -20,9 +20,9 @@ from mregfs.errors import (
     UnavailableError,
 )
 from mregfs.fuse.adapter import Adapter
-from mregfs.fuse.express import list_entries
+from mregfs.fuse.fast_path import list_entries
 from mregfs.fuse.passthrough import ReadPath, choose_read_path, pyfuse3
-from mregfs.ports import Attributes, OpenFile
+from mregfs.vfs.interface import Attributes, OpenFile
 
 CONTEXT = pyfuse3.RequestContext()
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mregfs.fuse import wire
-from mregfs.ports import Attributes
+from mregfs.vfs.interface import Attributes
 
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 

@@ -1,0 +1,483 @@
+"""The port `DraftTree` on a directory of the host: `<path>/<entity>/<project>/<draft>/…`.
+
+Decided here: which system calls each request makes, and as whom. Not decided here: who may do what
+(the kernel's default_permissions, and the host's own rules for the caller), what becomes of a draft
+that is committed (`committing`). Only the daemon makes one; the vfs calls it through the port.
+
+The way to a directory is walked by this process, by descriptors and through no symlink. What is
+changed, opened or read is so by a system call with the caller's credentials (`acting`). Looking a
+name up and stat(2) are this process's own: the kernel answers them for others from what it was
+told, so the right to search a directory is judged there.
+
+Names are remembered. Other mounts of the store change the same directories, so what a name leads to
+is compared with the inode that is meant (`reach`). One lock covers the tables and quick system
+calls; data, fsync and the last close of a file, which frees its blocks, happen outside of it.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from types import EllipsisType
+from typing import TypeVar
+
+from mregfs.drafts import reach
+from mregfs.drafts.acting import Acting
+from mregfs.drafts.giving import EVERYBODY_MAKES_DRAFTS, Giving, Shown
+from mregfs.drafts.nodes import Handle, Node, NodeTable
+from mregfs.drafts.requests import NOT_OURS, translated
+from mregfs.errors import HostError, NotFoundError
+from mregfs.host import calls
+from mregfs.host.beneath import Beneath
+from mregfs.host.listing import names_in
+from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
+
+__all__ = ["DraftDirectory"]
+
+_OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_TRUNC
+"""What an open takes over from the caller. Under passthrough the kernel opens the backing file
+again with the caller's own flags; elsewhere each WRITE comes with its offset, which O_APPEND
+would override, and from unaligned memory, which O_DIRECT would refuse."""
+
+_RENAME_FLAGS = calls.RENAME_NOREPLACE | calls.RENAME_EXCHANGE
+_PERMISSIONS = 0o7777
+_ACL = b"system.posix_acl_"
+_DEFAULT_LIST = b"system.posix_acl_default"
+_FOR_ADMINISTRATORS = b"trusted."
+_NOTHING = ChangedAttributes()
+
+_R = TypeVar("_R")
+
+
+class DraftDirectory(Giving):
+    """The staging area in a directory of a store; what is there already is kept.
+
+    Args:
+        store: the store's directory; it stays the caller's.
+        name: of the directory in it; made if need be, for this process's user only. If it is not
+            ours to make, there are no drafts.
+        max_descriptors: how many descriptors to keep open only for speed; by default a quarter
+            of what the process may open, at most 4096.
+        shown: group and mode of a project's staging directory, and whether its drafts are private.
+    """
+
+    def __init__(
+        self,
+        store: Beneath,
+        name: str = "staging",
+        *,
+        max_descriptors: int | None = None,
+        shown: Callable[[str], Shown] = lambda project: EVERYBODY_MAKES_DRAFTS,
+    ) -> None:
+        super().__init__(store, name, max_descriptors=max_descriptors, shown=shown)
+
+    # ---- names ------------------------------------------------------------------------------
+
+    def root(self, project: str) -> Attributes:
+        """Return (and make, if need be) the staging directory; it needs no `forget`."""
+        origin = self._origin(project)
+        with self._locked("open the staging directory of", None, os.fsencode(project)) as table:
+            try:
+                try:
+                    node = table.admit_root(origin)
+                except FileNotFoundError:
+                    self._staging.make(origin)
+                    node = table.admit_root(origin)
+                self._share(origin)
+            except OSError as error:
+                if error.errno in NOT_OURS:
+                    raise NotFoundError(f"there are no drafts: {error}") from error
+                raise
+            return self._attributes(node, table.stat(node))
+
+    def project_of(self, inode: int) -> str | None:
+        """Return "entity/name" when `inode` is the staging directory of a project, else None."""
+        with self._locked("stat", inode) as table:
+            node = table.get(inode)
+            return None if node is None or node.origin is None else os.fsdecode(node.origin)
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """Find `name`; also `.` and `..`, but not above a project's staging directory."""
+        with self._locked("look up", parent, name) as table:
+            directory = table.alive(parent)
+            if name in (b".", b".."):
+                above = directory if name == b"." else None
+                node = above or next((up for up, _ in directory.names), directory)
+                found = table.stat(node)
+            else:
+                descriptor = table.descriptor(directory)
+                try:
+                    node, found = table.child(directory, descriptor, name)
+                except FileNotFoundError:
+                    # Removed, not by us: another mount may have made it anew by now.
+                    if directory.names and os.fstat(descriptor).st_nlink == 0:
+                        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+                    raise
+            node.lookups += 1
+            return self._attributes(node, found)
+
+    def forget(self, inode: int, count: int) -> None:
+        """Take back `count` lookups."""
+        with self._locked("forget", None) as table:
+            node = table.get(inode)
+            if node is not None:
+                node.lookups = max(0, node.lookups - count)
+                table.reap(node)
+
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes:
+        """Make a file of any kind that is neither directory nor symlink."""
+
+        def make(acting: Acting, directory: int) -> None:
+            acting(calls.mknod, directory, name, mode, rdev, self._umask)
+
+        with self._locked("make", parent, name) as table:
+            return self._made(table, parent, name, mode, caller, make)[1]
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+        """Make a directory."""
+
+        def make(acting: Acting, directory: int) -> None:
+            acting(calls.mkdir, directory, name, mode & _PERMISSIONS, self._umask)
+
+        with self._locked("make the directory", parent, name) as table:
+            above = table.alive(parent).origin
+            if above is not None and self._shown(os.fsdecode(above))[2]:
+                mode &= 0o1700
+            return self._made(table, parent, name, mode, caller, make)[1]
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
+        """Make a symbolic link that says `target`."""
+
+        def make(acting: Acting, directory: int) -> None:
+            acting(calls.symlink, target, directory, name)
+
+        with self._locked("make the link", parent, name) as table:
+            return self._made(table, parent, name, 0, caller, make)[1]
+
+    def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
+        """Give a file one more name."""
+        acting = self._actors.of(caller)
+        with self._locked("link", parent, name) as table:
+            node, directory = table.alive(inode), table.alive(parent)
+            self._refuse_frozen(node, directory)
+            descriptor = table.descriptor(directory)
+            with reach.held(table, node, acting) as source:
+                path, flags = calls.path_of(source), calls.AT_SYMLINK_FOLLOW
+                acting(calls.link, calls.AT_FDCWD, path, descriptor, name, flags)
+            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            try:
+                reach.still_ours(table, node)  # a commit by another process may have ended
+            except OSError:
+                if table.is_same(node, found):
+                    acting(calls.unlink, descriptor, name, 0)
+                raise
+            node = table.admit(directory, name, found)
+            node.lookups += 1
+            return self._attributes(node, found)
+
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+        """Remove a name of anything but a directory."""
+        self._remove(parent, name, caller, 0)
+
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+        """Remove an empty directory."""
+        self._remove(parent, name, caller, calls.AT_REMOVEDIR)
+
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+    ) -> None:
+        """Rename, also from draft to draft; RENAME_NOREPLACE and RENAME_EXCHANGE are known."""
+        with self._locked("rename", parent, name) as table:
+            if flags & ~_RENAME_FLAGS:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            source, target = table.alive(parent), table.alive(new_parent)
+            self._refuse_frozen(
+                source, target, source.children.get(name), target.children.get(new_name)
+            )
+            if not flags:
+                table.pin(target, new_name)
+            old, new = table.descriptor(source), table.descriptor(target)
+            self._actors.of(caller)(calls.rename, old, name, new, new_name, flags)
+            if flags & calls.RENAME_EXCHANGE:
+                table.swapped(source, name, target, new_name)
+            else:
+                table.moved(source, name, target, new_name)
+
+    # ---- attributes -------------------------------------------------------------------------
+
+    def getattr(self, inode: int) -> Attributes:
+        """Say what stat(2) says, also of what was removed and is still open or known."""
+        with self._locked("stat", inode) as table:
+            node = table.readable(inode)
+            return self._attributes(node, table.stat(node))
+
+    def setattr(
+        self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
+    ) -> Attributes:
+        """Change what is given; the size first, because only that may fail for lack of space."""
+        acting = self._actors.of(caller)
+        with self._locked("change", inode) as table:
+            node = table.alive(inode)
+            self._refuse_frozen(node)
+            if node.kind == stat.S_IFLNK and (changed.mode, changed.size) != (None, None):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            if changed.size is not None:
+                self._truncate(table, node, changed.size, handle, acting)
+            if changed != ChangedAttributes(size=changed.size) or changed == _NOTHING:
+                to_chmod = (changed.mode, changed.uid, changed.gid) != (None, None, None)
+                with reach.held(table, node, acting, to_chmod=to_chmod) as descriptor:
+                    self._change(descriptor, changed, acting)
+            return self._attributes(node, table.stat(node))
+
+    def _truncate(
+        self, table: NodeTable, node: Node, size: int, handle: int | None, acting: Acting
+    ) -> None:
+        opened = None if handle is None else self._handles.get(handle)
+        if opened is not None and opened.writable:
+            acting(calls.ftruncate, opened.descriptor, size)
+        else:
+            reach.truncate(table, node, size, acting)
+
+    def _change(self, descriptor: int, changed: ChangedAttributes, acting: Acting) -> None:
+        """Change owner, mode and times of what is open."""
+        if changed.uid is not None or changed.gid is not None:
+            uid = -1 if changed.uid is None else changed.uid
+            gid = -1 if changed.gid is None else changed.gid
+            acting(calls.chown, descriptor, uid, gid)
+        elif changed == _NOTHING:
+            # chown(-1, -1), which renews the ctime, and takes set-id bits away. The kernel asks
+            # for that before some writes, and those take them away in any case.
+            try:
+                acting(calls.chown, descriptor, -1, -1)
+            except PermissionError:
+                pass
+        if changed.mode is not None:  # after chown, which takes set-id bits away
+            if changed.mode & stat.S_ISGID:
+                acting.learn_groups()
+            acting(calls.chmod, descriptor, changed.mode & _PERMISSIONS)
+        times: list[int | EllipsisType | None] = [
+            ... if changed.atime_now else changed.atime_ns,
+            ... if changed.mtime_now else changed.mtime_ns,
+        ]
+        if times != [None, None]:
+            acting(calls.utimens, descriptor, *times)
+
+    def readlink(self, inode: int) -> bytes:
+        """Return where a symbolic link points, as written."""
+        with self._locked("read the link", inode) as table:
+            node = table.alive(inode)
+            if node.descriptor >= 0:
+                return os.readlink(b"", dir_fd=node.descriptor)
+            descriptor = table.open_by_name(node)
+            try:
+                return os.readlink(b"", dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+
+    def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
+        """Set an extended attribute; access control lists are not supported."""
+        self._attribute(inode, name, caller, "set", calls.setxattr, name, value, 0)
+
+    def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
+        """Return the value of an extended attribute."""
+        return self._attribute(inode, name, caller, "get", calls.getxattr, name)
+
+    def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
+        """Return the names of all extended attributes."""
+        names = self._attribute(inode, b"", caller, "list", calls.listxattr).split(b"\0")[:-1]
+        hidden = (_ACL, _FOR_ADMINISTRATORS) if caller.uid else (_ACL,)
+        return [name for name in names if not name.startswith(hidden)]
+
+    def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
+        """Remove an extended attribute."""
+        self._attribute(inode, name, caller, "remove", calls.removexattr, name)
+
+    def figures(self) -> FileSystemFigures:
+        """Say what statvfs(3) says of the host's file system."""
+        try:
+            return self._staging.figures()
+        except OSError as error:
+            raise translated(error, f"stat the file system of {self._staging.path!r}") from error
+
+    # ---- open files -------------------------------------------------------------------------
+
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Attributes]:
+        """Make a regular file and open it, whatever its mode; or open the one that is there."""
+        opened = -1
+        wanted = mode & _PERMISSIONS
+
+        def make(acting: Acting, directory: int) -> int:
+            nonlocal opened
+            how = flags & _OPEN_FLAGS | os.O_CREAT | os.O_EXCL
+            opened = acting(calls.open_at, directory, name, how, wanted)
+            if wanted & self._umask and not _has_default_list(directory):
+                acting(calls.chmod, opened, wanted)  # our umask has taken what he asked for
+            return opened
+
+        with self._locked("create", parent, name) as table:
+            try:
+                node, attributes = self._made(table, parent, name, mode, caller, make)
+            except FileExistsError:
+                if flags & os.O_EXCL:
+                    raise
+            except BaseException:
+                if opened >= 0:
+                    os.close(opened)
+                raise
+            else:
+                return self._opened(node, opened, flags, caller), attributes
+        attributes = self.lookup(parent, name)  # somebody made it since the kernel looked
+        try:
+            return self.open(attributes.inode, flags, caller), attributes
+        except HostError:
+            self.forget(attributes.inode, 1)
+            raise
+
+    def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
+        """Open a file; `backing` belongs to the tree and lasts until `release`."""
+        acting = self._actors.of(caller)
+        with self._locked("open", inode) as table:
+            node = table.alive(inode)
+            if reach.can_write(flags) or flags & os.O_TRUNC:
+                self._refuse_frozen(node)
+            descriptor = reach.open_file(table, node, flags & _OPEN_FLAGS, acting)
+            return self._opened(node, descriptor, flags, caller)
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes at `offset`; fewer only at the end of the file."""
+        with self._unlocked("read", handle) as opened:
+            return os.pread(opened.descriptor, size, offset)
+
+    def write(self, handle: int, offset: int, data: bytes, caller: Caller | None) -> int:
+        """Write at `offset`, and return how many bytes found room."""
+        with self._unlocked("write", handle) as opened:
+            who = opened.who if caller is None else self._actors.of(caller).who
+            return calls.pwrite(who, opened.descriptor, data, offset)
+
+    def fsync(self, handle: int, *, data_only: bool) -> None:
+        """Make the file durable."""
+        with self._unlocked("sync", handle) as opened:
+            (os.fdatasync if data_only else os.fsync)(opened.descriptor)
+
+    def release(self, handle: int) -> None:
+        """Close a handle; it stops counting as open before its descriptor is closed."""
+        with self._locked("release", None) as table:
+            opened = self._handles.pop(handle, None)
+            if opened is not None:
+                opened.node.handles.remove(opened)
+                table.closing.append(opened.descriptor)
+                table.reap(opened.node)
+
+    def opendir(self, inode: int, caller: Caller) -> int:
+        """Open a directory for reading."""
+        with self._locked("open the directory", inode) as table:
+            node = table.alive(inode)
+            descriptor = reach.open_directory(table, node, self._actors.of(caller))
+            return self._opened(node, descriptor, os.O_RDONLY, caller).handle
+
+    def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        """Yield (name, attributes, position of the next entry); `.` and `..` are left out.
+
+        Position 0 reads the names anew. What was removed since then is skipped. An entry counts
+        as one lookup from the moment it is yielded: `forget` the one that is not taken.
+        """
+        with self._unlocked("read the directory", handle) as opened:
+            if start == 0:
+                opened.listing = [os.fsencode(name) for name in names_in(opened.descriptor)]
+        listing = opened.listing
+        for position in range(start, len(listing)):
+            name = listing[position]
+            with self._locked("stat", opened.node.number, name) as table:
+                try:
+                    node, found = table.child(opened.node, opened.descriptor, name)
+                except FileNotFoundError:
+                    continue
+                node.lookups += 1
+                attributes = self._attributes(node, found)
+            yield name, attributes, position + 1
+
+    def releasedir(self, handle: int) -> None:
+        """Close a directory's handle."""
+        self.release(handle)
+
+    def fsyncdir(self, handle: int) -> None:
+        """Make the names in a directory durable."""
+        self.fsync(handle, data_only=False)
+
+    # ---- what they share ----------------------------------------------------------------------
+
+    def _made(
+        self,
+        table: NodeTable,
+        parent: int,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        make: Callable[[Acting, int], int | None],
+    ) -> tuple[Node, Attributes]:
+        """Let `make` make something under `name`, as the caller: it is his at once.
+
+        It may return a descriptor of that.
+        """
+        directory = table.alive(parent)
+        self._refuse_frozen(directory)
+        descriptor = table.descriptor(directory)
+        acting = self._actors.of(caller)
+        if mode & stat.S_ISGID:
+            acting.learn_groups()
+        opened = make(acting, descriptor)
+        if opened is None:
+            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        else:
+            found = os.fstat(opened)
+        node = table.admit(directory, name, found, new=True)
+        node.lookups += 1
+        return node, self._attributes(node, found)
+
+    def _remove(self, parent: int, name: bytes, caller: Caller, flags: int) -> None:
+        with self._locked("remove", parent, name) as table:
+            directory = table.alive(parent)
+            self._refuse_frozen(directory, directory.children.get(name))
+            table.pin(directory, name)
+            self._actors.of(caller)(calls.unlink, table.descriptor(directory), name, flags)
+            table.vanished(directory, name)
+
+    def _attribute(
+        self,
+        inode: int,
+        name: bytes,
+        caller: Caller,
+        action: str,
+        call: Callable[..., _R],
+        *args: bytes | int,
+    ) -> _R:
+        """Make a system call for an extended attribute, or for all."""
+        acting = self._actors.of(caller)
+        changes = action in ("set", "remove")
+        with self._locked(f"{action} an extended attribute of", inode) as table:
+            if name.startswith(_ACL):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            node = table.alive(inode)
+            if changes:
+                self._refuse_frozen(node)
+            with reach.held(table, node, acting, changes=changes) as descriptor:
+                return acting(call, calls.path_of(descriptor), *args)
+
+    def _opened(self, node: Node, descriptor: int, flags: int, caller: Caller) -> OpenFile:
+        number = next(self._handle_numbers)
+        acting = self._actors.of(caller)
+        self._handles[number] = handle = Handle(
+            node, descriptor, reach.can_write(flags), acting.who, acting.uid
+        )
+        node.handles.append(handle)
+        return OpenFile(handle=number, backing=descriptor, lent=True)
+
+
+def _has_default_list(directory: int) -> bool:
+    """Tell whether what is made in a directory gets its mode from an access control list of it."""
+    try:
+        return bool(calls.getxattr(None, calls.path_of(directory), _DEFAULT_LIST))
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""The log: appending to it, following it, and what makes the index of it."""

@@ -1,0 +1,1 @@
+"""Looking at a registry: what there is, what happened, and the bytes of versions."""

@@ -1,0 +1,1 @@
+"""Commits: how directories become versions."""

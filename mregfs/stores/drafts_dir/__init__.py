@@ -1,9 +1,0 @@
-"""The staging area on a directory of the host.
-
-Decided here: what the rest of the program sees of this adapter: `DraftDirectory`. Not decided
-here: anything else. Called by the daemon's wiring; the vfs knows only the port `DraftTree`.
-"""
-
-from mregfs.stores.drafts_dir.directory import DraftDirectory
-
-__all__ = ["DraftDirectory"]

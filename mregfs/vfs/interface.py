@@ -1,0 +1,309 @@
+"""The boundary between the file system and what serves it to the kernel.
+
+Decided here: which requests there are and what each must answer. Not decided here: how a request
+arrives (`fuse/`), nor what the registry looks like (`tree`, `gestures`, `staging`, …). `fuse/`
+calls `FileSystem`; the vfs calls `KernelNotices`.
+
+Every method of `FileSystem` raises only MregfsError; its `errno` is the answer. What never waits is
+a plain method. What may wait is a coroutine, next to which stands the question whether the answer
+is at hand (`…_nowait`). None means that it is not; a `Later` that nothing but a thread is needed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+__all__ = [
+    "DRAFT_BIT",
+    "Attributes",
+    "Caller",
+    "ChangedAttributes",
+    "DraftTree",
+    "FileSystem",
+    "FileSystemFigures",
+    "KernelNotices",
+    "Later",
+    "OpenFile",
+]
+
+_T = TypeVar("_T")
+
+Later = Callable[[], _T]
+"""Gives the answer when it is called, once, in any thread; takes as long as a disk does, or a
+transaction. Raises only MregfsError."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who makes a request."""
+
+    uid: int = 0
+    gid: int = 0
+    pid: int = 0
+    umask: int = 0o022
+    groups: tuple[int, ...] | None = None
+    """Looked up while he waits for his answer (his pid may be another's later); None: not yet."""
+
+
+class Attributes(msgspec.Struct):
+    """What stat(2) tells of one inode, and for how long the kernel may remember it (seconds)."""
+
+    inode: int
+    mode: int
+    size: int = 0
+    nlink: int = 1
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    blocks: int = 0
+    atime_ns: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    generation: int = 0
+    entry_timeout: float = 0.0
+    attr_timeout: float = 0.0
+
+
+class ChangedAttributes(msgspec.Struct):
+    """The fields of a setattr request that are to change; None leaves a field alone."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    atime_now: bool = False  # the host's own time, which takes less of a right than any other
+    mtime_now: bool = False
+
+
+class OpenFile(msgspec.Struct):
+    """The answer to an open: the handle, and how the kernel may treat the file."""
+
+    handle: int
+    backing: int = -1
+    """Descriptor that the kernel may read and write in the daemon's place (passthrough), or -1."""
+    keep_cache: bool = False
+    direct_io: bool = False
+    nonseekable: bool = False
+    lent: bool = False
+    """Users may write `backing`, with no more rights than anybody has."""
+    owned: bool = False
+    """True when `backing` is to be closed by the FUSE adapter right after registering it."""
+
+
+class FileSystemFigures(msgspec.Struct, frozen=True):
+    """What statvfs(3) tells."""
+
+    block_size: int
+    fragment_size: int
+    blocks: int
+    blocks_free: int
+    blocks_available: int
+    files: int
+    files_free: int
+    files_available: int
+    name_max: int
+
+
+DRAFT_BIT = 1 << 62
+"""Set in the inode number of everything in the staging area, and of nothing else."""
+
+
+class KernelNotices(Protocol):
+    """Tells the kernel what it must no longer remember.
+
+    Calls return at once; the notices are sent by a thread of their own, in order, never under a
+    lock and never from the task that serves a request. An inode or name that the kernel does not
+    know is no error.
+    """
+
+    def forget_name(self, parent: int, name: bytes) -> None:
+        """Drop the cached entry (also a negative one) `name` of directory `parent`."""
+        ...
+
+    def forget_attributes(self, inode: int) -> None:
+        """Drop the cached attributes of `inode`, not its data."""
+        ...
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until what was asked so far has been sent; False on time-out. From threads only."""
+        ...
+
+
+class FileSystem(Protocol):
+    """What `fuse/` serves. Root is inode 1. Names and symlink targets are bytes."""
+
+    async def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
+        """Find `name`. An answer with `inode == 0` is a negative entry: the kernel may cache it."""
+        ...
+
+    def lookup_nowait(self, parent: int, name: bytes, caller: Caller) -> Attributes | None: ...
+
+    def forget(self, inode: int, count: int) -> None:
+        """The kernel dropped `count` references (lookups, creates, readdir entries)."""
+        ...
+
+    def getattr(self, inode: int) -> Attributes: ...
+    async def setattr(
+        self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
+    ) -> Attributes: ...
+    def readlink(self, inode: int) -> bytes: ...
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
+    ) -> Attributes: ...
+    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes: ...
+    async def symlink(
+        self, parent: int, name: bytes, target: bytes, caller: Caller
+    ) -> Attributes: ...
+    async def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes: ...
+    async def unlink(self, parent: int, name: bytes, caller: Caller) -> None: ...
+    async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None: ...
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+    ) -> None: ...
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Attributes]: ...
+    async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile: ...
+    def open_nowait(self, inode: int, flags: int, caller: Caller) -> OpenFile | None: ...
+    async def read(self, handle: int, offset: int, size: int) -> bytes: ...
+    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | Later[bytes] | None: ...
+    async def write(
+        self, handle: int, offset: int, data: bytes, caller: Caller | None = None
+    ) -> int:
+        """Write, for `caller`, if the kernel says who that is: what takes long ends with him."""
+        ...
+
+    def write_nowait(
+        self, handle: int, offset: int, data: bytes, caller: Caller | None = None
+    ) -> int | Later[int] | None: ...
+    def flush(self, handle: int) -> None: ...
+    async def fsync(self, handle: int, *, data_only: bool) -> None: ...
+    def release(self, handle: int) -> None: ...
+    async def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
+        """Return the poll(2) events that are ready; call `wake` once when that may have changed.
+
+        Raises:
+            UnsupportedError: the file is an ordinary one (the kernel then says: always ready).
+        """
+        ...
+
+    async def opendir(self, inode: int, caller: Caller) -> int: ...
+    def opendir_nowait(self, inode: int, caller: Caller) -> int | None: ...
+    def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        """Yield (name, attributes, position of the next) from position `start`; 0 is the first.
+
+        `.` and `..` are left out: the kernel would not take back the lookups that they count as.
+        An entry that was taken counts as one lookup; the adapter calls `forget(inode, 1)` for the
+        one that did not fit. Lazy: a directory of 100 000 entries is never loaded at once.
+        """
+        ...
+
+    def releasedir(self, handle: int) -> None: ...
+    async def fsyncdir(self, handle: int) -> None: ...
+    async def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None: ...
+    async def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes: ...
+    def getxattr_nowait(self, inode: int, name: bytes, caller: Caller) -> bytes | None: ...
+    async def listxattr(self, inode: int, caller: Caller) -> list[bytes]: ...
+    async def removexattr(self, inode: int, name: bytes, caller: Caller) -> None: ...
+    async def statfs(self) -> FileSystemFigures: ...
+    async def access(self, inode: int, mode: int, caller: Caller) -> bool: ...
+
+    def backing_refused(self, handle: int, reason: str) -> None:
+        """Passthrough was refused for this handle (`reason` for people): reads will arrive here."""
+        ...
+
+
+class DraftTree(Protocol):
+    """The staging area: a POSIX directory tree with the host file system's own semantics.
+
+    Inode numbers are `DRAFT_BIT | number on the host`; names are bytes. Every method raises
+    HostError with the errno that the host gave, unless its docstring says otherwise. What is done
+    is done as `caller`; a write without one (the kernel's own), as whoever opened the file.
+    """
+
+    def root(self, project: str) -> Attributes:
+        """Return (and make, if need be) the staging directory of `project` ("entity/name").
+
+        Raises:
+            NotFoundError: there is none that this process may use, and it may make none.
+        """
+
+    def lookup(self, parent: int, name: bytes) -> Attributes: ...
+    def forget(self, inode: int, count: int) -> None: ...
+    def getattr(self, inode: int) -> Attributes: ...
+    def setattr(
+        self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
+    ) -> Attributes: ...
+    def readlink(self, inode: int) -> bytes: ...
+    def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
+    ) -> Attributes: ...
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes: ...
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes: ...
+    def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes: ...
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None: ...
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None: ...
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+    ) -> None: ...
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[OpenFile, Attributes]: ...
+    def open(self, inode: int, flags: int, caller: Caller) -> OpenFile: ...
+    def read(self, handle: int, offset: int, size: int) -> bytes: ...
+    def write(self, handle: int, offset: int, data: bytes, caller: Caller | None) -> int: ...
+    def fsync(self, handle: int, *, data_only: bool) -> None: ...
+    def release(self, handle: int) -> None: ...
+    def opendir(self, inode: int, caller: Caller) -> int: ...
+    def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        """Yield (name, attributes, position of the next entry) from position `start`.
+
+        Each yielded entry counts as one lookup of its inode once the consumer asks for the next
+        one; an entry that the consumer does not take is forgotten by calling `forget`.
+        """
+
+    def releasedir(self, handle: int) -> None: ...
+    def fsyncdir(self, handle: int) -> None: ...
+    def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None: ...
+    def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes: ...
+    def listxattr(self, inode: int, caller: Caller) -> list[bytes]: ...
+    def removexattr(self, inode: int, name: bytes, caller: Caller) -> None: ...
+    def figures(self) -> FileSystemFigures: ...
+
+    def freeze(self, project: str, draft: str) -> str:
+        """Stop every change below the draft, and return its path on the host.
+
+        From now on a change (create, write, truncate, rename, …) below it fails with EBUSY.
+
+        Raises:
+            NotFoundError: no such draft (or not a directory).
+            ConflictError: files below it are open for writing (all paths named, sorted), or it is
+                being committed already.
+        """
+
+    def project_of(self, inode: int) -> str | None:
+        """Return "entity/name" when `inode` is the staging directory of a project, else None."""
+
+    def thaw(self, project: str, draft: str) -> None:
+        """Allow changes again: the commit failed."""
+
+    def share(self) -> Sequence[int]:
+        """Let those make drafts who may now, and return the inodes of the staging directories."""
+
+    def give(
+        self, project: str, draft: str, uid: int, gid: int, giver: int | None
+    ) -> Sequence[int]:
+        """Make a draft another user's, and return the inodes of its directories.
+
+        Raises:
+            ConflictError: as `freeze`.
+            ForbiddenError: it, or something in it, is not `giver`'s (None: of one owner).
+        """
+
+    def consumed(self, project: str, draft: str) -> None:
+        """The draft has become a version and its directory is gone: forget its nodes."""
+
+    def drafts(self, project: str) -> Mapping[str, int]:
+        """Return the drafts of a project with the number of their files now open for writing."""
