@@ -1,7 +1,7 @@
 """Run the command line: as `python -m mregfs`, and as the console script.
 
 Decided here: what Ctrl-C does before the command line can say so itself. Everything else is decided
-in `mregfs.cli`; only the interpreter calls this.
+in `mregfs.cli`.
 """
 
 import sys

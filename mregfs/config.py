@@ -1,8 +1,7 @@
 """Where things are on this host, and who is asking: what the environment says.
 
 Decided here: the default store, the index's directory, the author of changes. Not decided here:
-which store a command line means (`cli.place`). `cli` and `api` call it; besides `cli`, nothing else
-reads the environment.
+which store a command line means (`cli.place`). Besides `cli`, nothing else reads the environment.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 Decided here: which parts a mount is made of, what its status says, readiness (a pipe of the CLI's,
 systemd's notify socket), signals, the order of the end. Not decided here: adapters of the store
-(`api`), requests (`fuse`, `vfs`), options (`cli.mounting`). Called by `mregfs mount --foreground`.
+(`api`), requests (`fuse`, `vfs`), options (`cli.mounting`).
 
 The order of the end: no new requests, those under way are answered, unmounted, the log follower
 stops, the index and the store are closed. A transaction that has begun is carried to its end.

@@ -1,7 +1,7 @@
 """Asks a mount a question: writes it as a name of `.mregfs/query`, reads the JSON that is there.
 
 Decided here: how an answer or its failure comes back, how long one is waited for. Not decided here:
-the questions (`model.queries`). `in_mount` calls it; `cli.control` shares what a failure is.
+the questions (`model.queries`). `cli.control` shares what a failure is.
 """
 
 import errno

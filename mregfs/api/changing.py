@@ -1,7 +1,7 @@
 """What a Python program can change: each gesture of the control file has a method.
 
 Decided here: how Python says each thing. Not decided here: what it leads to (`model.rules`); what
-is written as text is parsed as in the control file. `Registry` is one of these; nobody else.
+is written as text is parsed as in the control file.
 """
 
 import os

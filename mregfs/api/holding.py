@@ -1,8 +1,7 @@
 """Whose store may be acted on; the directory of a store, made or held by descriptor.
 
 Decided here: which stores this user may read or write, and that a directory which took the place of
-a store's is the same store. Not decided here: what a store is made of (`store`). Only `store` calls
-this.
+a store's is the same store. Not decided here: what a store is made of (`store`).
 
 Whoever may write in a directory of the store may have put anything there. So a store is one user's
 alone: its owner writes it, others may read it, and root acts on no store but its own.

@@ -2,7 +2,7 @@
 
 Decided here: what is asked of the mount, and what this process reads itself: bytes of files, from
 the mount's own directories. Not decided here: how a question is asked (`asking`), what it is
-answered with (`registry.read.answers`). `session` makes one where the store cannot be opened.
+answered with (`registry.read.answers`).
 """
 
 import contextlib

@@ -1,7 +1,6 @@
 """Looking at a registry in its store, by the index of this host.
 
-Decided here: nothing; each method is a line or two over a use case. `session` makes one of an open
-store.
+Decided here: nothing; each method is a line or two over a use case.
 """
 
 import time

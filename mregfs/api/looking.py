@@ -1,7 +1,6 @@
 """What a Python program can see: versions, files, history, figures, and what happens next.
 
-Decided here: how Python asks. Not decided here: the answers, which a `Way` gives. `Registry` is one
-of these; nobody else.
+Decided here: how Python asks. Not decided here: the answers, which a `Way` gives.
 """
 
 import os

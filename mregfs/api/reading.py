@@ -1,7 +1,7 @@
 """Reading versions out of a store: file objects and exports.
 
-Decided here: which file a path leads to. Not decided here: where bytes are (`content`), how
-a copy is written (`stores.export_dir`). `in_store` calls this.
+Decided here: which file a path leads to. Not decided here: where bytes are (`content`), how a copy
+is written (`stores.export_dir`).
 """
 
 import io

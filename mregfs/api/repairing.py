@@ -2,7 +2,7 @@
 
 Decided here: the log first, then the versions, then checkpoints and leftovers; that each step is
 said before it is done. Not decided here: what a step is (`registry/keep/repair`,
-`registry/keep/repair_packs`). Only `upkeep` calls this.
+`registry/keep/repair_packs`).
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 Decided here: when a mount is looked at in place of the store, how text becomes a location, that
 nothing is submitted to a store opened for reading. Not decided here: what can be asked (`looking`,
-`changing`, `upkeep`). Only they call this.
+`changing`, `upkeep`).
 """
 
 import os

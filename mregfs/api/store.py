@@ -1,8 +1,7 @@
 """Stores in directories: made, opened, put together from adapters.
 
 Decided here: which adapters a store is made of and where its parts stand on this host. Not decided
-here: the format of a store (`registry/format.md`). The only place that names concrete adapters;
-`Registry` and the daemon call it.
+here: the format of a store (`registry/format.md`). The only place that names concrete adapters.
 """
 
 import importlib

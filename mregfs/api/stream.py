@@ -1,7 +1,7 @@
 """A file of a version as what Python reads files by.
 
 Decided here: how `read` and `seek` become reads at an offset. Not decided here: where bytes come
-from. `reading` and `in_mount` make one.
+from.
 """
 
 import io

@@ -1,7 +1,6 @@
 """What a Python program can ask for the good of what is stored: pins, checks, the index.
 
-Decided here: how Python says it. Not decided here: what happens then (`coalesce`). `Registry` is
-one of these; nobody else.
+Decided here: how Python says it. Not decided here: what happens then (`coalesce`).
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Decided here: argv, the environment, which store and mount are meant, tables, progress, exit codes.
 Not decided here: anything about a registry; every verb is one call of `mregfs.Registry`, or one
-line on the control file of a mount. Only `__main__` and `mount.mregfs` import this package.
+line on the control file of a mount.
 
 Each verb's module is imported when that verb is used, and imports what it needs inside the verb.
 """

@@ -1,7 +1,7 @@
 """The `mregfs` command: finds the verb, runs it, and turns every failure into one line.
 
 Decided here: exit codes, the form of an error line, what happens on Ctrl-C and on a closed pipe.
-Not decided here: what a verb does (its own module). Only `__main__` calls `main`.
+Not decided here: what a verb does (its own module).
 """
 
 import codecs

@@ -1,7 +1,7 @@
 """`mount.mregfs`: what mount(8) runs for a line of /etc/fstab whose type is `mregfs`.
 
 Decided here: the words that mount(8) gives its helpers, and the exit codes that it reads. Not
-decided here: what an option means (`mounting`). Only the console script calls this.
+decided here: what an option means (`mounting`).
 """
 
 import sys

@@ -1,7 +1,7 @@
 """What the verbs print: aligned tables for people, JSON for programs.
 
 Decided here: how sizes, times and tables look, and that no control character of a name, reason or
-description reaches a terminal. Not decided here: which facts are shown. Only verbs call this.
+description reaches a terminal. Not decided here: which facts are shown.
 
 Tables are written here and not by rich: importing it costs 70 ms, a third of what a looking verb
 may take.

@@ -2,8 +2,7 @@
 
 Decided here: the order of `--store`, the environment, the mount one stands in, the only mount, the
 default; how a path on this host becomes one below the top of a mount. Not decided here: the grammar
-of references and tree paths (`model.reference`). Called by `session`; the environment of the store
-choice is read here and nowhere else.
+of references and tree paths (`model.reference`). The environment of the store choice is read here.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The policies of a mount: how reads are verified, which files get a copy in one piece.
 
 Decided here: the values that `-o` and the environment may give them. Not decided here: what they do
-(`registry/read/content.md`, `registry/keep/coalesce.md`). Only `mounting` calls this.
+(`registry/read/content.md`, `registry/keep/coalesce.md`).
 """
 
 import re

@@ -2,7 +2,7 @@
 
 Decided here: which system calls each request makes, and as whom. Not decided here: who may do what
 (the kernel's default_permissions, and the host's own rules for the caller), what becomes of a draft
-that is committed (`committing`). Only the daemon makes one; the vfs calls it through the port.
+that is committed (`committing`).
 
 The way to a directory is walked by this process, by descriptors and through no symlink. What is
 changed, opened or read is so by a system call with the caller's credentials (`acting`). Looking a

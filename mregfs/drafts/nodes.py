@@ -1,7 +1,7 @@
 """The inodes of the staging area that the kernel knows, and how each is reached on the host.
 
 Decided here: what a node is called, which descriptor stands for it, when it is forgotten. Not
-decided here: what a request does with it. Only `directory` uses this, and always under its lock.
+decided here: what a request does with it. All of it happens under the lock of `directory`.
 
 A file needs no descriptor: it is reached through the descriptor of its directory and its name.
 `NodeTable` hears of every change of a name, so names stay true. What loses its last name while the

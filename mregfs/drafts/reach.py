@@ -1,9 +1,9 @@
 """How a request gets hold of a known inode, as its caller and through no symlink.
 
-Decided here: that what is opened is the inode that the kernel asked about, that the host judges
-the caller's rights, and that nothing of what has become a pack is changed. Not decided here: what a
-draft that this mount commits itself refuses. Only `directory` calls this, under its lock; errors
-are OSError.
+Decided here: that what is opened is the inode that the kernel asked about, that the host judges the
+caller's rights, and that nothing of what has become a pack is changed. Not decided here: what a
+draft that this mount commits itself refuses. All of it happens under the lock of `directory`;
+errors are OSError.
 
 An inode is opened by a name of it, relative to its directory, with the caller's credentials: so he
 needs what the host asks of him for both, also when another mount has changed that meanwhile, and

@@ -1,8 +1,7 @@
 """The directory `staging/` of a store, and in it the staging directories of its projects.
 
 Decided here: how they are reached and made: beneath the store, through no symlink, and only what
-belongs to the store's owner. Not decided here: what is in them. Only this package calls it; errors
-are OSError.
+belongs to the store's owner. Not decided here: what is in them. Errors are OSError.
 """
 
 import errno

@@ -3,7 +3,7 @@
 Decided here: how a request's fields and an answer's fields correspond, which errno an exception
 becomes, and when a waiting read gives up. Not decided here: what any request answers (`vfs/`),
 which files go by passthrough (`passthrough`), nor which requests never come as far as pyfuse3
-(`fast_path`). Only `serve` makes an adapter; pyfuse3 calls it.
+(`fast_path`).
 
 pyfuse3 ends the whole session on any exception but FUSEError, so every operation passes through
 `_answers` or `_answer_at_once`; `_errno_of` is the one place where errors are translated and

@@ -2,7 +2,7 @@
 
 Decided here: which requests, and what each field of their answers is. Not decided here: whether the
 file system can answer without waiting (it says None when it cannot: then the request goes on to
-pyfuse3 and `adapter`), and what an error becomes (`adapter`). Only `adapter` makes one.
+pyfuse3 and `adapter`), and what an error becomes (`adapter`).
 
 A round through the event loop costs more than such an answer (passthrough.md, *Answers at once*).
 """

@@ -1,8 +1,7 @@
 """Notices to the kernel: what it must no longer remember.
 
 Decided here: in which order and by which thread notices are sent. Not decided here: what has become
-stale (the vfs). The daemon makes one `Notices` and hands it to the vfs; `serve` starts and stops it
-together with the session.
+stale (the vfs). They start and stop together with the session (`serve`).
 
 The kernel may let a notice wait for a lock that a request holds which this very daemon has yet to
 answer. So notices have a thread of their own, and `stop` ends while requests are still answered. A

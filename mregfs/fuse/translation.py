@@ -1,6 +1,6 @@
 """Values of the protocol: what pyfuse3 calls the things that the ports have names for.
 
-Decided here: which field is which. Not decided here: anything else. Only `adapter` calls it.
+Decided here: which field is which. Not decided here: anything else.
 """
 
 import stat

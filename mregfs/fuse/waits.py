@@ -1,7 +1,7 @@
 """Reads that wait: who may stop waiting, and with what answer.
 
 Decided here: when a read that the file system has not answered is given up. Not decided here: when
-there is something to read (the vfs). Only `adapter` and `serve` call it.
+there is something to read (the vfs).
 
 The kernel tells of a signal to a process that waits in read(2), but gives up by itself only what no
 daemon has seen yet: without an answer a process cannot even be killed.

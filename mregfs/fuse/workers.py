@@ -1,8 +1,8 @@
 """Threads for answers that take a while: a disk's, or a transaction's.
 
 Decided here: how many threads, and that none outlives the process. Not decided here: what they do.
-Only `adapter` makes them. Handing a job over costs some 20 us, a fifth of what it takes through the
-event loop; the answer does not come back to the loop either, the thread sends it by itself.
+Handing a job over costs some 20 us, a fifth of what it takes through the event loop; the answer
+does not come back to the loop either, the thread sends it by itself.
 """
 
 import queue

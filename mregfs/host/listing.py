@@ -1,7 +1,7 @@
 """The names in a directory that is open.
 
-Decided here: that they are the names there are now. Not decided here: what they are good for.
-Whatever lists by a descriptor calls this (a test).
+Decided here: that they are the names there are now. Not decided here: what they are good for. A
+test finds any other listing by a descriptor.
 
 On btrfs a descriptor shows the names that were there when it was opened, and newer ones only after
 a seek. Raises OSError.

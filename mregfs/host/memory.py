@@ -1,7 +1,7 @@
 """How much memory there is for what is read as a whole.
 
 Decided here: what bounds this process: the host, its control group, its own limits. Not decided
-here: what is read. `api` calls this.
+here: what is read.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """What `_native` does where it is not built: the same calls by `os`, for this process alone.
 
-Decided here: how each call is made with what Python has. Not decided here: anything else. Only
-`calls` imports this. `who` is always None: without the extension nobody acts for others.
+Decided here: how each call is made with what Python has. Not decided here: anything else. `who` is
+always None: without the extension nobody acts for others.
 """
 
 import ctypes

@@ -1,9 +1,9 @@
 """What may stand in a log entry: names, numbers and texts within the bounds that commands have.
 
 Decided here: the bound of every field of every fact. Not decided here: the form of an entry
-(`changes`), whether a fact can follow from those before it (`rules.apply`). `changes` calls this
-for each entry that it decodes, whoever wrote it: a name with a slash or a number of 80 bits must
-not get past the log, where the mount and the index would fail at it.
+(`changes`), whether a fact can follow from those before it (`rules.apply`). Each entry that is
+decoded is held to them, whoever wrote it: a name with a slash or a number of 80 bits must not get
+past the log, where the mount and the index would fail at it.
 
 Bounds are kept by the field's name, so a new fact that uses known names is covered. A field that
 has no bound of its own yet gets one by its type.

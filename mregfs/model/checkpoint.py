@@ -1,7 +1,7 @@
 """Checkpoints: the whole state at one log entry, so that replay can start there.
 
 Decided here: the form of a checkpoint (`registry/format.md` §4). Not decided here: when one is
-written, or which one is read (`registry/log/replay`). Anyone may call it.
+written, or which one is read (`registry/log/replay`).
 
 A frame of zstd around one line of JSON (the header) and blocks of rows. The header holds the
 digest and the size of all that follows it, so a damaged checkpoint is never taken for the truth,

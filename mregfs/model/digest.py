@@ -1,7 +1,7 @@
 """Digests: of files, of manifests, of log entries.
 
 Decided here: how bytes become an identity, for ever (`registry/format.md` §2). Not decided here:
-who reads the bytes, and with how many threads. Anyone may call it.
+who reads the bytes, and with how many threads.
 
 A file is digested in blocks of 1 MiB from its own start. A file of one block has the BLAKE3-256
 of its bytes as digest (what `b3sum` prints); a larger one that of its blocks' digests, in a mode

@@ -1,8 +1,7 @@
 """Features: how a store tells an older program what that must not do.
 
 Decided here: what a feature's name in `store.json` or in a log entry means to a program that does
-not know it (`registry/format.md` §9). Not decided here: what a known feature does. Whoever opens a
-store, decodes an entry, appends or checks calls this.
+not know it (`registry/format.md` §9). Not decided here: what a known feature does.
 
 A feature maps its name to the operations that need it. Who does not know the name must not carry
 out those, and may carry out all others; an empty list is for information alone.

@@ -1,8 +1,8 @@
 """The command language of the control file, which the CLI and the Python API speak as well.
 
 Decided here: which commands there are, their words, options and help. Not decided here: what words
-name (`operands`), how text is split (`tokenizer`), what a command leads to (`rules`). Anyone may
-call it; a refusal is an InvalidError with the usage of the command.
+name (`operands`), how text is split (`tokenizer`), what a command leads to (`rules`). A refusal is
+an InvalidError with the usage of the command.
 """
 
 from collections.abc import Callable, Sequence

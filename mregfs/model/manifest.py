@@ -2,7 +2,7 @@
 
 Decided here: the form of a manifest, what its digest covers, which paths and symlinks may be in a
 version (`registry/format.md` §5). Not decided here: where the bytes of files are (`layout`), nor
-where manifests are stored. Anyone may call it.
+where manifests are stored.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Metadata of versions, artifacts and collections: what may be in it.
 
 Decided here: the bounds, and the one form in which metadata is stored (NaN is null, tuples are
-lists). Not decided here: what it means. Anyone may call it.
+lists). Not decided here: what it means.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Names of entities, projects, artifacts, collections and aliases: which are valid, and why not.
 
 Decided here: the grammar of names and the form of numbers (`v12`) and digests. Not decided here:
-whether a name is taken. Anyone may call it.
+whether a name is taken.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The records of the registry's state, as the index stores them.
 
 Decided here: what is remembered of each noun. Not decided here: when a record changes (`rules`),
-under which key it stands (`state`). Anyone may read them; only `rules.apply` makes new ones.
+under which key it stands (`state`).
 
 Encoded as MessagePack arrays: fields are only ever added at the end, with a default.
 """

@@ -2,7 +2,6 @@
 
 Decided here: the grammar `[[entity/]project/]name[:alias | :vN | @digest-prefix][@{when}]` and the
 form of paths below a mount. Not decided here: what a reference resolves to (`state`, `catalog`).
-Anyone may call it.
 """
 
 import re

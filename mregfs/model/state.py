@@ -1,7 +1,7 @@
 """The registry's state, read from a view of the index: tables, keys, typed records, resolving.
 
-Decided here: under which key each record stands (`index.md`), and what a reference resolves to.
-Not decided here: what changes a record (`rules`). Anyone with a view may call it.
+Decided here: under which key each record stands (`index.md`), and what a reference resolves to. Not
+decided here: what changes a record (`rules`).
 
 Numbers in keys are 8 bytes big-endian, so that byte order is numeric order.
 """

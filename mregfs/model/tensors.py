@@ -3,7 +3,7 @@
 Decided here: which container formats we know (safetensors, GGUF, zip: torch `.pt`, `.npz`,
 `.keras`), what makes a header acceptable, and the limits on the work that a header may cause. Not
 decided here: where a file is cut (`chunking`), nor where its bytes come from: `read(offset,
-length)` is given. `chunking` and `mregfs diff` call this.
+length)` is given.
 
 Detection is by content alone. A header is untrusted: whatever is wrong with it, the answer is None
 and nothing is raised; what `read` raises passes through. Tensor data is never read.

@@ -2,7 +2,7 @@
 
 Decided here: that one write is one transaction, what a reply looks like, who gets a failure as the
 errno of its write, and what a plain `cat` shows. Not decided here: the grammar (`model.grammar`),
-what commands do (`gestures`). Called by `filesystem`.
+what commands do (`gestures`).
 """
 
 import errno

@@ -1,7 +1,7 @@
 """`.mregfs/events`: one JSON line per log entry, blocking, pollable, any number of readers.
 
 Decided here: where a reader stands in the log, what a read gives, when it blocks. Not decided here:
-how the daemon learns of entries (`registry.log.tail`). Called by `open_files`.
+how the daemon learns of entries (`registry.log.tail`).
 
 A reader holds only its position; lines are made from the log when it asks for them, so a slow
 reader costs nothing and holds up nobody. One that is far behind is read for in a thread.

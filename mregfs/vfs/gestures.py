@@ -2,7 +2,7 @@
 
 Decided here: which system call on which node is which command, and the errno of those that mean
 nothing. Not decided here: whether the command is allowed (`model.rules`), how it is carried out
-(`transactions`). Called by `filesystem` for everything outside the staging area.
+(`transactions`).
 """
 
 from collections.abc import Callable, Sequence

@@ -2,8 +2,7 @@
 
 Decided here: which group and which mode stand for readers and writers of a project, so that the
 kernel itself refuses most of what the rules would. Not decided here: who they are
-(`model.rules.access`), what a group's number is on this host (given). Called by `tree`, `follower`
-and the daemon.
+(`model.rules.access`), what a group's number is on this host (given).
 
 A mode can name one group. Where readers and writers are two, the readers' is shown, and may write
 as far as the kernel is concerned: the rules decide.

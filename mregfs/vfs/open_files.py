@@ -1,7 +1,7 @@
 """Open files of the registry's tree: published files, `control`, `events`, `status`, `query`.
 
 Decided here: what a handle reads and writes. Not decided here: bytes of files (`content`), what a
-command does (`transactions`). Called by `filesystem`, which has the open files of drafts elsewhere.
+command does (`transactions`).
 """
 
 from collections.abc import Callable

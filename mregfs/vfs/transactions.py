@@ -2,8 +2,8 @@
 
 Decided here: the order (freeze the drafts, store their content, append, give up the drafts), what
 is undone when something fails, and whose name history gets. Not decided here: what a statement
-means (`model.grammar`, `model.rules`) or how content is stored (`registry.write.commit`). Called by
-`filesystem`, from worker threads: everything here may block.
+means (`model.grammar`, `model.rules`) or how content is stored (`registry.write.commit`). It runs
+in worker threads: everything here may block.
 """
 
 import errno

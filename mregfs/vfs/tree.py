@@ -3,7 +3,7 @@
 Decided here: the shape of the mount (DESIGN: artifacts, collections, projects, `.mregfs`), inode
 numbers of its fixed parts, symlink targets, modes, how long the kernel may remember what. Not
 decided here: what a change does (`gestures`), drafts (`DraftTree`), bytes of files (`content`).
-Called by `filesystem`; reads one view of the index per call and holds none.
+Each call reads one view of the index and holds none.
 
 Inode numbers of everything in the log are allocated by `model.rules` and live in the index. The
 numbers below `FIRST_INODE` belong to this mount alone.

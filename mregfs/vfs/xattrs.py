@@ -1,8 +1,8 @@
 """Extended attributes: what is known of a version, a collection or a file, as `user.mregfs.*`.
 
 Decided here: which attributes each node has and their text. Not decided here: how bytes are shared
-(`usage`), how a file is read (`content`). Called by `filesystem`; values that cost more than a few
-index reads are computed only when asked for by name.
+(`usage`), how a file is read (`content`). Values that cost more than a few index reads are computed
+only when asked for by name.
 """
 
 from collections.abc import Callable

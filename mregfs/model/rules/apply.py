@@ -1,8 +1,8 @@
 """Facts into state: what each change in the log does to the index.
 
 Decided here: the whole of that, so that replaying the log always gives the same bytes. Not decided
-here: whether a fact may come about (`decide`). The log calls this, for entries of its own and of
-other processes alike.
+here: whether a fact may come about (`decide`). Entries of this process and of others are applied
+alike.
 
 Nothing is refused here: a fact that cannot follow from those before it means a damaged log.
 """

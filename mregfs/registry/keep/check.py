@@ -1,7 +1,7 @@
 """Checks a store: is everything that the log speaks of there, and what it was?
 
 Decided here: what is checked in which order (`check.md`). Not decided here: the single checks
-(`check_log`, `check_content`, `check_data`), what a person is told. The Python API calls this.
+(`check_log`, `check_content`, `check_data`), what a person is told.
 
 Nothing is changed, but that the index of this host is brought up to the log's end, as by any other
 command; and not even that when the log is damaged.

@@ -1,8 +1,7 @@
 """Checks what is in versions: manifests, layouts, that packs are there and long enough.
 
 Decided here: what must agree with what, what is of no version (`check.md`). Not decided here: the
-forms (`model.manifest`, `model.layout`), the bytes in packs (`check_data`). Only `check` calls
-this.
+forms (`model.manifest`, `model.layout`), the bytes in packs (`check_data`).
 """
 
 from collections.abc import Iterable, Iterator

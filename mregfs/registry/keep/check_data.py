@@ -1,7 +1,7 @@
 """Reads stored bytes again, and verifies them: blocks of files in packs, and copies in one piece.
 
 Decided here: the order (pack by pack), that what is shared is read once, how fast at most. Not
-decided here: past which caches bytes are read (`ports.PackScanner`). Only `check` calls this.
+decided here: past which caches bytes are read (`ports.PackScanner`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """Checks the log, its checkpoints, and that the index is what the log says.
 
 Decided here: which of two entries that do not fit is called changed, what is compared with what
-(`check.md`). Not decided here: what an entry does (`model.rules`). Only `check` calls this.
+(`check.md`). Not decided here: what an entry does (`model.rules`).
 """
 
 from collections.abc import Iterable, Iterator

@@ -2,7 +2,7 @@
 
 Decided here: which files are worth a copy, that it is verified before anybody reads it, what a pin
 means (`coalesce.md`). Not decided here: how much room copies have (`ports.WholeFiles`), which
-versions deserve one without being pinned (`aliased`). The Python API and the daemon call this.
+versions deserve one without being pinned (`aliased`).
 """
 
 import logging

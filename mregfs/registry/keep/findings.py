@@ -1,7 +1,7 @@
 """What a check of a store finds, as one tells it to people and programs.
 
 Decided here: what a finding says, and what makes a store damaged. Not decided here: what is looked
-for (`check`). Whoever reads a report uses this.
+for (`check`).
 """
 
 from collections.abc import Callable, Iterable

@@ -2,7 +2,7 @@
 
 Decided here: what of each kind is made again from what, in which order, and what is done where
 nothing is left (`check.md` §2). Not decided here: what is damaged (`check`), the bytes of packs
-(`repair_packs`). The Python API calls this.
+(`repair_packs`).
 
 Nothing is done that was not said before, and nothing is put in place that was not verified. The
 damaged object is kept in `damaged/`; of a pack nothing is kept.

@@ -1,8 +1,7 @@
 """Makes packs again whose bytes are damaged or lost.
 
 Decided here: where good bytes are looked for, and that all of a pack is verified before it takes
-the place of the damaged one. Not decided here: which packs are damaged (`check_data`). Only the
-Python API calls this, with `repair`.
+the place of the damaged one. Not decided here: which packs are damaged (`check_data`).
 
 Good bytes of a block of a file are looked for in the pack itself, in the same pack of a copy of the
 store, in a copy of the file in one piece (the cache), and wherever a version has a block with the

@@ -2,7 +2,7 @@
 
 Decided here: the order of deciding, appending and applying, what a store's answer means, how
 requests that arrive together share an entry (`log.md` §1). Not decided here: what a command leads
-to (`model.rules`), how entries of others reach the index (`replay`). Only `log` calls this.
+to (`model.rules`), how entries of others reach the index (`replay`).
 """
 
 import logging

@@ -1,7 +1,7 @@
 """What a store says about itself, in `store.json`: that it is one, its format and its id.
 
 Decided here: which formats this program reads, and what is said of others (`format.md` §1). Not
-decided here: where a store is. `api` calls this when it makes or opens one.
+decided here: where a store is.
 """
 
 import msgspec

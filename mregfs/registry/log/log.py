@@ -2,8 +2,7 @@
 
 Decided here: when a checkpoint is due, that looking goes on when the log cannot be followed
 (`log.md`). Not decided here: how an entry is appended (`append`) and reaches the index (`replay`),
-the form of entries (`format.md`). The use cases, the daemon and the Python API call this, from any
-thread.
+the form of entries (`format.md`). Any thread may use a log.
 """
 
 import logging

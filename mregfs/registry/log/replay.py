@@ -3,7 +3,7 @@
 Decided here: that an index belongs to this log, that each entry follows from the one before it,
 where replay starts, what of a checkpoint is believed (`log.md` §3), what an index is worth when the
 log is damaged (`log.md` §5). Not decided here: what an entry does (`model.rules`), when one is
-appended (`log`). Only `log` and `repair` call this.
+appended (`log`).
 """
 
 import errno

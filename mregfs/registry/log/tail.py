@@ -2,7 +2,7 @@
 
 Decided here: how often the store is asked for news, how many of the newest entries are kept in
 memory, that none is dropped before it has been taken. Not decided here: how entries reach the index
-(`replay`), what they mean to a mount (`vfs.follower`). The daemon makes one for each mount.
+(`replay`), what they mean to a mount (`vfs.follower`). Each mount has one.
 
 `LogTail` calls the store in its own thread and in the threads of writers. What the event loop calls
 (`waiting`, `took`, `at_hand`, `head`, `taken`) never blocks on the store.

@@ -1,7 +1,7 @@
 """The catalog: what there is, as one tells it to people and programs.
 
 Decided here: what is said of a version, artifact or collection. Not decided here: what a reference
-resolves to (`model.state`), how it is printed (`cli`). The Python API calls this.
+resolves to (`model.state`), how it is printed (`cli`).
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
 """What is inside versions: their files, and the bytes of those.
 
 Decided here: what of manifests and layouts the index holds, and when it is loaded (`content.md`).
-Not decided here: which versions there are (`model.state`), how bytes are verified (`blocks`). The
-vfs, the CLI and the Python API call this, from any thread.
+Not decided here: which versions there are (`model.state`), how bytes are verified (`blocks`). Any
+thread may use it.
 """
 
 import threading

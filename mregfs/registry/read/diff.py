@@ -1,7 +1,7 @@
 """What differs between two versions: files, and the tensors in them.
 
 Decided here: what counts as changed, how much is read to find out. Not decided here: where tensors
-are (`model.tensors`). The Python API calls this.
+are (`model.tensors`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """The files of a version, as one tells them to people and programs.
 
 Decided here: what is said of a file, directory or symlink, and in which order. Not decided here:
-where the facts are (`content`). The Python API and `answers` call this.
+where the facts are (`content`).
 """
 
 from collections.abc import Iterator

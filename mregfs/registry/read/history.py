@@ -1,7 +1,7 @@
 """History: what happened to an alias, a version, an artifact or a collection, newest first.
 
 Decided here: which facts concern what was asked about, and how each is said. Not decided here: how
-the log is read (`log`). The Python API calls this.
+the log is read (`log`).
 
 Moves of an alias come from the index; for all else it knows which entries of the log to read, which
 are read backwards, as they are taken.

@@ -1,7 +1,7 @@
 """The rows of the index about what is inside versions: their keys and their packed form.
 
 Decided here: the form of each row (`content.md` §2). Not decided here: when rows are made or read
-(`content`). Only `content` and `usage` call this.
+(`content`).
 
 Every file, directory and symlink of a version has an inode number (version's + position), so keys
 are numbers of 8 bytes, big-endian; nothing here is JSON, a lookup is one or two gets.

@@ -2,8 +2,8 @@
 
 Decided here: when such a file is verified, what is remembered of it, that a damaged one is not
 opened again (`content.md` §4). Not decided here: which files the kernel reads by itself (`vfs`),
-how a thread is told to keep out of everybody's way (whoever makes a `Verifier`).
-`open_content` tells it what is open; the daemon makes one for each mount.
+how a thread is told to keep out of everybody's way (whoever makes a `Verifier`). `open_content`
+tells it what is open; each mount has one.
 
 What is verified is what readers get: pages that the kernel has in memory are read from there, all
 else from the medium past the page cache, which stays as it is.

@@ -2,8 +2,8 @@
 
 Decided here: the order (seal, digest, packs, layout, manifest, log entry, index) and what is undone
 when a step fails (`commit.md`). Not decided here: which files become packs (`packing`), how a file
-is kept from changing (the intake), whether the version may be (`model.rules`). The vfs and the
-Python API call this, from any thread.
+is kept from changing (the intake), whether the version may be (`model.rules`). Any thread may
+commit.
 """
 
 import logging

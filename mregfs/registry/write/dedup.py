@@ -2,7 +2,7 @@
 
 Decided here: how much of a new file is cut, which chunks are looked for, and that bytes are only
 taken for stored when their digests say so (`commit.md` §4). Not decided here: where cuts are
-(`model.chunking`), what is done with the answer (`packing`). Only `packing` calls this.
+(`model.chunking`), what is done with the answer (`packing`).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """Digests of the files of a commit, with all cores.
 
 Decided here: how files are shared out among threads. Not decided here: what a digest is
-(`model.digest`). Only `commit` calls this.
+(`model.digest`).
 
 Small files are read whole, larger ones block by block, the largest in spans by all threads. BLAKE3
 frees the GIL, so threads suffice. Blocks are read, not mapped: to copy one from the page cache

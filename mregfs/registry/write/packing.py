@@ -2,7 +2,7 @@
 
 Decided here: which (`commit.md` §4), and that packs are written and durable before anything names
 them. Not decided here: what is stored already (`dedup`), how a file becomes a pack without a copy
-(the intake). Only `commit` calls this.
+(the intake).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Decided here: when the environment may be touched, and when it must be opened anew. Not decided
 here: how it is opened (`open_environment`), which files are trusted (`files`), what a view or a
-write is (`index`). `index` and `environments` call it.
+write is (`index`).
 
 LMDB forbids a second open of the same files in a process, and moving its map while a transaction of
 the process is open. So all `IndexLmdb` on one directory share an `Environment`, which counts the

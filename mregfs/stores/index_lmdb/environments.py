@@ -1,6 +1,6 @@
 """The environments of this process, one per directory, and what becomes of them in a fork.
 
-Decided here: who shares an environment, and when it closes. Only `index` calls it.
+Decided here: who shares an environment, and when it closes.
 """
 
 import contextlib

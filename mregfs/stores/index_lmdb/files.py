@@ -1,7 +1,7 @@
 """The files of the index: may they be trusted, who else uses them, how they are thrown away.
 
 Decided here: when an index is worth less than a replay of the log. Not decided here: what LMDB does
-with a good one (`environment`). Only `environment` calls it.
+with a good one (`environment`).
 
 In the directory stand `data.mdb` and `lock.mdb` (LMDB's), `guard` (is it clean? who uses it?) and
 `gate` (locked while somebody opens or wipes). The locks are flock(2): they end with the process.

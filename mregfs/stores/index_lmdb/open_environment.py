@@ -1,7 +1,7 @@
 """Opening an LMDB environment on trusted files; what LMDB's complaints mean in our errors.
 
 Decided here: the flags, the tables, the schema check. Not decided here: when to open
-(`environment`), which files are trusted (`files`). Only `environment` calls it.
+(`environment`), which files are trusted (`files`).
 """
 
 import errno

@@ -1,7 +1,7 @@
 """The reader slots of an index, while LMDB itself cannot be asked for them.
 
 Decided here: which slots nobody needs any more, and who holds the others. Not decided here: when to
-look (`open_environment`, when there is no slot left). Only `opening` calls it.
+look (`open_environment`, when there is no slot left).
 
 Each read transaction has a slot in `lock.mdb` with the id of its process. LMDB takes the slots of
 dead processes back when it is asked to, but to be asked it must be open, and to open it needs a

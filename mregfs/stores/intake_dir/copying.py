@@ -1,7 +1,6 @@
 """Copies of files: as reflinks where the file system has them, else byte for byte.
 
-Decided here: how, and that holes stay holes. Not decided here: which files. Only `intake` calls
-this.
+Decided here: how, and that holes stay holes. Not decided here: which files.
 """
 
 import errno

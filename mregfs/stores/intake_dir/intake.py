@@ -2,7 +2,7 @@
 
 Decided here: how a file is made unchangeable and becomes a pack without its bytes being copied, and
 how all of it is undone (`../../registry/commit.md` §3). Not decided here: which files become packs
-(`registry.write.packing`), how a draft is taken (`taking`). `api` makes one for each commit.
+(`registry.write.packing`), how a draft is taken (`taking`). Each commit has one.
 """
 
 import contextlib

@@ -1,7 +1,6 @@
 """Read leases: how the kernel tells whether anybody can write a file.
 
-Decided here: what its answers mean. Not decided here: what is done about a busy file. Only
-`intake` calls this.
+Decided here: what its answers mean. Not decided here: what is done about a busy file.
 
 A read lease is refused (EAGAIN) while any descriptor, here or in another process, or any shared
 writable mapping can change the file; the descriptor of the lease itself must be read-only. While

@@ -2,8 +2,7 @@
 
 Decided here: what is believed (only what an earlier process of the same user wrote into directories
 of his own), and where the draft is put: in the staging directory of its project, whatever a file
-says else. Not decided here: whether the log has the version (`committed` says so). Only `intake`
-calls this, in a commit and when a store is mounted.
+says else. Not decided here: whether the log has the version (`committed` says so).
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 Decided here: which calls are made as the user who asks for a commit, to learn whether he could do
 by himself what it does: take the draft away, look into each directory, read each file. Not decided
-here: what becomes of a commit that he may not make. Only `taking` and `tree` call this.
+here: what becomes of a commit that he may not make.
 """
 
 import os

@@ -2,8 +2,7 @@
 
 Decided here: the steps (`../../registry/commit.md` §3): who may take it, what is written down
 before, the exchange with a placeholder that keeps the name, and how each directory becomes ours and
-later its owner's again. Not decided here: what is done with the files meanwhile. Only `intake` and
-`recovery` use it.
+later its owner's again. Not decided here: what is done with the files meanwhile.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
 """Looking at a directory tree that others may change meanwhile.
 
 Decided here: what may be in a version and what not, and that no symlink is followed, so that a
-directory swapped for a symlink leads nowhere. Not decided here: what is done with the files. Only
-this package uses it.
+directory swapped for a symlink leads nowhere. Not decided here: what is done with the files.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
 """The work directory of one commit: what it took, private copies, and what undoes it after a crash.
 
 Decided here: what is written down, and that a living commit is told from a dead one. Not decided
-here: what is done about a dead one (`recovery`), what is taken (`taking`). Only this package uses
-it.
+here: what is done about a dead one (`recovery`), what is taken (`taking`).
 
 `STORE/intake/<random>/` holds `lock`, which the living process has locked, `intent.json`, the draft
 while it is taken (`tree`), and the private copies. Nobody but the store's owner gets in.

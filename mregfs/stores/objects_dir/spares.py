@@ -1,7 +1,7 @@
 """Spare files: on the disk already, so that what is in a hurry need not make one.
 
 Decided here: how many there are, and when more are made. Not decided here: what is written to one,
-and that it is durable before it has a name (`objects`). Only `objects` calls this.
+and that it is durable before it has a name (`objects`).
 
 They have no name, so a crash leaves nothing behind.
 """

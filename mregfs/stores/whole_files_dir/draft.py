@@ -1,8 +1,7 @@
 """One whole file: complete and open for reading, or in the making.
 
 Decided here: how bytes get into it (reflinks where the file system has them), and how it becomes
-visible (`whole_files.md`). Not decided here: whether there is room for it. Only `directory` makes
-these.
+visible (`whole_files.md`). Not decided here: whether there is room for it.
 """
 
 import contextlib
