@@ -3,7 +3,7 @@
 The rooms, from the top down; imports point down only (import-linter holds them there):
 
     cli/        verbs, tables, exit codes; reads argv and the environment
-    daemon.py   the life of one mount: start, readiness, ordered shutdown
+    daemon/     the life of one mount: start, readiness, ordered shutdown
     fuse/       the only importer of pyfuse3: requests to vfs calls, errors to errnos
     vfs/        what the registry looks like as files; runs without a mount
     api.py      opens a store; the only place that names concrete adapters

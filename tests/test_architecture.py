@@ -19,7 +19,6 @@ TREES = {name: ast.parse(path.read_text(), name) for name, path in MODULES.items
 
 CATCHES_ALL = {
     "fuse/adapter.py",  # an exception that leaves a handler ends the mount
-    "daemon.py",  # the same for its tasks
     "cli/main.py",  # no traceback gets past it to the person at the terminal
     "host/mounts.py",  # what a thread ran into is raised by who waits for it
     "cli/completion.py",  # nor into the line that somebody is typing
