@@ -14,7 +14,7 @@ from mregfs.model import commands as ask
 from mregfs.model.commands import Command
 
 if TYPE_CHECKING:
-    from mregfs.model.operands import CommitRequest, GiveDraft
+    from mregfs.model.commands import CommitRequest, GiveDraft
     from mregfs.registry.write.commit import CommitProgress
 
 __all__ = ["Changing"]
@@ -227,7 +227,7 @@ class Changing(Session):
 
 
 def _not_a_draft(command: "Command | CommitRequest | GiveDraft") -> Command:
-    from mregfs.model.operands import CommitRequest, GiveDraft
+    from mregfs.model.commands import CommitRequest, GiveDraft
 
     if isinstance(command, GiveDraft):
         raise UnsupportedError(

@@ -5,7 +5,8 @@ allowed and what it leads to (`rules.decide`), how one is written (`grammar`). T
 CLI and the Python API all make these.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -14,13 +15,16 @@ from mregfs.model.names import ProjectName
 from mregfs.model.reference import Location
 
 __all__ = [
+    "Asked",
     "Command",
+    "CommitRequest",
     "CreateArtifact",
     "CreateCollection",
     "DeleteOwner",
     "DeleteVersion",
     "Describe",
     "DropAlias",
+    "GiveDraft",
     "LinkVersion",
     "LogVersion",
     "MarkDamage",
@@ -290,3 +294,75 @@ Command = (
     | RetirePacks
     | ReplaceLayout
 )
+
+
+class CommitRequest(msgspec.Struct, frozen=True):
+    """A draft is to become a version: all that is said about it before its content is known."""
+
+    project: ProjectName
+    """Of the draft."""
+    draft: str
+    """Its directory's name below `staging`."""
+    artifact: Location
+    """The artifact that gets the version; it may be of another project."""
+    aliases: tuple[str, ...] = ()
+    type: str | None = None
+    metadata: dict[str, Any] = {}
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    run: str = ""
+    parents: tuple[Location, ...] = ()
+    link: Location | None = None
+    """A collection, or an alias in one, to link the new version to."""
+
+    def commands(
+        self,
+        *,
+        digest: str,
+        layout: str,
+        size: int,
+        files: int,
+        entries: int,
+        packs: Mapping[str, int] = MappingProxyType({}),
+        shared: Sequence[str] = (),
+        known: bool = False,
+    ) -> tuple[Command, ...]:
+        """Return the commands, now that the content is known and stored; see `LogVersion`."""
+        artifact = self.artifact
+        logged = LogVersion(
+            project=artifact.project,
+            artifact=artifact.name,
+            digest=digest,
+            layout=layout,
+            size=size,
+            files=files,
+            entries=entries,
+            packs=dict(packs),
+            shared=tuple(shared),
+            known=known,
+            type=self.type,
+            aliases=self.aliases,
+            description=self.description,
+            metadata=self.metadata,
+            tags=self.tags,
+            run=self.run,
+            parents=self.parents,
+        )
+        if self.link is None:
+            return (logged,)
+        # By digest: its number is known only when the first command has been decided.
+        source = Location(artifact.project, artifact.name, "artifact", digest=digest)
+        return logged, LinkVersion(source, self.link)
+
+
+class GiveDraft(msgspec.Struct, frozen=True):
+    """A draft is to be another user's."""
+
+    project: ProjectName
+    draft: str
+    user: str
+    """His name on this host, or his number."""
+
+
+Asked = Command | CommitRequest | GiveDraft
+"""All that may be asked of a registry. A commit becomes commands when its content is stored."""

@@ -11,8 +11,11 @@ import msgspec
 
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.model.commands import (
+    Asked,
     Command,
+    CommitRequest,
     Describe,
+    GiveDraft,
     Protect,
     SetAccess,
     SetMetadata,
@@ -22,8 +25,6 @@ from mregfs.model.commands import (
 from mregfs.model.metadata import parse_metadata, parse_value
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.model.operands import (
-    CommitRequest,
-    GiveDraft,
     Strip,
     commit_request,
     create_command,
@@ -44,8 +45,6 @@ from mregfs.model.tokenizer import Options, sort_options, split_commands
 __all__ = [
     "COMMANDS",
     "CommandForm",
-    "CommitRequest",
-    "GiveDraft",
     "Statement",
     "at_statement",
     "author_of",
@@ -75,7 +74,7 @@ MAX_AUTHOR = 256
 class Statement(msgspec.Struct, frozen=True):
     """One command as it was written."""
 
-    command: Command | CommitRequest | GiveDraft
+    command: Asked
     reason: str = ""
     """Why; history remembers it."""
     author: str = ""
@@ -107,7 +106,7 @@ class CommandForm(msgspec.Struct, frozen=True):
     usage: str
     help: str
     """One line."""
-    build: Callable[[_Words], Command | CommitRequest | GiveDraft]
+    build: Callable[[_Words], Asked]
     least: int
     """How many operands it has at least."""
     most: int | None

@@ -8,8 +8,7 @@ Every function takes what a person wrote; `strip` turns an absolute path below t
 relative to its top, and leaves all else alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,13 +16,14 @@ import msgspec
 from mregfs.errors import InvalidError
 from mregfs.model.commands import (
     Command,
+    CommitRequest,
     CreateArtifact,
     CreateCollection,
     DeleteOwner,
     DeleteVersion,
     DropAlias,
+    GiveDraft,
     LinkVersion,
-    LogVersion,
     MoveAlias,
     RenameCollection,
     Rollback,
@@ -50,8 +50,6 @@ from mregfs.model.reference import (
 from mregfs.model.rules.preconditions import alias_of_target
 
 __all__ = [
-    "CommitRequest",
-    "GiveDraft",
     "Strip",
     "commit_request",
     "create_command",
@@ -68,65 +66,6 @@ __all__ = [
 Strip = Callable[[str], str]
 
 _TOP = ("artifacts", "collections", "projects")
-
-
-class CommitRequest(msgspec.Struct, frozen=True):
-    """A draft is to become a version: all that is said about it before its content is known."""
-
-    project: ProjectName
-    """Of the draft."""
-    draft: str
-    """Its directory's name below `staging`."""
-    artifact: Location
-    """The artifact that gets the version; it may be of another project."""
-    aliases: tuple[str, ...] = ()
-    type: str | None = None
-    metadata: dict[str, Any] = {}
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    run: str = ""
-    parents: tuple[Location, ...] = ()
-    link: Location | None = None
-    """A collection, or an alias in one, to link the new version to."""
-
-    def commands(
-        self,
-        *,
-        digest: str,
-        layout: str,
-        size: int,
-        files: int,
-        entries: int,
-        packs: Mapping[str, int] = MappingProxyType({}),
-        shared: Sequence[str] = (),
-        known: bool = False,
-    ) -> tuple[Command, ...]:
-        """Return the commands, now that the content is known and stored; see `LogVersion`."""
-        artifact = self.artifact
-        logged = LogVersion(
-            project=artifact.project,
-            artifact=artifact.name,
-            digest=digest,
-            layout=layout,
-            size=size,
-            files=files,
-            entries=entries,
-            packs=dict(packs),
-            shared=tuple(shared),
-            known=known,
-            type=self.type,
-            aliases=self.aliases,
-            description=self.description,
-            metadata=self.metadata,
-            tags=self.tags,
-            run=self.run,
-            parents=self.parents,
-        )
-        if self.link is None:
-            return (logged,)
-        # By digest: its number is known only when the first command has been decided.
-        source = Location(artifact.project, artifact.name, "artifact", digest=digest)
-        return logged, LinkVersion(source, self.link)
 
 
 def same(text: str) -> str:
@@ -349,15 +288,6 @@ def commit_request(
         parents=tuple(locate(parent, project, strip) for parent in parents),
         link=into,
     )
-
-
-class GiveDraft(msgspec.Struct, frozen=True):
-    """A draft is to be another user's."""
-
-    project: ProjectName
-    draft: str
-    user: str
-    """His name on this host, or his number."""
 
 
 def give_request(draft: str, user: str, project: ProjectName, strip: Strip = same) -> GiveDraft:

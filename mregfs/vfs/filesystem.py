@@ -17,8 +17,8 @@ from select import POLLIN, POLLOUT
 import trio
 
 from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError, NotFoundError
-from mregfs.model.commands import Command
-from mregfs.model.grammar import CommitRequest, Statement, parse_script
+from mregfs.model.commands import Command, CommitRequest
+from mregfs.model.grammar import Statement, parse_script
 from mregfs.model.names import ProjectName
 from mregfs.model.state import State
 from mregfs.vfs.control import Outcome

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from msgspec.structs import replace
 
 from mregfs.errors import HostError, ImmutableError, InvalidError, MregfsError, NotFoundError
-from mregfs.model.commands import Command, Principal
-from mregfs.model.grammar import CommitRequest, GiveDraft, Statement, at_statement, author_of
+from mregfs.model.commands import Command, CommitRequest, GiveDraft, Principal
+from mregfs.model.grammar import Statement, at_statement, author_of
 from mregfs.ports.intake import Intake
 from mregfs.registry.log.log import Log
 from mregfs.registry.log.receipt import Receipt

@@ -7,8 +7,8 @@ import pytest
 
 from mregfs.errors import MregfsError
 from mregfs.model.changes import Change, Entry, Request, decode_entry, encode_entry
-from mregfs.model.commands import Command, LogVersion, Principal
-from mregfs.model.grammar import CommitRequest, parse_script
+from mregfs.model.commands import Command, CommitRequest, LogVersion, Principal
+from mregfs.model.grammar import parse_script
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.records import AccessRecord, OwnerRecord
 from mregfs.model.reference import Location, parse_location

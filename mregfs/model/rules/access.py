@@ -2,7 +2,8 @@
 
 Decided here: who the readers and the writers of a project are, what either may do, who says so. Not
 decided here: which groups a caller is in (the `Principal`), which modes the mount shows for it
-(`vfs.tree`), protected aliases (`preconditions`). `decide` asks for every command; whoever shows
+(`vfs.modes`), protected aliases (`preconditions`). `decide` asks for every command, and
+`registry.write.changes` for everything that is asked, before a draft is touched; whoever shows
 something of a project asks `may_read`.
 """
 
@@ -15,7 +16,8 @@ import msgspec
 from mregfs.errors import ForbiddenError, InvalidError
 from mregfs.model import commands
 from mregfs.model.changes import AccessSet, Change
-from mregfs.model.commands import Command, Principal, RetirePacks, SetAccess
+from mregfs.model.commands import Asked, Principal, SetAccess
+from mregfs.model.names import ProjectName
 from mregfs.model.records import AccessRecord
 from mregfs.model.rules.preconditions import Decision, check_group, with_project
 from mregfs.model.state import State
@@ -135,28 +137,54 @@ def _refusal(project: str, what: str, who: str, principal: Principal) -> Forbidd
     )
 
 
-def require(state: State, command: Command, principal: Principal) -> None:
-    """Check that somebody may change the project that a command is about, and read its sources.
+def require(state: State, asked: Asked, principal: Principal) -> None:
+    """Check that somebody may change the projects that something is about, and read its sources.
 
     Raises:
         ForbiddenError: he may not.
     """
-    if principal.privileged or isinstance(command, SetAccess | RetirePacks):
+    if principal.privileged:
         return
-    match command:
-        case commands.LogVersion() | commands.CreateArtifact() | commands.CreateCollection():
-            require_writer(state, str(command.project), principal)
-        case _:
-            require_writer(state, str(command.target.project), principal)
-    match command:
+    written: list[ProjectName] = []
+    read: list[ProjectName] = []
+    match asked:
+        case commands.RetirePacks() | commands.ReplaceLayout():
+            raise _for_the_owner("move or retire packs", principal)
+        case SetAccess():
+            _require_for_access(state, asked, principal)
         case commands.LogVersion():
-            sources = [str(parent.project) for parent in command.parents]
+            written = [asked.project]
+            read = [parent.project for parent in asked.parents]
+        case commands.CommitRequest():
+            written = [asked.artifact.project, *([asked.link.project] if asked.link else [])]
+            read = [parent.project for parent in asked.parents]
+        case commands.CreateArtifact() | commands.CreateCollection() | commands.GiveDraft():
+            written = [asked.project]
         case commands.LinkVersion() | commands.MoveAlias():
-            sources = [str(command.source.project)]
+            written, read = [asked.target.project], [asked.source.project]
         case _:
-            sources = []
-    for project in sources:
+            written = [asked.target.project]
+    for project in written:
+        require_writer(state, str(project), principal)
+    for project in read:
+        require_reader(state, str(project), principal)
+
+
+def _require_for_access(state: State, asked: SetAccess, principal: Principal) -> None:
+    """Check that somebody may say who may use a project; to say nothing is for every reader."""
+    project = "" if asked.project is None else str(asked.project)
+    if asked == SetAccess(asked.project):
         require_reader(state, project, principal)
+        return
+    what = f"project {project}" if project else "the store"
+    raise _for_the_owner(f"say who may use {what}", principal)
+
+
+def _for_the_owner(what: str, principal: Principal) -> ForbiddenError:
+    return ForbiddenError(
+        f"only root and the owner of the store may {what}, and {principal.user!r} is neither",
+        "ask one of them",
+    )
 
 
 def require_all(state: State, changes: Iterable[Change], principal: Principal) -> None:
@@ -174,20 +202,11 @@ def require_all(state: State, changes: Iterable[Change], principal: Principal) -
 
 
 def set_access(state: State, command: SetAccess, principal: Principal) -> Decision:
-    """Say who may read and change the store or a project; only its owner and root may.
+    """Say who may read and change the store or a project; `require` has asked who says so.
 
-    A command that says nothing changes nothing, and is for every reader.
+    A command that says nothing changes nothing.
     """
     project = "" if command.project is None else str(command.project)
-    what = f"project {project}" if project else "the store"
-    if command == SetAccess(command.project):
-        require_reader(state, project, principal)
-    elif not principal.privileged:
-        raise ForbiddenError(
-            f"only root and the owner of the store may say who may use {what}, and "
-            f"{principal.user!r} is neither",
-            "ask one of them",
-        )
     if command.inherit and not project:
         raise InvalidError("the store inherits from nothing", "name a project")
     for who in (command.readers, command.writers):

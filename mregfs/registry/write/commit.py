@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 from mregfs.errors import CorruptError, ExistsError, MregfsError, UnavailableError
-from mregfs.model.commands import Command, Principal
-from mregfs.model.grammar import CommitRequest
+from mregfs.model.commands import Command, CommitRequest, Principal
 from mregfs.model.layout import Layout, encode_layout, layout_key, make_layout
 from mregfs.model.manifest import (
     Manifest,
