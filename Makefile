@@ -44,9 +44,10 @@ bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and t
 	@tests/bench/setup.sh $(VENV)/bin/python
 	$(VENV)/bin/python -m tests.bench
 
-compare: $(VENV)/.dev test-packages ## names in drafts, next to another tree's: OTHER=…/.venv/bin/python
-	$(VENV)/bin/python -m tests.bench.bench_drafts $(OTHER)
-	$(VENV)/bin/python -m tests.bench.bench_drafts $(OTHER) --as 64201
+compare: $(VENV)/.dev test-packages ## next to another tree: OTHER=…/.venv/bin/python
+	$(VENV)/bin/python -m tests.bench.bench_trees $(OTHER)
+	$(VENV)/bin/python -m tests.bench.bench_trees $(OTHER) --as 64201
+	$(VENV)/bin/python -m tests.bench.bench_trees $(OTHER) --what versions
 
 MINUTES ?= 30
 soak: $(VENV)/.dev test-packages ## kill daemons and clients under load for MINUTES=30, and count
