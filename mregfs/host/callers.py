@@ -34,8 +34,9 @@ _NEEDED = {
 }
 """To act as another user, to walk to what only he may enter, and to take over what he commits."""
 
-_STATUS_SIZE = 1 << 20
-"""More than /proc/PID/status has, even with the 65536 groups that Linux allows."""
+_STATUS_SIZE = 4096
+"""What is read of /proc/PID/status at a time. It has 1500 bytes, and more with many groups, of which
+Linux allows 65536."""
 
 
 class Credentials(NamedTuple):
@@ -56,11 +57,21 @@ def groups_of_process(pid: int) -> tuple[int, ...]:
     if pid <= 0:  # outside of this process's pid name space
         return ()
     try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as status:
-            _, _, rest = status.read(_STATUS_SIZE).partition(b"\nGroups:")
+        return tuple(map(int, _status_field(f"/proc/{pid}/status", b"Groups").split()))
     except OSError:
         return ()
-    return tuple(map(int, rest.partition(b"\n")[0].split()))
+
+
+def _status_field(path: str, name: bytes) -> bytes:
+    """Return what a status file of proc(5) says after a name; empty when it lacks the name."""
+    with open(path, "rb", buffering=0) as status:
+        text = status.read(_STATUS_SIZE)
+        while True:
+            _, _, rest = text.partition(b"\n" + name + b":")
+            value, end, _ = rest.partition(b"\n")
+            if end or not (more := status.read(_STATUS_SIZE)):
+                return value
+            text += more
 
 
 def why_not_for_others() -> str:
@@ -68,9 +79,7 @@ def why_not_for_others() -> str:
     if _why_not_built:
         return f"mregfs.host._native is not built ({_why_not_built})"
     # Of this thread: another one may be acting for somebody, with fewer.
-    with open("/proc/thread-self/status", "rb", buffering=0) as status:
-        _, _, rest = status.read(_STATUS_SIZE).partition(b"\nCapEff:")
-    effective = int(rest.partition(b"\n")[0], 16)
+    effective = int(_status_field("/proc/thread-self/status", b"CapEff"), 16)
     lacking = [name for name, number in _NEEDED.items() if not effective >> number & 1]
     if lacking:
         return f"this process lacks {', '.join(lacking)}"

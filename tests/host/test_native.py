@@ -1,6 +1,7 @@
 """System calls as another user: the kernel refuses what it would refuse that user himself."""
 
 import os
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -116,3 +117,22 @@ def _credentials() -> tuple[str, ...]:
 def test_groups_are_read_of_the_process():
     assert tuple(os.getgroups()) == groups_of_process(os.getpid())
     assert () == groups_of_process(0)
+
+
+def test_groups_of_a_process_with_very_many() -> None:
+    """Its status is longer than what is read of it at a time."""
+    groups = tuple(range(100_000, 120_000))
+    ready, told = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setgroups(groups)
+        os.write(told, b"x")
+        signal.pause()
+    try:
+        os.read(ready, 1)
+        assert groups == groups_of_process(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(told)
