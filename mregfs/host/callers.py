@@ -35,8 +35,8 @@ _NEEDED = {
 """To act as another user, to walk to what only he may enter, and to take over what he commits."""
 
 _STATUS_SIZE = 4096
-"""What is read of /proc/PID/status at a time. It has 1500 bytes, and more with many groups, of which
-Linux allows 65536."""
+"""Bytes of /proc/PID/status that are read at a time. It has 1500, and more with many groups, of
+which Linux allows 65536."""
 
 
 class Credentials(NamedTuple):
