@@ -309,3 +309,42 @@ def test_no_system_call_is_made_by_a_path():
     found = {each for name in TREES if name.startswith(GUARDED_ROOMS) for each in _bare_paths(name)}
 
     assert set() == found - BARE_PATHS.keys()
+
+
+# ---- the shape of the mount (`mregfs/model/paths.py`)
+
+MOUNT_NAMES = re.compile(r"(?:.*/)?(?:artifacts|collections|projects|staging|\.mregfs)(?:/.*)?")
+
+SAME_WORD = {
+    "api/in_mount.py: projects": "a question",
+    "api/store.py: staging": "a directory of this host's",
+    "drafts/directory.py: staging": "likewise",
+    "stores/intake_dir/taking.py: staging": "likewise",
+    "model/queries.py: projects": "a question",
+    "registry/read/answers.py: projects": "likewise",
+    "registry/read/catalog.py: artifacts": "a key of the status",
+    "registry/read/catalog.py: collections": "likewise",
+    "registry/read/catalog.py: projects": "likewise",
+}
+"""Where a word is spelled that is no directory of a mount there."""
+
+
+def _constants(tree: ast.Module) -> Iterator[str]:
+    """Yield the words of a module that are no sentences: neither docstrings nor messages."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            if not set(text) & set(" \n"):
+                yield text
+
+
+def test_the_shape_of_the_mount_is_spelled_in_one_module():
+    found = {
+        f"{name}: {text}"
+        for name, tree in TREES.items()
+        if name != "model/paths.py"
+        for text in _constants(tree)
+        if MOUNT_NAMES.fullmatch(text)
+    }
+
+    assert SAME_WORD.keys() == found

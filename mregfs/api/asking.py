@@ -21,6 +21,7 @@ from mregfs.errors import (
     UnsupportedError,
 )
 from mregfs.host.mounts import in_time
+from mregfs.model.paths import QUERY, STATUS, special
 from mregfs.model.queries import query_text, spell
 
 __all__ = ["Asking", "Failure"]
@@ -128,7 +129,7 @@ class Asking:
 
         def read() -> bytes | MregfsError:
             try:
-                return _read(f"{self.point}/.mregfs/query", names)
+                return _read(special(self.point, QUERY), names)
             except OSError as exc:
                 return self._why_not(exc)
 
@@ -159,7 +160,7 @@ class Asking:
         if exc.errno in (errno.EACCES, errno.EPERM):
             return ForbiddenError(f"{what} is closed to this user", "ask who mounted it")
         if exc.errno in (errno.ENOENT, errno.ENOTDIR):
-            if os.path.lexists(f"{self.point}/.mregfs/status"):
+            if os.path.lexists(special(self.point, STATUS)):
                 return UnsupportedError(
                     f"{what} does not know this question", "mount it with a newer mregfs"
                 )

@@ -26,6 +26,7 @@ from mregfs.errors import (
     UnavailableError,
 )
 from mregfs.model.names import ProjectName, check_name, parse_number, parse_project
+from mregfs.model.paths import EVENTS, special
 from mregfs.model.reference import Location
 from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
@@ -173,7 +174,7 @@ class InMount:
 
     def _listen(self) -> "_Bell":
         if self._bell is None:
-            self._bell = _Bell(f"{self.point}/.mregfs/events")
+            self._bell = _Bell(special(self.point, EVENTS))
         return self._bell
 
     def _patiently(self, ask: Callable[[], int]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mregfs.api.session import Session
 from mregfs.errors import NotFoundError, UnavailableError
+from mregfs.model import paths
 from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
@@ -105,9 +106,9 @@ class Looking(Session):
             NotFoundError: there is no such version.
         """
         info = self.get(ref)
-        path = f"artifacts/{info.artifact}/{info.version}"
-        if info.project != str(self.project):
-            path = f"projects/{info.project}/{path}"
+        path = paths.join(
+            paths.ARTIFACTS, info.artifact, info.version, project=info.project, own=self.project
+        )
         return path if mountpoint is None else os.path.join(mountpoint, path)
 
     # ---- reading

@@ -27,6 +27,7 @@ from click.shell_completion import (
 
 from mregfs.cli.session import Session, verb
 from mregfs.errors import MregfsError
+from mregfs.model import paths
 
 if TYPE_CHECKING:
     from mregfs.api import Registry
@@ -208,7 +209,7 @@ def owners(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 def _complete(ctx: click.Context, incomplete: str, *, selectors: bool) -> list[CompletionItem]:
     first = incomplete.split("/", 1)[0]
-    if first in ("", ".", "..", "artifacts", "collections", "projects") and "/" in incomplete:
+    if first in ("", ".", "..", *paths.DIRECTORIES) and "/" in incomplete:
         return [CompletionItem(incomplete, type="file")]
     session = _session(ctx)
     try:

@@ -15,6 +15,7 @@ import msgspec
 from mregfs import errors
 from mregfs.api.asking import Failure
 from mregfs.host.mounts import Mount
+from mregfs.model.paths import CONTROL, special
 
 __all__ = ["MountGoneError", "transact"]
 
@@ -85,7 +86,7 @@ def transact(
             f"the command takes {len(data)} bytes", f"use at most {MAX_WRITE}; put more into a file"
         )
     try:
-        descriptor = os.open(f"{mount.point}/.mregfs/control", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(special(mount.point, CONTROL), os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
         raise MountGoneError(exc.strerror) from exc
     exchange = _Exchange(descriptor, data)

@@ -22,6 +22,7 @@ from mregfs.cli.output import (
 from mregfs.cli.session import Session, reference_argument, verb
 from mregfs.errors import InvalidError, NotFoundError
 from mregfs.host.mounts import Mount, check_alive
+from mregfs.model import paths
 
 if TYPE_CHECKING:
     from mregfs.api import OwnerInfo, VersionInfo
@@ -111,11 +112,10 @@ def path(session: Session, ref: str) -> None:
     """
     mount = _mount(session)
     info = session.registry.get(session.locate(ref))
-    answer = f"{mount.point}/artifacts/{info.artifact}/{info.version}"
     own = session.place.project_of(mount)
     check_alive(mount)
-    if info.project != str(own):
-        answer = f"{mount.point}/projects/{info.project}/artifacts/{info.artifact}/{info.version}"
+    below = paths.join(paths.ARTIFACTS, info.artifact, info.version, project=info.project, own=own)
+    answer = f"{mount.point}/{below}"
     if session.as_json:
         print_json({"path": answer, "mount": mount.point})
     else:

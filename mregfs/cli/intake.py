@@ -29,6 +29,7 @@ from mregfs.cli.session import (
 )
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 from mregfs.host.mounts import Mount
+from mregfs.model import paths
 
 __all__ = ["commit", "export", "find_draft", "import_"]
 
@@ -83,10 +84,10 @@ def find_draft(session: Session, source: str) -> tuple[Mount, str] | None:
         mount = place.mount_of(path)
         if mount is not None:
             located = place.locate(path)
-            return (mount, located) if _is_draft(located) else None
+            return (mount, located) if paths.split(located).is_draft else None
     bare = "/" not in source and source not in (".", "..")
-    draft = f"staging/{source}" if bare else source.rstrip("/")
-    if not _is_draft(draft):
+    draft = paths.join(paths.STAGING, source) if bare else source.rstrip("/")
+    if not paths.split(draft).is_draft:
         return None
     for mount in place.mounts:
         if mount.is_whole and os.path.isdir(f"{mount.point}/{place.for_mount(draft, mount)}"):
@@ -97,11 +98,6 @@ def find_draft(session: Session, source: str) -> tuple[Mount, str] | None:
                 )
             return mount, draft
     return None
-
-
-def _is_draft(located: str) -> bool:
-    parts = located.split("/")
-    return (parts[3:] if parts[0] == "projects" else parts)[:1] == ["staging"]
 
 
 def _directory(source: str) -> str:

@@ -22,6 +22,7 @@ from mregfs.cli.output import (
     print_table,
 )
 from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.model import paths
 
 if TYPE_CHECKING:
     from mregfs.api import OwnerInfo
@@ -147,8 +148,8 @@ def tree(session: Session, ref: str | None, *, everything: bool) -> None:
     lines = [str(session.project)] if ref is None else []
     if ref is None:
         groups = [
-            (kind, [owner for owner in owners if owner.kind == kind[:-1]])
-            for kind in ("artifacts", "collections")
+            (paths.directory_of(kind), [owner for owner in owners if owner.kind == kind])
+            for kind in ("artifact", "collection")
         ]
         for position, (title, members) in enumerate(groups):
             last = position == len(groups) - 1

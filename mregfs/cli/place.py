@@ -2,7 +2,7 @@
 
 Decided here: the order of `--store`, the environment, the mount one stands in, the only mount, the
 default; how a path on this host becomes one below the top of a mount. Not decided here: the grammar
-of references and tree paths (`model.reference`). The environment of the store choice is read here.
+of references and of paths below a mount (`model.reference`, `model.paths`).
 """
 
 import os
@@ -20,13 +20,12 @@ from mregfs.errors import (
     UnsupportedError,
 )
 from mregfs.host.mounts import Mount, is_of_store, read_mounts, read_status
+from mregfs.model import paths
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
 
 __all__ = ["Mount", "Place", "find_place", "not_mounted", "store_path"]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-_TREE = ("artifacts", "collections", "projects", "staging")
 
 
 class Place(msgspec.Struct):
@@ -128,7 +127,7 @@ class Place(msgspec.Struct):
         if text.startswith("/"):
             return self._tree_path(os.path.normpath(text), text)
         first = text.split("/", 1)[0]
-        if first in _TREE and "/" in text:
+        if paths.is_path(text):
             return text.rstrip("/")
         here = self.mount_of(self.working_directory)
         if here is None:
@@ -141,7 +140,7 @@ class Place(msgspec.Struct):
         if ":" in text or "@" in text:
             return text
         inside = _below(self.working_directory, here)
-        if _is_owner(inside) or (inside and os.path.lexists(path)):
+        if paths.split(inside).is_owner or (inside and os.path.lexists(path)):
             return self._tree_path(path, text)
         return text
 
@@ -161,11 +160,11 @@ class Place(msgspec.Struct):
         if not inside:
             raise InvalidError(
                 f"{text!r} is the mount itself",
-                "name something in it, such as artifacts/NAME",
+                f"name something in it, such as {paths.OWNER_FORMS[0]}",
             )
-        if inside.startswith("projects/") or self.project_of(mount) == self.project:
+        if paths.split(inside).project or self.project_of(mount) == self.project:
             return inside
-        return f"projects/{self.project_of(mount)}/{inside}"
+        return paths.join(inside, project=self.project_of(mount))
 
     def for_mount(self, located: str, mount: Mount) -> str:
         """Return a located name as the control file of `mount` takes it.
@@ -175,12 +174,12 @@ class Place(msgspec.Struct):
         """
         if (
             self.project_of(mount) == self.project
-            or located.startswith((".", "projects/"))
+            or located.startswith((".", f"{paths.PROJECTS}/"))
             or parse_number(located) is not None
         ):
             return located
-        if located.split("/", 1)[0] in _TREE and "/" in located:
-            return f"projects/{self.project}/{located}"
+        if paths.is_path(located):
+            return paths.join(located, project=self.project)
         name = located.partition(":")[0].partition("@")[0]
         missing = {0: f"{self.project}/", 1: f"{self.project.entity}/"}
         return missing.get(name.count("/"), "") + located
@@ -312,7 +311,7 @@ def _find_mount(named: str, mounts: Sequence[Mount]) -> Mount | None:
         for mount in mounts:
             if mount.point == candidate:
                 return mount
-    if os.path.lexists(f"{path}/.mregfs/status"):
+    if os.path.lexists(paths.special(path, paths.STATUS)):
         return Mount(path, f"that is seen at {path}")  # no table of mounts lists it
     return None
 
@@ -333,11 +332,3 @@ def _below(path: str, mount: Mount) -> str:
     """Return a path below the top of the file system, of one below a mount point."""
     rest = path[len(mount.point.rstrip("/")) :]
     return (mount.top.rstrip("/") + rest).strip("/")
-
-
-def _is_owner(inside: str) -> bool:
-    """Tell whether a tree path is the directory of an artifact or collection."""
-    parts = inside.split("/")
-    if parts[0] == "projects":
-        parts = parts[3:]
-    return len(parts) == 2 and parts[0] in ("artifacts", "collections")

@@ -18,6 +18,7 @@ import click
 from mregfs.cli.main import OutputError
 from mregfs.cli.place import Place, find_place
 from mregfs.errors import ForbiddenError, InvalidError
+from mregfs.model import paths
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -132,11 +133,11 @@ class Session:
         Only a tree path can go further down than a version: `artifacts/mnist/v3/config.json`.
         """
         located = self.place.locate(text)
-        parts = located.split("/")
-        depth = 6 if parts[0] == "projects" else 3
-        if parts[0] not in ("artifacts", "collections", "projects") or len(parts) <= depth:
+        found = paths.split(located)
+        if not paths.is_path(located) or found.kind is None or len(found.names) <= 2:
             return located, ""
-        return "/".join(parts[:depth]), "/".join(parts[depth:])
+        version = paths.join(found.directory, *found.names[:2], project=found.project)
+        return version, "/".join(found.names[2:])
 
     def names_owner(self, located: str) -> bool:
         """Tell whether a located text names an artifact or collection, and none of its versions.

@@ -15,6 +15,7 @@ from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError, UnavailableError
 from mregfs.host.mounts import Mount, read_status
+from mregfs.model.paths import STATUS, special
 
 __all__ = ["init", "reindex", "status"]
 
@@ -94,7 +95,7 @@ def _mount_status(mount: Mount) -> dict[str, object]:
 def _is_closed(mount: Mount) -> bool:
     """Tell whether a mount, which has just answered, lets this user not in."""
     try:
-        os.stat(f"{mount.point}/.mregfs/status")
+        os.stat(special(mount.point, STATUS))
     except PermissionError:
         return True
     except OSError:

@@ -18,6 +18,7 @@ import msgspec
 
 from mregfs.errors import UnavailableError
 from mregfs.host import mount_table
+from mregfs.model.paths import STATUS, special
 
 __all__ = [
     "FSTYPE",
@@ -126,7 +127,7 @@ def read_status(mount: Mount, timeout: float | None = None) -> dict[str, object]
 
     def ask() -> dict[str, object]:
         try:
-            with open(f"{mount.point}/.mregfs/status", "rb") as file:
+            with open(special(mount.point, STATUS), "rb") as file:
                 return msgspec.json.decode(file.read(_MAX_STATUS), type=dict[str, object])
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return {}

@@ -10,6 +10,7 @@ from typing import NewType
 import msgspec
 
 from mregfs.errors import InvalidError
+from mregfs.model.paths import DIRECTORIES
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -42,7 +43,6 @@ _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\- ]{0,126}[A-Za-z0-9_.\-])?")
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 _NUMBER = re.compile(r"v(0|[1-9][0-9]{0,17})")
 _NUMBER_LIKE = re.compile(r"[vV][0-9]+")
-_TREE_NAMES = frozenset({"artifacts", "collections", "projects", "staging"})
 
 _NAME_HINT = (
     "use 1 to 128 letters, digits, '_', '.', '-' and inner spaces, beginning with a letter, "
@@ -76,7 +76,7 @@ def check_entity_or_project(name: str, what: str) -> str:
         InvalidError: it is no valid name, or it is a directory's name in the mount's own tree.
     """
     check_name(name, what)
-    if name in _TREE_NAMES:
+    if name in DIRECTORIES:
         raise InvalidError(
             f"{quoted(name)} cannot name an {what}"
             if what[0] in "aeiou"

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mregfs.errors import InvalidError
+from mregfs.model import paths
 from mregfs.model.commands import (
     Command,
     CommitRequest,
@@ -38,6 +39,7 @@ from mregfs.model.names import (
     check_name,
     check_tag,
     parse_number,
+    parse_project,
 )
 from mregfs.model.reference import (
     Location,
@@ -64,8 +66,6 @@ __all__ = [
 ]
 
 Strip = Callable[[str], str]
-
-_TOP = ("artifacts", "collections", "projects")
 
 
 def same(text: str) -> str:
@@ -123,10 +123,9 @@ def _source(text: str, place: Location, project: ProjectName, strip: Strip) -> L
     """Parse a source: relative to the alias `place`, from the top of the mount, or a reference."""
     path = _inside(text, strip)
     plain = path.removeprefix("./")
-    first = plain.partition("/")[0]
-    if "/" in plain and first in _TOP:
+    if paths.is_path(plain):
         return parse_path(plain, project)
-    if first == ".." or path != plain:
+    if plain.partition("/")[0] == ".." or path != plain:
         return _beside(plain, place, project)
     if place.alias is not None and not set(plain) & set("/:@"):
         number = parse_number(plain)
@@ -140,9 +139,8 @@ def _source(text: str, place: Location, project: ProjectName, strip: Strip) -> L
 
 
 def _beside(path: str, place: Location, project: ProjectName) -> Location:
-    above = [] if place.project == project else ["projects", *str(place.project).split("/")]
-    home = "artifacts" if place.kind == "artifact" else "collections"
-    parts = [*above, home, place.name]
+    home = paths.directory_of(place.kind or "collection")
+    parts = paths.join(home, place.name, project=place.project, own=project).split("/")
     for part in path.split("/"):
         if part == "..":
             if not parts:
@@ -304,12 +302,10 @@ def give_request(draft: str, user: str, project: ProjectName, strip: Strip = sam
 
 def _draft_of(path: str, project: ProjectName) -> tuple[ProjectName, str] | None:
     """Return project and name of the draft at a path from the top of the mount; None if none."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if parts[:1] == ["projects"] and len(parts) > 3:
-        project, parts = ProjectName(parts[1], parts[2]), parts[3:]
-    if parts[:1] != ["staging"] or len(parts) < 2:
+    found = paths.split(path)
+    if not found.is_draft or not found.names:
         return None
-    return project, "/".join(parts[1:])
+    return parse_project(found.project) if found.project else project, "/".join(found.names)
 
 
 def rollback_command(

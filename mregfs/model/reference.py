@@ -1,7 +1,8 @@
 """References and mount paths: how a person names a version, an artifact, a collection, an alias.
 
-Decided here: the grammar `[[entity/]project/]name[:alias | :vN | @digest-prefix][@{when}]` and the
-form of paths below a mount. Not decided here: what a reference resolves to (`state`, `catalog`).
+Decided here: the grammar `[[entity/]project/]name[:alias | :vN | @digest-prefix][@{when}]`, and
+which paths below a mount mean the same. Not decided here: the shape of the mount (`paths`), what a
+reference resolves to (`state`, `catalog`).
 """
 
 import re
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mregfs.errors import InvalidError
+from mregfs.model import paths
 from mregfs.model.names import (
     LATEST,
     NEXT,
@@ -91,8 +93,8 @@ class Location(msgspec.Struct, frozen=True):
         if self.kind is None or self.digest is not None or self.when is not None:
             return str(self)
         number = None if self.number is None else f"v{self.number}"
-        parts = ("projects", str(self.project), f"{self.kind}s", self.name, number or self.alias)
-        return "/".join(filter(None, parts))
+        names = filter(None, (self.name, number or self.alias))
+        return paths.join(paths.directory_of(self.kind), *names, project=self.project)
 
     def as_owner(self) -> "Location":
         """Return the artifact or collection alone."""
@@ -190,38 +192,37 @@ def parse_path(path: str, project: ProjectName) -> Location:
     Raises:
         InvalidError: it names nothing of an artifact or collection.
     """
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if parts[:1] == ["projects"] and len(parts) >= 3:
-        project = ProjectName(parts[1], parts[2])
-        parts = parts[3:]
-    kinds = {"artifacts": "artifact", "collections": "collection"}
-    if not 2 <= len(parts) <= 3 or parts[0] not in kinds:
+    found = paths.split(path)
+    if found.project:
+        project = parse_project(found.project)
+    kind = found.kind
+    if kind is None or not 1 <= len(found.names) <= 2:
         raise InvalidError(
             f"{path!r} names no artifact, collection or version",
             "write artifacts/NAME[/VERSION] or collections/NAME[/VERSION], or a reference",
         )
-    kind = kinds[parts[0]]
-    name = check_name(parts[1], f"{kind} name")
-    if len(parts) == 2:
+    name = check_name(found.names[0], f"{kind} name")
+    if len(found.names) == 1:
         return Location(project, name, kind)
-    number = parse_number(parts[2])
+    selector = found.names[1]
+    number = parse_number(selector)
     if number is not None:
         return Location(project, name, kind, number=number)
-    if parts[2] in (LATEST, NEXT):
-        return Location(project, name, kind, alias=parts[2])
-    return Location(project, name, kind, alias=check_alias(parts[2]))
+    if selector in (LATEST, NEXT):
+        return Location(project, name, kind, alias=selector)
+    return Location(project, name, kind, alias=check_alias(selector))
 
 
 def parse_location(text: str, project: ProjectName) -> Location:
     """Parse a path below the mount or a reference, whichever `text` is.
 
-    What begins with `artifacts/`, `collections/` or `projects/` is a path; no entity or project may
+    What begins with a directory of the mount (`artifacts/`, …) is a path; no entity or project may
     be called so.
 
     Raises:
         InvalidError: it is neither.
     """
     plain = text.removeprefix("./")
-    if plain.partition("/")[0] in ("artifacts", "collections", "projects") and "/" in plain:
+    if paths.is_path(plain):
         return parse_path(plain, project)
     return parse_reference(text, project)

@@ -20,6 +20,7 @@ from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError
 from mregfs.model.commands import Command, CommitRequest
 from mregfs.model.grammar import Statement, parse_script
 from mregfs.model.names import ProjectName
+from mregfs.model.paths import STAGING
 from mregfs.model.state import State
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.gestures import decode_name
@@ -159,7 +160,7 @@ class RegistryFileSystem:
             pending = self._pending.find(parent.inode, name)
             if pending is not None:
                 return self._pending.attributes(pending)
-        elif text == "staging" and parent.kind in (NodeKind.ROOT, NodeKind.PROJECT):
+        elif text == STAGING and parent.kind in (NodeKind.ROOT, NodeKind.PROJECT):
             return self._staging(parent)
         raise NotFoundError(f"{text!r} does not exist")
 
@@ -308,7 +309,7 @@ class RegistryFileSystem:
         if parent & DRAFT_BIT:
             self._drafts.rmdir(parent, name, caller)
             return
-        if name == b"staging":
+        if name == STAGING.encode():
             raise ForbiddenError("the staging area is part of every mount")
         commands = self._gestures.rmdir(await self._child(parent, name))
         await self._gesture(commands, caller)

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from mregfs.errors import NotFoundError
+from mregfs.model.paths import STAGING
 from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.vfs.interface import Attributes
@@ -126,11 +127,11 @@ class Listing:
 
     def _children(self, state: State, after: str) -> Iterator[tuple[str, Node | None]]:
         """Yield the tree's children, and `staging` in its place where there is one."""
-        pending = self._node.kind in (NodeKind.ROOT, NodeKind.PROJECT) and after < "staging"
+        pending = self._node.kind in (NodeKind.ROOT, NodeKind.PROJECT) and after < STAGING
         for name, node in self._tree.children(state, self._node, after):
-            if pending and name > "staging":
+            if pending and name > STAGING:
                 pending = False
-                yield "staging", None
+                yield STAGING, None
             yield name, node
         if pending:
-            yield "staging", None
+            yield STAGING, None

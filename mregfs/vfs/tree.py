@@ -17,6 +17,7 @@ from stat import S_IFDIR, S_IFLNK, S_IFREG
 import msgspec
 
 from mregfs.errors import HostError, NotFoundError
+from mregfs.model import paths
 from mregfs.model.names import ProjectName, parse_number
 from mregfs.model.records import (
     AliasRecord,
@@ -123,13 +124,18 @@ _FIXED = {
     OWN_ENTITY: NodeKind.ENTITY,
 }
 _ROOT_NAMES = {
-    "artifacts": ARTIFACTS,
-    "collections": COLLECTIONS,
-    "projects": PROJECTS,
-    ".mregfs": META,
+    paths.ARTIFACTS: ARTIFACTS,
+    paths.COLLECTIONS: COLLECTIONS,
+    paths.PROJECTS: PROJECTS,
+    paths.META: META,
 }
-_META_NAMES = {"control": CONTROL, "events": EVENTS, "status": STATUS, "query": QUERY}
-_PROJECT_NAMES = {"artifacts": 1, "collections": 2}
+_META_NAMES = {
+    paths.CONTROL: CONTROL,
+    paths.EVENTS: EVENTS,
+    paths.STATUS: STATUS,
+    paths.QUERY: QUERY,
+}
+_PROJECT_NAMES = {paths.ARTIFACTS: 1, paths.COLLECTIONS: 2}
 _MAX_CACHED = 1 << 16
 
 
@@ -417,19 +423,18 @@ class Tree:
         raise NotFoundError("not a symbolic link")
 
     def _path_between(self, project: str, artifact: ArtifactRecord, number: int) -> str:
-        tail = f"artifacts/{artifact.name}/v{number}"
+        names = (paths.ARTIFACTS, artifact.name, f"v{number}")
         if artifact.project == project:
-            return f"../../{tail}"
-        up = "../../" if project == self.project else "../../../../../"
-        down = "" if artifact.project == self.project else f"projects/{artifact.project}/"
-        return f"{up}{down}{tail}"
+            return f"../../{paths.join(*names)}"
+        here = paths.join(paths.COLLECTIONS, "NAME", project=project, own=self.project)
+        up = "../" * len(here.split("/"))
+        return f"{up}{paths.join(*names, project=artifact.project, own=self.project)}"
 
     def path(self, node: Node) -> str:
         """Return the path of an artifact's or collection's directory from the top of the mount."""
         assert node.owner is not None
-        top = "" if node.project == self.project else f"projects/{node.project}/"
-        kind = "artifacts" if isinstance(node.owner, ArtifactRecord) else "collections"
-        return f"{top}{kind}/{node.owner.name}"
+        home = paths.directory_of(node.owner.kind)
+        return paths.join(home, node.owner.name, project=node.project, own=self.project)
 
     def attributes(self, state: State, node: Node) -> Attributes:
         """Return what stat tells of a node, and how long the kernel may believe it."""

@@ -142,7 +142,7 @@ def test_what_is_no_point_in_history_is_refused(text):
         ("a ", "not a valid artifact or collection name"),
         ("a\n", "not a valid artifact or collection name"),
         ("x" * 129, "not a valid artifact or collection name"),
-        ("staging/a", "cannot name a project"),
+        ("staging/a", "names no artifact"),
         ("collections/a/b/c/d", "names no artifact"),
         ("artifacts/a", None),
         ("artifacts/", "names no artifact"),

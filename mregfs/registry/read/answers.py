@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from mregfs.errors import ForbiddenError, HostError, InvalidError, MregfsError
+from mregfs.model import paths
 from mregfs.model.changes import Entry, event_of
 from mregfs.model.names import ProjectName, parse_number, parse_project
 from mregfs.model.queries import QUERIES, Query, parse_query
@@ -271,8 +272,10 @@ class _Asked:
 
     def _path(self) -> dict[str, str]:
         info = self._one(self._locate(0))
-        top = "" if info.project == str(self._own) else f"projects/{info.project}/"
-        return {"path": f"{top}artifacts/{info.artifact}/{info.version}"}
+        path = paths.join(
+            paths.ARTIFACTS, info.artifact, info.version, project=info.project, own=self._own
+        )
+        return {"path": path}
 
     def _entries(self) -> _Found:
         head = self._index.applied()
