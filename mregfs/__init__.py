@@ -6,7 +6,8 @@ The rooms, from the top down; imports point down only (import-linter holds them 
     daemon/     the life of one mount: start, readiness, ordered shutdown
     fuse/       the only importer of pyfuse3: requests to vfs calls, errors to errnos
     vfs/        what the registry looks like as files; runs without a mount
-    api.py      opens a store; the only place that names concrete adapters
+    api/        what a Python program can see and change: `Registry`
+    wiring/     opens a store; the only room that names adapters
     stores/     adapters: LMDB, the directory store, drafts on the host's file system
     registry/   the use cases: log, catalog, commit, content, history
     ports/      the contracts between use cases and adapters

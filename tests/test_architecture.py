@@ -243,6 +243,7 @@ UNGUARDED_MODULES = {"glob", "pathlib", "shutil", "tempfile"}
 
 BARE_PATHS = {
     "fuse/guard.py: os.open": "O_PATH of the mount point, which the user named",
+    "host/callers.py: open": "the status of a process, by its name in /proc",
     "host/mount_table.py: open": "a table of the kernel's, by its name in /proc",
     "host/mounts.py: open": "the status of a mount that the kernel lists",
     "fuse/mountpoint.py: import pathlib": "the mount point, which the user named",
@@ -317,7 +318,7 @@ MOUNT_NAMES = re.compile(r"(?:.*/)?(?:artifacts|collections|projects|staging|\.m
 
 SAME_WORD = {
     "api/in_mount.py: projects": "a question",
-    "api/store.py: staging": "a directory of this host's",
+    "wiring/store.py: staging": "a directory of this host's",
     "drafts/directory.py: staging": "likewise",
     "stores/intake_dir/taking.py: staging": "likewise",
     "model/queries.py: projects": "a question",

@@ -1,6 +1,5 @@
 """The Python API: `Registry`; and `open_store`, by which every process opens a store.
 
-store.py      which adapters a store in a directory is made of: the only place that names them
 session.py    an open store, a project, and who is asking
 looking.py    what a Python program can see, by one of two ways
 way.py        what both ways can do
@@ -23,9 +22,9 @@ from mregfs.config import default_store
 from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
-    from mregfs.api.store import Store as Store
-    from mregfs.api.store import init_store as init_store
-    from mregfs.api.store import open_store as open_store
+    from mregfs.wiring.store import Store as Store
+    from mregfs.wiring.store import init_store as init_store
+    from mregfs.wiring.store import open_store as open_store
 
 __all__ = [
     "Diff",
@@ -42,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what opens a store when it is first asked for: not every host has what that needs."""
     if name in ("Store", "init_store", "open_store"):
-        from mregfs.api import store
+        from mregfs.wiring import store
 
         return getattr(store, name)
     raise AttributeError(name)

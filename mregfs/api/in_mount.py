@@ -129,7 +129,7 @@ class InMount:
         self, location: Location, destination: str, progress: Callable[[int, int], None]
     ) -> None:
         """See `Way`."""
-        from mregfs.stores.export_dir import ExportDirectory
+        from mregfs.wiring.exports import open_export
 
         info = self.version(location)
         fixed = Location(
@@ -137,7 +137,7 @@ class InMount:
         )
         directory = self._directory(fixed)
         done = 0
-        with ExportDirectory(destination) as target:
+        with open_export(destination) as target:
             for entry in self.files(fixed, ""):
                 if entry.kind == "directory":
                     target.add_directory(entry.path)

@@ -19,7 +19,7 @@ from mregfs.registry.read.history import history
 from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
-    from mregfs.api.store import Store
+    from mregfs.wiring.store import Store
 
 __all__ = ["InStore"]
 

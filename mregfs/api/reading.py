@@ -1,7 +1,7 @@
 """Reading versions out of a store: file objects and exports.
 
 Decided here: which file a path leads to. Not decided here: where bytes are (`content`), how a copy
-is written (`stores.export_dir`).
+is written (`wiring.exports`).
 """
 
 import io
@@ -48,9 +48,9 @@ def export_version(
         ExistsError: there is something already.
         CorruptError: bytes are not what was committed.
     """
-    from mregfs.stores.export_dir import ExportDirectory
+    from mregfs.wiring.exports import open_export
 
-    with ExportDirectory(destination) as target:
+    with open_export(destination) as target:
         for path, entry in content.walk(version):
             if entry.kind == "directory":
                 target.add_directory(path)

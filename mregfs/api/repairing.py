@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from mregfs.api.store import Store, open_store
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.host.principals import principal
 from mregfs.model.commands import MarkDamage
@@ -21,9 +20,7 @@ from mregfs.registry.keep.check_content import versions_of
 from mregfs.registry.keep.findings import Report
 from mregfs.registry.keep.repair import LogRepair, Step, lost_versions, repair_contents
 from mregfs.registry.keep.repair_packs import PackRepair
-from mregfs.stores.index_memory import IndexMemory
-from mregfs.stores.leftovers import find_leftovers
-from mregfs.stores.scanner_direct import DirectScanner
+from mregfs.wiring.store import Store, open_store
 
 __all__ = ["Repairer", "checker_of"]
 
@@ -37,8 +34,8 @@ def checker_of(store: Store) -> Checker:
         store.whole_files,
         catch_up=store.log.catch_up,
         features=store.features(),
-        fresh=IndexMemory(),
-        leftovers=lambda: find_leftovers(store.directory),
+        fresh=store.fresh_index(),
+        leftovers=store.leftovers,
     )
 
 
@@ -86,7 +83,7 @@ class Repairer:
 
     def _check(self) -> tuple[Report, Checker]:
         checker = checker_of(self._store)
-        with DirectScanner() as scanner:
+        with self._store.open_scanner() as scanner:
             report = checker.check(
                 scanner=scanner if self._data else None,
                 pace=Pace(0, time.time_ns, time.sleep),
@@ -174,11 +171,7 @@ def _deleting(store: Store, key: str) -> Callable[[], None]:
 
 
 def _unlinking(store: Store, name: str) -> Callable[[], None]:
-    def unlink() -> None:
-        with contextlib.suppress(OSError):
-            store.directory.unlink(name)
-
-    return unlink
+    return lambda: store.remove_leftover(name)
 
 
 def _dropping(store: Store, digest: str) -> Callable[[], None]:
@@ -186,7 +179,7 @@ def _dropping(store: Store, digest: str) -> Callable[[], None]:
 
 
 def _rebuild(store: Store) -> None:
-    store.log.rebuild(IndexMemory())
+    store.log.rebuild(store.fresh_index())
 
 
 def _checkpoint(store: Store) -> None:

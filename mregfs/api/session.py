@@ -30,7 +30,7 @@ from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.reference import Location, parse_location
 
 if TYPE_CHECKING:
-    from mregfs.api.store import Store
+    from mregfs.wiring.store import Store
 
 __all__ = ["Session"]
 
@@ -153,7 +153,7 @@ def _open(path: str, *, read_only: bool) -> "Store":
             "this installation only looks through mounts",
             "name a mount, or install the rest with: pip install 'mregfs[mount]'",
         )
-    from mregfs.api.store import open_store
+    from mregfs.wiring.store import open_store
 
     return open_store(path, read_only=read_only)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from mregfs.model.reference import Location
 
 if TYPE_CHECKING:
-    from mregfs.api.store import Store
     from mregfs.registry.keep.check import CheckProgress, Report
     from mregfs.registry.keep.coalesce import Pin
     from mregfs.registry.keep.repair import Step
+    from mregfs.wiring.store import Store
 
 __all__ = ["Upkeep"]
 
@@ -58,9 +58,7 @@ class Upkeep(ABC):
         Raises:
             CorruptError: the log cannot be replayed, or the index knows more; nothing changed.
         """
-        from mregfs.stores.index_memory import IndexMemory
-
-        return self.store.log.rebuild(IndexMemory(), progress, accept_log=accept_log)
+        return self.store.log.rebuild(self.store.fresh_index(), progress, accept_log=accept_log)
 
     def fsck(
         self,
@@ -82,9 +80,8 @@ class Upkeep(ABC):
         """
         from mregfs.api.repairing import checker_of
         from mregfs.registry.keep.check import Pace
-        from mregfs.stores.scanner_direct import DirectScanner
 
-        with DirectScanner() as scanner:
+        with self.store.open_scanner() as scanner:
             return checker_of(self.store).check(
                 [self._locate(ref) for ref in refs],
                 scanner=scanner if data else None,

@@ -16,7 +16,6 @@ import signal
 import trio
 from msgspec.structs import replace
 
-from mregfs.api import Store, open_store
 from mregfs.daemon.mounted import Mounted
 from mregfs.daemon.options import MountOptions
 from mregfs.daemon.process import log_to_stderr, raise_descriptor_limit, tell_systemd
@@ -26,6 +25,7 @@ from mregfs.fuse.notices import Notices
 from mregfs.fuse.serve import serve
 from mregfs.host.callers import give_up_privileges, why_not_for_others
 from mregfs.model.names import ProjectName, parse_project
+from mregfs.wiring.store import Store, open_store
 
 __all__ = ["run_mount"]
 

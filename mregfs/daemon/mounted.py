@@ -1,7 +1,7 @@
 """One mount: the parts of the file system put together over an open store.
 
 Decided here: which parts a mount is made of, and what each is given. Not decided here: adapters of
-the store (`api`), when a mount begins and ends (`lifecycle`), what its status says (`status`).
+the store (`wiring`), when a mount begins and ends (`lifecycle`), what its status says (`status`).
 """
 
 import logging
@@ -9,8 +9,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from mregfs.api import Store
-from mregfs.api.store import STAGING
 from mregfs.daemon.callers import places_of, with_groups
 from mregfs.daemon.options import MountOptions
 from mregfs.daemon.status import Status
@@ -39,6 +37,7 @@ from mregfs.vfs.query import Questions
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Tree
 from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
+from mregfs.wiring.store import STAGING, Store
 
 __all__ = ["Mounted"]
 

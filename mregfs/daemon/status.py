@@ -12,7 +12,6 @@ from importlib import metadata
 import msgspec
 
 import mregfs
-from mregfs.api import Store
 from mregfs.daemon.options import MountOptions
 from mregfs.fuse.passthrough import passthrough_state
 from mregfs.model.names import ProjectName
@@ -20,6 +19,7 @@ from mregfs.registry.log.tail import LogTail
 from mregfs.registry.read.verifier import Verifier
 from mregfs.vfs.interface import DraftTree
 from mregfs.vfs.modes import Modes
+from mregfs.wiring.store import Store
 
 __all__ = ["Status"]
 

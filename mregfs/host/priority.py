@@ -1,6 +1,6 @@
 """How much of the host a thread takes: what nobody waits for keeps out of everybody's way.
 
-Decided here: how Linux is asked. Not decided here: which threads are in no hurry. `api` names it.
+Decided here: how Linux is asked. Not decided here: which threads are in no hurry.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Copies of versions in a directory of the host.
 
 Decided here: how files, symlinks and directories are written, and that an export which fails leaves
-nothing. Not decided here: what is in a version. `api` names it.
+nothing. Not decided here: what is in a version.
 
 Others may be able to rename what is in the destination. So each directory is known by its inode, is
 reached from the one above it through no symlink, and nothing is removed but what was made here.

@@ -1,7 +1,7 @@
 """Temporary files in a store's directory that nobody will finish any more.
 
 Decided here: where they may be, and from which age they are left over. Not decided here: who
-removes them (each adapter its own). `api` names it.
+removes them (each adapter its own).
 """
 
 import contextlib

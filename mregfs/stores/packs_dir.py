@@ -1,8 +1,8 @@
 """Packs as files in a directory of the host: `ab/<id>` below it, read-only, never rewritten.
 
 Decided here: where a pack stands, how it becomes visible and durable (`stores.md`), which
-descriptors stay open. Not decided here: what is in a pack, or when one may be deleted. `api` names
-it; everyone else sees `ports.PackStore`.
+descriptors stay open. Not decided here: what is in a pack, or when one may be deleted. Its
+port is `ports.PackStore`.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Reads packs past the page cache: what the disk has, whatever the kernel remembers.
 
 Decided here: O_DIRECT where the file system has it, else read and forget (POSIX_FADV_DONTNEED). Not
-decided here: what is read. `api` names it; everyone else sees `ports.PackScanner`.
+decided here: what is read. Its port is `ports.PackScanner`.
 
 O_DIRECT finds what has rotted on the disk under a page that is still good in memory, and leaves the
 pages of models that are being served where they are.

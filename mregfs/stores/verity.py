@@ -1,7 +1,7 @@
 """fs-verity: the file system itself refuses to give out changed bytes of a pack.
 
 Decided here: whether this file system offers it, and how it is asked (linux/fsverity.h). Not
-decided here: for which files, and when. `api` names it.
+decided here: for which files, and when.
 
 Enabling reads the whole file once to build its hash tree, and makes it immutable for ever; so it is
 done only after the version that has the pack is in the log. From then on the kernel verifies each

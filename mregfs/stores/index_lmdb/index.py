@@ -1,8 +1,7 @@
 """The index of a store on LMDB: views, writes, the applied sequence number.
 
 Decided here: what a view and a write are in LMDB's terms. Not decided here: the life of the
-environment (`environment`), what stands under a key (`model/state`). `api` names it; everyone else
-sees `ports.Index`.
+environment (`environment`), what stands under a key (`model/state`). Its port is `ports.Index`.
 
 The log is the truth, so a write is not made durable; `files` finds out after a crash of the host.
 """

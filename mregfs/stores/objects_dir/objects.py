@@ -1,7 +1,7 @@
 """An object store in a directory of the host: what a local store is made of.
 
 Decided here: how an object is created once, whole and durably (`stores.md`). Not decided here:
-what is stored under which key. `api` names it; everyone else sees `ports.ObjectStore`.
+what is stored under which key. Its port is `ports.ObjectStore`.
 
 It needs hard links, as ext4, xfs, btrfs, tmpfs and NFS have them; nothing else of the file system.
 """

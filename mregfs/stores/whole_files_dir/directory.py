@@ -1,8 +1,8 @@
 """Whole files in a directory of the host: `ab/<digest of the file>`, beside the packs.
 
 Decided here: how a file becomes complete or is never seen (`whole_files.md`), which one is evicted,
-how processes share the limit and the pins. Not decided here: which files are made whole. `api`
-names it; everyone else sees `ports.WholeFiles`.
+how processes share the limit and the pins. Not decided here: which files are made whole. Its
+port is `ports.WholeFiles`.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
 """Stores in directories: made, opened, put together from adapters.
 
 Decided here: which adapters a store is made of and where its parts stand on this host. Not decided
-here: the format of a store (`registry/format.md`). The only place that names concrete adapters.
+here: the format of a store (`registry/format.md`).
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -17,7 +18,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mregfs import __version__
-from mregfs.api.holding import Held, hold_store, make_directory
 from mregfs.config import cache_index, is_remote, temporary_index
 from mregfs.errors import CorruptError, ForbiddenError, MregfsError, NoSpaceError, NotFoundError
 from mregfs.host import oserrors
@@ -28,6 +28,7 @@ from mregfs.model.features import Features
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
 from mregfs.model.state import STATE_TABLES, State
+from mregfs.ports.index import Index
 from mregfs.ports.intake import Intake
 from mregfs.registry.log.description import StoreDescription, describe_new_store, read_description
 from mregfs.registry.log.log import Log
@@ -38,12 +39,14 @@ from mregfs.stores.ownership import DIRECTORY
 from mregfs.stores.packs_dir import PacksDirectory
 from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
+from mregfs.wiring.holding import Held, hold_store, make_directory
 
 if TYPE_CHECKING:
     from mregfs.host.callers import Credentials
     from mregfs.registry.keep.coalesce import Coalescer
     from mregfs.registry.read.verifier import Verifier
     from mregfs.registry.write.commit import Committer
+    from mregfs.stores.scanner_direct import DirectScanner
 
 __all__ = ["STAGING", "Store", "init_store", "open_store"]
 
@@ -228,18 +231,40 @@ class Store:
         `wanted` tells whether it does.
         """
         from mregfs.registry.read.verifier import Verifier
-        from mregfs.stores.scanner_direct import DirectScanner
 
         self.content.verifier = Verifier(
             self.index,
             self.packs,
             self.whole_files,
-            open_scanner=DirectScanner,
+            open_scanner=self.open_scanner,
             begin_thread=read_when_idle,
             clock=self.clock,
             wanted=wanted,
         )
         return self.content.verifier
+
+    def fresh_index(self) -> Index:
+        """Return an empty index in memory, to replay the log into."""
+        from mregfs.stores.index_memory import IndexMemory
+
+        return IndexMemory()
+
+    def open_scanner(self) -> "DirectScanner":
+        """Return what reads packs past the page cache; a context manager, for one thread."""
+        from mregfs.stores.scanner_direct import DirectScanner
+
+        return DirectScanner()
+
+    def leftovers(self) -> list[str]:
+        """Return the names of temporary files that crashes left, below the store's directory."""
+        from mregfs.stores.leftovers import find_leftovers
+
+        return find_leftovers(self.directory)
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove one of `leftovers`, if that can be."""
+        with contextlib.suppress(OSError):
+            self.directory.unlink(name)
 
     def features(self) -> Features:
         """Return what `store.json` and the log say that a program must know for what."""
