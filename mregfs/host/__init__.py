@@ -5,6 +5,8 @@
     locks.py         locks on files, waited for no longer than is sensible
     oserrors.py      what an OSError is for the registry
     renames.py       exchanges, and renames that replace nothing
+    copying.py       copies of files: reflinks, else byte for byte
+    page_cache.py    what the kernel has of a file in memory
     callers.py       who a caller is, and whether this process can act for him
     descriptors.py   how many descriptors users get, and how many are kept
     mount_table.py   the kernel's table of mounts

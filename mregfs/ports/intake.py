@@ -1,7 +1,6 @@
 """The contract of what a version is made from: a draft, or another directory or file.
 
 Decided here: what the intake promises a commit. Not decided here: how (`stores.intake_dir`).
-`mregfs.ports` offers these, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +126,7 @@ class Intake(Protocol):
         ...
 
     def adopt(self, path: str, pack: str) -> bool:
-        """Make a sealed file the pack `pack` as well; True when no file data was copied.
+        """Have the pack store adopt a sealed file as `pack`; True when no file data was copied.
 
         The directory keeps the file until `release`.
         """

@@ -1,11 +1,11 @@
 """Packs as files in a directory of the host: `ab/<id>` below it, read-only, never rewritten.
 
 Decided here: where a pack stands, how it becomes visible and durable (`stores.md`), which
-descriptors stay open. Not decided here: what is in a pack, or when one may be deleted. Its
-port is `ports.PackStore`.
+descriptors stay open. Not decided here: what is in a pack, or when one may be deleted.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -19,8 +19,9 @@ from typing import Self
 from mregfs.errors import ExistsError, InvalidError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
+from mregfs.host.copying import copy
 from mregfs.host.descriptors import share
-from mregfs.ports.packs import PackFile
+from mregfs.host.page_cache import is_in_memory
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 
 __all__ = ["PackDescriptor", "PacksDirectory"]
@@ -35,6 +36,9 @@ SYNC_THREADS = 8
 
 STALE_AFTER_SECONDS = 24 * 3600
 """A temporary file this old was left by a crash: its writer would have touched it since."""
+
+_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK)
+"""The file is on another mount, is somebody else's (fs.protected_hardlinks), has too many names."""
 
 _PACKS = "packs"
 _TEMPORARY = "packs/tmp"
@@ -66,7 +70,7 @@ class PackDescriptor:
         self._path = path
         self.size = descriptor.size
 
-    def fileno(self) -> int:
+    def backing(self) -> int:
         """Return the descriptor of the file; it stays valid until `close`."""
         if self._descriptor is None:
             raise ValueError(f"{self._path} is closed")
@@ -93,9 +97,13 @@ class PackDescriptor:
             self._store._release(descriptor)
         return data
 
+    def is_cached(self, offset: int, length: int) -> bool:
+        """Tell whether the first and the last of these bytes are in the page cache."""
+        return is_in_memory(self.backing(), offset, length)
+
     def stamp(self) -> tuple[int, int]:
         """Return the file's size and its change time (ctime) in nanoseconds."""
-        found = os.fstat(self.fileno())
+        found = os.fstat(self.backing())
         return found.st_size, found.st_ctime_ns
 
     def close(self) -> None:
@@ -144,7 +152,7 @@ class PacksDirectory:
             raise InvalidError(f"{pack!r} is not the id of a pack")
         return f"packs/{pack[:2]}/{pack}"
 
-    def open(self, pack: str) -> PackDescriptor:
+    def open_local(self, pack: str) -> PackDescriptor:
         """Open a pack for reading.
 
         Raises:
@@ -164,19 +172,9 @@ class PacksDirectory:
             descriptor = self._open(pack, name)
         return PackDescriptor(self, descriptor, f"{self._top.path}/{name}")
 
-    def is_cached(self, opened: PackFile, offset: int, length: int) -> bool:
-        """Tell whether the first and the last of these bytes are in the page cache.
-
-        False as well where the file system cannot tell.
-        """
-        fd = opened.fileno()
-        try:
-            return all(
-                os.preadv(fd, [bytearray(1)], place, os.RWF_NOWAIT) == 1
-                for place in (offset, offset + length - 1)
-            )
-        except OSError:  # EAGAIN: it is not there; EOPNOTSUPP
-            return False
+    def open(self, pack: str) -> PackDescriptor:
+        """Open a pack for reading, as `open_local` does: all are files of this host."""
+        return self.open_local(pack)
 
     def size(self, pack: str) -> int:
         """Return the pack's size in bytes.
@@ -198,6 +196,46 @@ class PacksDirectory:
             ExistsError: the id is taken; its bytes are untouched.
             NoSpaceError: nothing was stored.
         """
+
+        def fill(fd: int) -> int:
+            size = 0
+            for piece in pieces:
+                rest = memoryview(piece)
+                size += len(rest)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            return size
+
+        return self._create(pack, fill)
+
+    def adopt(self, pack: str, descriptor: int) -> bool:
+        """Let an open file be a pack too, by a name of its own; where that cannot be, copy it.
+
+        Raises:
+            ExistsError: the id is taken; its bytes are untouched.
+            NoSpaceError: nothing was stored.
+        """
+        name = self.name_of(pack)
+        try:
+            self._make(name.rpartition("/")[0])
+            self._top.link_open(descriptor, name)
+        except FileExistsError as exc:
+            raise ExistsError(f"pack {pack} exists in {self.path}") from exc
+        except OSError as exc:
+            if exc.errno not in _CANNOT_LINK:
+                raise self._failed(exc, "cannot make pack", name) from exc
+            log.info("copying what becomes pack %s: %s", pack, exc.strerror)
+        else:
+            return True
+
+        def fill(fd: int) -> int:
+            copy(descriptor, fd)
+            return os.fstat(fd).st_size
+
+        self._create(pack, fill)
+        return False
+
+    def _create(self, pack: str, fill: Callable[[int], int]) -> int:
         name = self.name_of(pack)
         temporary = f"{_TEMPORARY}/{pack}.{secrets.token_hex(4)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
@@ -207,15 +245,10 @@ class PacksDirectory:
             return self._top.open(temporary, flags, READ_ONLY)
 
         fd = self._try(begin, "cannot create pack", temporary)
-        size = 0
         try:
             try:
                 os.fchmod(fd, READ_ONLY)
-                for piece in pieces:
-                    rest = memoryview(piece)
-                    size += len(rest)
-                    while rest:
-                        rest = rest[os.write(fd, rest) :]
+                size = fill(fd)
                 self._make(name.rpartition("/")[0])
                 # Not rename(2), which would replace: ids are never reused, and this holds it.
                 self._top.link(temporary, name)
@@ -230,7 +263,7 @@ class PacksDirectory:
             raise self._failed(exc, "cannot create pack", name) from exc
         return size
 
-    def restore(self, pack: str, pieces: Iterable[bytes]) -> None:
+    def replace(self, pack: str, pieces: Iterable[bytes]) -> None:
         """Put a pack in the place of a damaged or missing one, whole and durably.
 
         Raises:
@@ -282,44 +315,6 @@ class PacksDirectory:
             descriptor = self._cache.pop(pack, None)
             if descriptor is not None:
                 self._forget(descriptor)
-
-    def adopt(self, pack: str, descriptor: int) -> None:
-        """Let an open file be a pack too, under a name of its own. Not yet durable: see `sync`.
-
-        Raises:
-            ExistsError: the id is taken; its bytes are untouched.
-        """
-        name = self.name_of(pack)
-        try:
-            self._make(name.rpartition("/")[0])
-            self._top.link_open(descriptor, name)
-        except FileExistsError as exc:
-            raise ExistsError(f"pack {pack} exists in {self.path}") from exc
-        except OSError as exc:
-            raise self._failed(exc, "cannot make pack", name) from exc
-
-    def holds(self, pack: str, descriptor: int) -> bool:
-        """Tell whether a pack is this very file."""
-        name = self.name_of(pack)
-        try:
-            return os.path.samestat(self._top.stat(name), os.fstat(descriptor))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as exc:
-            raise self._failed(exc, "cannot find pack", name) from exc
-
-    def replace(self, pack: str, descriptor: int) -> None:
-        """Let another open file, with the same bytes, take the place of a pack, durably."""
-        name = self.name_of(pack)
-        temporary = f"{_TEMPORARY}/{pack}.{secrets.token_hex(4)}"
-        try:
-            os.fsync(descriptor)
-            self._make(_TEMPORARY)
-            self._top.link_open(descriptor, temporary)
-            self._top.rename(temporary, name)
-            self._top.sync_directory(name.rpartition("/")[0])
-        except OSError as exc:
-            raise self._failed(exc, "cannot replace pack", name) from exc
 
     def list(self) -> Iterator[str]:
         """Yield the ids of all packs, sorted, reading one directory at a time."""

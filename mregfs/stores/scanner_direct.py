@@ -1,7 +1,7 @@
 """Reads packs past the page cache: what the disk has, whatever the kernel remembers.
 
-Decided here: O_DIRECT where the file system has it, else read and forget (POSIX_FADV_DONTNEED). Not
-decided here: what is read. Its port is `ports.PackScanner`.
+Decided here: O_DIRECT where the file system has it, else read and forget (POSIX_FADV_DONTNEED);
+what is no file of this host is read as it always is. Not decided here: what is read.
 
 O_DIRECT finds what has rotted on the disk under a page that is still good in memory, and leaves the
 pages of models that are being served where they are.
@@ -53,14 +53,19 @@ class DirectScanner:
         Raises:
             HostError: the disk failed.
         """
+        backing = pack.backing()
+        if backing is None:
+            return pack.read(offset, length)
         try:
             if pack is not self._file:
                 self.close()
-                self._fd = _open_direct(pack.fileno())
+                self._fd = _open_direct(backing)
                 self._file = pack
             end = min(offset + length, pack.size)
             if self._fd < 0:
-                return self._read_and_forget(pack, offset, max(0, end - offset))
+                data = pack.read(offset, max(0, end - offset))
+                os.posix_fadvise(backing, offset, len(data), os.POSIX_FADV_DONTNEED)
+                return data
             pieces = []
             while offset < end:
                 if not self._start <= offset < self._start + self._filled:
@@ -82,11 +87,6 @@ class DirectScanner:
         self._filled = 0
         self._start = offset // _ALIGNMENT * _ALIGNMENT
         self._filled = os.preadv(self._fd, [self._buffer], self._start)
-
-    def _read_and_forget(self, pack: PackFile, offset: int, length: int) -> bytes:
-        data = pack.read(offset, length)
-        os.posix_fadvise(pack.fileno(), offset, length, os.POSIX_FADV_DONTNEED)
-        return data
 
 
 def _open_direct(fd: int) -> int:

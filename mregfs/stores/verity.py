@@ -1,7 +1,7 @@
 """fs-verity: the file system itself refuses to give out changed bytes of a pack.
 
 Decided here: whether this file system offers it, and how it is asked (linux/fsverity.h). Not
-decided here: for which files, and when.
+decided here: for which packs, and when; where they are.
 
 Enabling reads the whole file once to build its hash tree, and makes it immutable for ever; so it is
 done only after the version that has the pack is in the log. From then on the kernel verifies each
@@ -14,9 +14,9 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Iterable
 
 from mregfs.host.beneath import Beneath
+from mregfs.ports.packs import PackFile
 
 __all__ = ["FsVerity", "enable_argument"]
 
@@ -69,34 +69,15 @@ class FsVerity:
                 self._why_not = _probe(self._top)
             return self._why_not
 
-    def enable(self, names: Iterable[str]) -> int:
-        """Protect files below the directory where that is possible; return how many now are.
+    def enable(self, pack: PackFile) -> bool:
+        """Protect the file that a pack is, where that is possible; tell whether it now is.
 
-        Takes as long as reading them and hashing them with SHA-256.
+        Takes as long as reading it and hashing it with SHA-256.
 
         Never fails: an unprotected file is as good as before.
         """
-        if self.why_not:
-            return 0
-        return sum(map(self._enable, names))
-
-    def is_enabled(self, name: str) -> bool:
-        """Tell whether a file is protected."""
-        try:
-            fd = self._top.open(name)
-        except OSError:
-            return False
-        try:
-            return _measure(fd) == 0
-        finally:
-            os.close(fd)
-
-    def _enable(self, name: str) -> bool:
-        path = f"{self._top.path}/{name}"
-        try:
-            fd = self._top.open(name)
-        except OSError as exc:
-            log.debug("no fs-verity on %s: %s", path, exc.strerror)
+        fd = pack.backing()
+        if self.why_not or fd is None:
             return False
         try:
             fcntl.ioctl(fd, ENABLE, enable_argument())
@@ -107,20 +88,20 @@ class FsVerity:
             elif exc.errno == errno.EEXIST:
                 return True
             else:  # EACCES: not our file; ETXTBSY: open for writing; ENOSPC: no room for the tree
-                log.info("no fs-verity on %s: %s", path, exc.strerror)
+                log.info("no fs-verity on %s: %s", os.readlink(f"/proc/self/fd/{fd}"), exc.strerror)
             return False
-        finally:
-            os.close(fd)
         return True
+
+    def is_enabled(self, pack: PackFile) -> bool:
+        """Tell whether the file that a pack is, is protected."""
+        fd = pack.backing()
+        return fd is not None and _measure(fd) == 0
 
 
 def _probe(top: Beneath) -> str:
     """Ask for the measurement of a directory, which is no verity file: ENODATA says it could be."""
     try:
-        try:
-            fd = top.open_directory("packs")
-        except FileNotFoundError:
-            fd = top.open_directory(".")
+        fd = top.open_directory(".")
     except OSError as exc:
         return f"{top.path} cannot be opened: {exc.strerror}"
     try:

@@ -212,7 +212,11 @@ class Store:
         """
         if not self.verity.why_not:
             for pack in packs:
-                self._guard.submit(self.verity.enable, [self.packs.name_of(pack)])
+                self._guard.submit(self._protect, pack)
+
+    def _protect(self, pack: str) -> None:
+        with contextlib.suppress(NotFoundError), self.packs.open(pack) as opened:
+            self.verity.enable(opened)
 
     def protect_all(self) -> None:
         """Let fs-verity guard every pack of the versions that the index knows."""

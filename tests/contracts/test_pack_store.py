@@ -53,7 +53,7 @@ def test_a_pack_is_its_pieces_back_to_back(packs):
         assert b"" == pack.read(6, 1)
         assert b"" == pack.read(100, 1)
         assert b"" == pack.read(3, 0)
-        assert b"abcdef" == os.pread(pack.fileno(), 10, 0)
+        assert b"abcdef" == os.pread(pack.backing(), 10, 0)
 
 
 def test_what_is_in_memory_is_known(packs):
@@ -63,14 +63,14 @@ def test_what_is_in_memory_is_known(packs):
     packs.sync([A])
     with packs.open(A) as pack:
         pack.read(0, size)
-        assert packs.is_cached(pack, 0, size)
-        assert packs.is_cached(pack, size - 1, 1)
-        assert not packs.is_cached(pack, 0, size + 1)
-        assert not packs.is_cached(pack, size, 1)
-        os.posix_fadvise(pack.fileno(), 1 << 20, 0, os.POSIX_FADV_DONTNEED)
-        assert packs.is_cached(pack, 0, 4096)
-        assert not packs.is_cached(pack, 0, size)
-        assert not packs.is_cached(pack, 2 << 20, 4096)
+        assert pack.is_cached(0, size)
+        assert pack.is_cached(size - 1, 1)
+        assert not pack.is_cached(0, size + 1)
+        assert not pack.is_cached(size, 1)
+        os.posix_fadvise(pack.backing(), 1 << 20, 0, os.POSIX_FADV_DONTNEED)
+        assert pack.is_cached(0, 4096)
+        assert not pack.is_cached(0, size)
+        assert not pack.is_cached(2 << 20, 4096)
 
 
 def test_an_empty_pack_is_a_pack(packs):
@@ -180,7 +180,7 @@ def test_closing_is_idempotent_and_then_nothing_is_read(packs):
     pack.close()
     pack.close()
 
-    for use in (pack.fileno, lambda: pack.read(0, 1)):
+    for use in (pack.backing, lambda: pack.read(0, 1)):
         with pytest.raises(ValueError, match="closed"):
             use()
     assert b"abc" == other.read(0, 3)

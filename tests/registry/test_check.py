@@ -338,7 +338,7 @@ class Opened:
         self._fd = os.open(path, os.O_RDONLY)
         self.size = os.fstat(self._fd).st_size
 
-    def fileno(self) -> int:
+    def backing(self) -> int:
         return self._fd
 
     def read(self, offset: int, length: int) -> bytes:

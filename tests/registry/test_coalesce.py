@@ -362,7 +362,7 @@ class Bytes:
         self._fd = os.open(path, os.O_RDONLY)
         self.size = len(data)
 
-    def fileno(self) -> int:
+    def backing(self) -> int:
         return self._fd
 
     def read(self, offset: int, length: int) -> bytes:
@@ -551,7 +551,7 @@ def test_reflinks_take_no_space(tmp_path):
         whole = WholeFilesDirectory(Beneath.at(disk))
         data = os.urandom(16 * MIB + 1000)
         pack = Bytes(disk / "pack", data)
-        os.fsync(pack.fileno())
+        os.fsync(pack.backing())
         before = os.statvfs(disk).f_bfree
         with whole.create(A, 12 * MIB + 77) as draft:
             draft.append(pack, 100, 12 * MIB + 77)  # not aligned alike: copied

@@ -229,11 +229,14 @@ def test_any_range_is_the_same_range_of_the_file(offset: int, length: int) -> No
     class Pack:
         size = len(DATA)
 
-        def fileno(self) -> int:
+        def backing(self) -> int:
             return 99
 
         def read(self, offset: int, length: int) -> bytes:
             return DATA[offset : offset + length]
+
+        def is_cached(self, offset: int, length: int) -> bool:
+            return 0 <= offset < offset + length <= self.size
 
         def close(self) -> None:
             pass
@@ -242,8 +245,8 @@ def test_any_range_is_the_same_range_of_the_file(offset: int, length: int) -> No
         def open(self, pack: str) -> Pack:
             return Pack()
 
-        def is_cached(self, opened: Pack, offset: int, length: int) -> bool:
-            return 0 <= offset < offset + length <= opened.size
+        def open_local(self, pack: str) -> Pack:
+            return Pack()
 
     blocks = Blocks("m", block_digests(data))
     opened = OpenContent("m", FileLayout(len(data), extents=extents), Packs(), blocks)  # type: ignore[arg-type]

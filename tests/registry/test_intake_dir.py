@@ -206,7 +206,7 @@ def test_no_room_to_part_a_pack_from_its_writer(
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "copy", full)
+    monkeypatch.setattr(os, "write", full)
     intake.release()
     assert "others can still change 'big'" in caplog.text
     assert BIG == pack_of(place).read_bytes()

@@ -111,8 +111,8 @@ def test_a_damaged_file_is_told_once_and_opened_by_nobody_again(
     world.damage(pack)
     if cold:  # then it is read past the page cache
         with world.packs.open(pack) as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.fsync(file.backing())
+            os.posix_fadvise(file.backing(), 0, 0, os.POSIX_FADV_DONTNEED)
     first = world.verifier()
     expected_warnings.expect("is damaged in 1 of 4 blocks")
     world.read(first, pack)

@@ -10,7 +10,10 @@ import pytest
 
 from mregfs.host.beneath import Beneath
 from mregfs.stores import verity
+from mregfs.stores.packs_dir import PacksDirectory
 from mregfs.stores.verity import FsVerity, enable_argument
+
+PACK = "ab" * 16
 
 PROGRAM = """
 #include <linux/fsverity.h>
@@ -49,23 +52,26 @@ def test_the_request_has_the_size_that_its_number_says():
 def test_where_it_is_not_offered_nothing_happens_and_the_reason_is_known():
     """tmpfs has none, whatever the kernel."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as path, Beneath.at(path) as top:
-        guard = FsVerity(top)
+        guard, packs = FsVerity(top), PacksDirectory(top)
+        packs.create(PACK, [bytes(10_000)])
 
         assert "this file system has no fs-verity" == guard.why_not
-        assert 0 == guard.enable(["no-such-file"])
-        assert not guard.is_enabled("no-such-file")
+        with packs.open(PACK) as pack:
+            assert not guard.enable(pack)
+            assert not guard.is_enabled(pack)
 
 
 def test_a_file_system_that_offers_it_protects_or_says_why_not(tmp_path):
-    """Where the kernel has it this protects a file; elsewhere the ioctl must agree with us."""
-    guard = FsVerity(Beneath.at(tmp_path))
-    file = tmp_path / "file"
-    file.write_bytes(bytes(10_000))
+    """Where the kernel has it this protects a pack; elsewhere the ioctl must agree with us."""
+    top = Beneath.at(tmp_path)
+    guard, packs = FsVerity(top), PacksDirectory(top)
+    packs.create(PACK, [bytes(10_000)])
 
-    protected = guard.enable(["file", "missing"])
+    with packs.open(PACK) as pack:
+        protected = guard.enable(pack)
 
-    assert (0 if guard.why_not else 1) == protected
-    assert guard.is_enabled("file") is bool(protected)
-    if guard.why_not:
-        with file.open("rb") as opened, pytest.raises(OSError):
-            fcntl.ioctl(opened, verity.ENABLE, enable_argument())
+        assert (not guard.why_not) is protected
+        assert guard.is_enabled(pack) is protected
+        if guard.why_not:
+            with pytest.raises(OSError):
+                fcntl.ioctl(pack.backing(), verity.ENABLE, enable_argument())

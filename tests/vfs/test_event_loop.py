@@ -13,7 +13,7 @@ from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.packs_dir import PacksDirectory
 from tests.vfs.rig import Rig
 
-LOCAL = {"open", "is_cached"}
+LOCAL = {"open_local"}
 """What a pack store may be asked on the loop: for the local file that the kernel is to read."""
 
 

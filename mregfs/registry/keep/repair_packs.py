@@ -9,7 +9,6 @@ same digest.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 from mregfs.errors import MregfsError
 from mregfs.model.digest import BLOCK, DIGEST_SIZE, block_digest, file_digest
@@ -19,19 +18,11 @@ from mregfs.registry.keep.check_content import StoredFile
 from mregfs.registry.keep.check_data import blocks_of
 from mregfs.registry.keep.repair import Step
 
-__all__ = ["MendingPacks", "PackRepair"]
+__all__ = ["PackRepair"]
 
 _Run = tuple[str, int, int]
 
 _MOST_READ = 1 << 20
-
-
-class MendingPacks(PackStore, Protocol):
-    """A pack store in which what is damaged can be exchanged."""
-
-    def restore(self, pack: str, pieces: Iterator[bytes]) -> None:
-        """Put a pack in the place of a damaged or missing one, whole and durably."""
-        ...
 
 
 class PackRepair:
@@ -47,7 +38,7 @@ class PackRepair:
 
     def __init__(
         self,
-        packs: MendingPacks,
+        packs: PackStore,
         whole: WholeFiles,
         other: PackStore | None,
         files: Sequence[StoredFile],
@@ -158,7 +149,7 @@ class PackRepair:
     def _replacing(
         self, pack: str, patches: dict[int, tuple[int, Callable[[], bytes]]]
     ) -> Callable[[], None]:
-        return lambda: self._packs.restore(pack, self._pieces(pack, patches))
+        return lambda: self._packs.replace(pack, self._pieces(pack, patches))
 
     def _pieces(
         self, pack: str, patches: dict[int, tuple[int, Callable[[], bytes]]]

@@ -1,8 +1,11 @@
 """An open file of a version: reading its bytes, wherever they are, and never wrong ones.
 
-Decided here: how a range is put together from packs, and which blocks are verified when. Not
-decided here: where the bytes are (`content`), how the kernel gets them (`vfs`). `content` makes
-these; whoever reads files uses them, from any thread.
+Decided here: how a range is put together from packs, which blocks are verified when, and what is
+done without waiting for the pack store. Not decided here: where the bytes are (`content`), how the
+kernel gets them (`vfs`).
+
+Making one, `backing`, `read_path` and `read_cached` are for an event loop too: they look at files
+of this host at most. `read` and `runs` may wait for the pack store.
 """
 
 import logging
@@ -76,19 +79,27 @@ class OpenContent:
 
     @property
     def read_path(self) -> str:
-        """`inline`, `whole` (one pack), `coalesced` (a copy in one piece) or `extents`."""
+        """`inline`, `whole` (one pack), `coalesced` (a copy in one piece), `extents` or `remote`.
+
+        `remote` is one pack that is no file of this host.
+        """
         if self._inline is not None:
             return "inline"
         if self._copy is not None:
             return "coalesced"
-        return "extents" if self.is_scattered() else "whole"
+        if self.is_scattered():
+            return "extents"
+        try:
+            return "remote" if self._at_hand(self._extents[0].pack) is None else "whole"
+        except CorruptError:
+            return "whole"
 
     def is_scattered(self) -> bool:
         """Tell whether the bytes are in packs, but no pack is the whole file."""
         return self._inline is None and not self._whole
 
     def backing(self) -> int:
-        """Return a descriptor of a file that is this one, byte for byte, or -1.
+        """Return a descriptor of a file of this host that is this one, byte for byte, or -1.
 
         It is the one pack that is the whole file, or its copy in one piece, and is valid until
         `close`. There is none when each read is to be verified.
@@ -98,22 +109,26 @@ class OpenContent:
         """
         if self.watched or self._inline is not None:
             return -1
+        file: PackFile | None
         if self._copy is not None:
             file, key = self._copy, self._digest
         elif self.is_scattered():
             return -1
         else:
             pack = self._extents[0].pack
-            file, key = self._pack(pack), bytes.fromhex(pack)
-            if file.size != self.size:
-                log.error("%s is damaged: pack %s has another size", self._name, pack)
-                raise CorruptError(
-                    f"{self._name} is damaged: pack {pack} has {file.size} bytes, not {self.size}",
-                    "see what else is: mregfs fsck",
-                )
+            file, key = self._at_hand(pack), bytes.fromhex(pack)
+        descriptor = None if file is None else file.backing()
+        if file is None or descriptor is None:
+            return -1
+        if file is not self._copy and file.size != self.size:
+            log.error("%s is damaged: pack %s has another size", self._name, key.hex())
+            raise CorruptError(
+                f"{self._name} is damaged: pack {key.hex()} has {file.size} bytes, not {self.size}",
+                "see what else is: mregfs fsck",
+            )
         if self._verifier is not None and self._reading is None:
             self._reading = self._verifier.opened(key, file, self._blocks)
-        return file.fileno()
+        return descriptor
 
     def runs(self) -> Iterator[tuple[PackFile, int, int]]:
         """Yield the packs, offsets and lengths that the file is put together from, in order.
@@ -161,7 +176,8 @@ class OpenContent:
         if not self._blocks.verified(offset // BLOCK, (end - 1) // BLOCK):
             return None
         for pack, start, length in self._pieces(offset, end):
-            if not self._packs.is_cached(self._pack(pack), start, length):
+            opened = self._at_hand(pack)
+            if opened is None or not opened.is_cached(start, length):
                 return None
         return self._gather(offset, end)
 
@@ -186,7 +202,11 @@ class OpenContent:
     def _gather(self, start: int, end: int) -> bytes:
         read = []
         for pack, offset, length in self._pieces(start, end):
-            piece = self._pack(pack).read(offset, length)
+            opened = self._pack(pack)
+            try:
+                piece = opened.read(offset, length)
+            except NotFoundError as exc:
+                raise self._missing(pack) from exc
             if len(piece) != length:
                 log.error("%s is damaged: pack %s is too short", self._name, pack)
                 raise CorruptError(
@@ -208,22 +228,40 @@ class OpenContent:
             number += 1
 
     def _pack(self, pack: str) -> PackFile:
+        """Return a pack, open; this may wait for the pack store."""
         found = self._open.get(pack)
         if found is not None:
             return found
         try:
             opened = self._packs.open(pack)
         except NotFoundError as exc:
-            log.error("%s is damaged: there is no pack %s", self._name, pack)
-            raise CorruptError(
-                f"{self._name} is damaged: there is no pack {pack}",
-                "see what else is missing: mregfs fsck",
-            ) from exc
+            raise self._missing(pack) from exc
+        return self._keep(pack, opened)
+
+    def _at_hand(self, pack: str) -> PackFile | None:
+        """Return a pack that is open, or a file of this host; None: that would have to wait."""
+        found = self._open.get(pack)
+        if found is not None:
+            return found
+        try:
+            opened = self._packs.open_local(pack)
+        except NotFoundError as exc:
+            raise self._missing(pack) from exc
+        return None if opened is None else self._keep(pack, opened)
+
+    def _keep(self, pack: str, opened: PackFile) -> PackFile:
         with self._lock:
             found = self._open.setdefault(pack, opened)
         if found is not opened:
             opened.close()
         return found
+
+    def _missing(self, pack: str) -> CorruptError:
+        log.error("%s is damaged: there is no pack %s", self._name, pack)
+        return CorruptError(
+            f"{self._name} is damaged: there is no pack {pack}",
+            "see what else is missing: mregfs fsck",
+        )
 
 
 def _coalesced(extents: Sequence[Extent]) -> list[Extent]:

@@ -243,7 +243,7 @@ class Verifier:
 
     def _open_file(self, key: bytes) -> PackFile | None:
         if _is_pack(key):
-            return self._packs.open(key.hex())
+            return self._packs.open_local(key.hex())
         return self._whole_files.open(key.hex())
 
     def _find_damage(self, file: PackFile, blocks: Blocks) -> list[int] | None:
@@ -256,7 +256,7 @@ class Verifier:
                 self._pace.spend(length)
                 if self._ending.is_set():
                     return None
-                if self._packs.is_cached(file, offset, length):
+                if file.is_cached(offset, length):
                     data = file.read(offset, length)
                 else:
                     data = scanner.read(file, offset, length)

@@ -5,7 +5,6 @@
     rights.py    what whoever asks for a commit may do himself, asked of the kernel
     tree.py      looking at the directory without following a symlink out of it
     lease.py     who may write a file, asked of the kernel
-    copying.py   reflinks, else copies
     work.py      what is written down before anything is changed
     recovery.py  what a crashed commit leaves to be undone
 

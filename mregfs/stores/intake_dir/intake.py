@@ -1,8 +1,8 @@
 """The Intake port on a directory of the host.
 
-Decided here: how a file is made unchangeable and becomes a pack without its bytes being copied, and
-how all of it is undone (`../../registry/commit.md` §3). Not decided here: which files become packs
-(`registry.write.packing`), how a draft is taken (`taking`). Each commit has one.
+Decided here: how a file is made unchangeable and given to the pack store, and how all of it is
+undone (`../../registry/write/commit.md` §3). Not decided here: which files become packs
+(`registry.write.packing`), where packs are (`ports.packs`), how a draft is taken (`taking`).
 """
 
 import contextlib
@@ -12,18 +12,18 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 
 from mregfs.errors import ConflictError, HostError, InvalidError, MregfsError, NotFoundError
 from mregfs.host.beneath import Beneath
 from mregfs.host.callers import Credentials
+from mregfs.host.copying import copy
 from mregfs.host.following import open_followed
 from mregfs.ports.intake import IntakeEntry
-from mregfs.ports.packs import PackPlaces
+from mregfs.ports.packs import PackStore
 from mregfs.stores.intake_dir import lease
-from mregfs.stores.intake_dir.copying import copy
 from mregfs.stores.intake_dir.recovery import put_back, recover
 from mregfs.stores.intake_dir.taking import DraftPlace, TakenDraft
 from mregfs.stores.intake_dir.tree import (
@@ -42,7 +42,7 @@ __all__ = ["IntakeDirectory"]
 log = logging.getLogger(__name__)
 
 _THREADS = 4  # copies and flushes at a time; more only make a disk seek
-_TRIAL = "trial"
+_PIECE = 4 << 20  # bytes read at a time
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK_AFTER = 0.2  # seconds between two looks whether copies are still wanted
 _SPARE_DESCRIPTORS = 32
@@ -52,7 +52,7 @@ _SPARE_DESCRIPTORS = 32
 class _Sealed:
     """A large file that nobody can change unseen."""
 
-    __slots__ = ("copied", "fd", "flushed", "leased", "pack")
+    __slots__ = ("copied", "fd", "flushed", "is_pack", "leased", "pack")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -61,6 +61,9 @@ class _Sealed:
         """It is our own copy, not the source's file itself."""
         self.flushed: Future[None] | None = None
         self.pack = ""
+        """The pack that has its bytes; empty: none yet."""
+        self.is_pack = False
+        """That pack is this very file."""
 
 
 class IntakeDirectory:
@@ -68,7 +71,7 @@ class IntakeDirectory:
 
     Args:
         store: the directory of the store, held by whoever opened it.
-        packs: where its packs stand.
+        packs: which adopt its large files.
         source: a draft of the store, whose files may become packs and which is gone at the end; or
             the path of a directory or file elsewhere, of which nothing is touched.
         who: who asks for the commit; None: this process itself.
@@ -77,7 +80,7 @@ class IntakeDirectory:
     def __init__(
         self,
         store: Beneath,
-        packs: PackPlaces,
+        packs: PackStore,
         source: DraftPlace | str | os.PathLike[str],
         who: Credentials | None = None,
     ) -> None:
@@ -101,7 +104,6 @@ class IntakeDirectory:
         self._sealed: dict[str, _Sealed] = {}
         self._adoptions: dict[str, Adoption] = {}
         self._flusher: ThreadPoolExecutor | None = None
-        self._linkable: bool | None = None
         self._copies = itertools.count()
         self._given_up = threading.Event()
         self._closing = threading.Lock()
@@ -209,25 +211,8 @@ class IntakeDirectory:
             return False
         if self._draft is None or self._tree.found[path].st_nlink != 1:
             return False
-        if not self._can_link(path, sealed.fd):
-            return False
         sealed.leased = True
         return True
-
-    def _can_link(self, path: str, fd: int) -> bool:
-        """Tell whether packs are on the same file system and mount: tried once."""
-        if self._linkable is None:
-            work = self._make_work()
-            try:
-                # Only with a directory does Python call linkat(2) with AT_SYMLINK_FOLLOW; link(2)
-                # would link the symlink in /proc.
-                os.link(f"/proc/self/fd/{fd}", _TRIAL, dst_dir_fd=work, follow_symlinks=True)
-                os.unlink(_TRIAL, dir_fd=work)
-                self._linkable = True
-            except OSError as exc:
-                log.info("not adopting %s in place: %s", path, exc)
-                self._linkable = False
-        return self._linkable
 
     def _copy_all(self, paths: Sequence[str], report: Callable[[int], None]) -> None:
         """Make private copies; what `report` raises, in this thread, ends them."""
@@ -383,15 +368,15 @@ class IntakeDirectory:
             raise _translated(exc, "cannot prepare", self.path) from exc
 
     def adopt(self, path: str, pack: str) -> bool:
-        """Give a sealed file (or the private copy of one) a second name, as a pack.
+        """Let the pack store adopt a sealed file, or the private copy of one.
 
         Raises:
-            MregfsError: the host refused, or the name is taken.
+            MregfsError: the store refused, or the id is taken.
         """
         sealed = self._sealed[path]
-        self._packs.adopt(pack, sealed.fd)
+        sealed.is_pack = self._packs.adopt(pack, sealed.fd)
         sealed.pack = pack
-        return not sealed.copied
+        return sealed.is_pack and not sealed.copied
 
     def verify(self) -> None:
         """Check that no sealed file was touched since `seal`, and that adopted ones are on disk.
@@ -403,11 +388,11 @@ class IntakeDirectory:
         touched = []
         for path, sealed in self._sealed.items():
             if sealed.leased:
-                links = 2 if sealed.pack else 1
+                links = 2 if sealed.is_pack else 1
                 if not lease.held(sealed.fd) or os.fstat(sealed.fd).st_nlink != links:
                     touched.append(path)
             try:
-                if sealed.pack and sealed.flushed is not None:
+                if sealed.is_pack and sealed.flushed is not None:
                     sealed.flushed.result()
             except OSError as exc:
                 raise _translated(exc, "cannot make durable", f"{self.path}/{path}") from exc
@@ -427,7 +412,7 @@ class IntakeDirectory:
             except OSError as exc:
                 log.warning("the draft %s is a version now, but remains: %s", self.path, exc)
         for path, sealed in self._sealed.items():
-            if sealed.pack and not sealed.copied:
+            if sealed.is_pack and not sealed.copied:
                 try:
                     self._make_sole(path, sealed)
                 except (OSError, MregfsError) as exc:
@@ -445,21 +430,19 @@ class IntakeDirectory:
         found = os.fstat(sealed.fd)
         if lease.held(sealed.fd) and found.st_nlink == 1:
             return
-        if not self._packs.holds(sealed.pack, sealed.fd):
+        try:
+            self._packs.size(sealed.pack)
+        except NotFoundError:
             return  # the version existed already
         log.warning(
             "%r was opened for writing or linked elsewhere while %s became a version: copying it",
             path,
             self.path,
         )
-        private = self._copy(sealed.fd)
-        try:
-            if not unchanged(self._tree.found[path], os.fstat(sealed.fd)):
-                # The kernel lets who waits in after 45 s (/proc/sys/fs/lease-break-time).
-                log.error("%r was changed before it was copied: run mregfs fsck --data", path)
-            self._packs.replace(sealed.pack, private)
-        finally:
-            os.close(private)
+        self._packs.replace(sealed.pack, _pieces(sealed.fd, found.st_size))
+        if not unchanged(self._tree.found[path], os.fstat(sealed.fd)):
+            # The kernel lets who waits in after 45 s (/proc/sys/fs/lease-break-time).
+            log.error("%r was changed before it was copied: run mregfs fsck --data", path)
         put_back(sealed.fd, self._adoptions[path])  # now it is whose name it has
 
     def restore(self) -> None:
@@ -467,7 +450,7 @@ class IntakeDirectory:
         self._given_up.set()
         try:
             for path, sealed in self._sealed.items():
-                if sealed.pack and self._packs.holds(sealed.pack, sealed.fd):
+                if sealed.pack:
                     self._packs.delete(sealed.pack)
                 adoption = self._adoptions.get(path)
                 if adoption is not None:
@@ -529,6 +512,11 @@ def _protect(fd: int) -> None:
         os.fchown(fd, 0, 0)
     if stat.S_IMODE(found.st_mode) != READ_ONLY:
         os.fchmod(fd, READ_ONLY)
+
+
+def _pieces(fd: int, size: int) -> Iterator[bytes]:
+    for offset in range(0, size, _PIECE):
+        yield os.pread(fd, _PIECE, offset)
 
 
 def _read_all(fd: int, size: int) -> bytes:

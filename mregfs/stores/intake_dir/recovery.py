@@ -14,7 +14,7 @@ from collections.abc import Callable
 from mregfs.errors import MregfsError
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import names_in
-from mregfs.ports.packs import PackPlaces
+from mregfs.ports.packs import PackStore
 from mregfs.stores.intake_dir.taking import give_back, open_project, remove_placeholder, settle
 from mregfs.stores.intake_dir.tree import DIRECTORY, Directories, remove_tree
 from mregfs.stores.intake_dir.work import (
@@ -33,7 +33,7 @@ __all__ = ["put_back", "recover"]
 log = logging.getLogger(__name__)
 
 
-def recover(store: Beneath, packs: PackPlaces, committed: Callable[[str, int], bool]) -> None:
+def recover(store: Beneath, packs: PackStore, committed: Callable[[str, int], bool]) -> None:
     """Finish or undo what dead commits began, as `ports.Intake.recover` says."""
     try:
         parent_fd = store.open_directory(WORK)
@@ -56,7 +56,7 @@ def recover(store: Beneath, packs: PackPlaces, committed: Callable[[str, int], b
 
 def _recover_one(
     store: Beneath,
-    packs: PackPlaces,
+    packs: PackStore,
     committed: Callable[[str, int], bool],
     parent_fd: int,
     name: str,
@@ -137,7 +137,7 @@ def _finish(work: int, directory: int, intent: Intent) -> None:
         remove_tree(os.open(slot, DIRECTORY, dir_fd=work))
 
 
-def _undo(work: int, directory: int, packs: PackPlaces, intent: Intent) -> None:
+def _undo(work: int, directory: int, packs: PackStore, intent: Intent) -> None:
     """Take the packs back, and put the draft where it was."""
     records = {record.inode: record for record in intent.directories}
     slot = _taken(work, intent)

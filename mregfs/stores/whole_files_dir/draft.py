@@ -13,6 +13,7 @@ from typing import Self
 from mregfs.errors import CorruptError, InvalidError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
+from mregfs.host.page_cache import is_in_memory
 from mregfs.ports.packs import PackFile
 from mregfs.stores.ownership import DIRECTORY
 
@@ -31,7 +32,7 @@ class WholeFile:
         self._path = path
         self.size = size
 
-    def fileno(self) -> int:
+    def backing(self) -> int:
         """Return the descriptor of the file; it stays valid until `close`."""
         if self._fd < 0:
             raise ValueError(f"{self._path} is closed")
@@ -44,13 +45,17 @@ class WholeFile:
             HostError: the disk failed.
         """
         try:
-            return _read(self.fileno(), offset, min(length, self.size - offset))
+            return _read(self.backing(), offset, min(length, self.size - offset))
         except OSError as exc:
             raise translated(exc, "cannot read", self._path) from exc
 
+    def is_cached(self, offset: int, length: int) -> bool:
+        """Tell whether the first and the last of these bytes are in the page cache."""
+        return is_in_memory(self.backing(), offset, length)
+
     def stamp(self) -> tuple[int, int]:
         """Return the file's size and when it was last written (mtime): a use changes its ctime."""
-        found = os.fstat(self.fileno())
+        found = os.fstat(self.backing())
         return found.st_size, found.st_mtime_ns
 
     def close(self) -> None:
@@ -93,9 +98,12 @@ class Draft:
         """
         if self._end + length > self._size:
             raise InvalidError(f"more than {self._size} bytes for {self._target!r}")
+        source = pack.backing()
+        if source is None:
+            self._append_read(pack, offset, length)
+            return
         if offset + length > pack.size:
             raise CorruptError("a pack is too short", "see which: mregfs fsck")
-        source = pack.fileno()
         end = offset + length
         if self._clones and offset % _ALIGNED == self._end % _ALIGNED:
             start = min(end, -(-offset // _ALIGNED) * _ALIGNED)
@@ -142,6 +150,20 @@ class Draft:
             data = os.pread(source, length, offset)
         except OSError as exc:
             raise translated(exc, "cannot read", _name_of(source)) from exc
+        return self._write(data)
+
+    def _append_read(self, pack: PackFile, offset: int, length: int) -> None:
+        """Append what is no file of this host."""
+        for start in range(offset, offset + length, _PIECE):
+            data = pack.read(start, min(_PIECE, offset + length - start))
+            if not data:
+                raise CorruptError("a pack is too short", "see which: mregfs fsck")
+            while data:
+                count = self._write(data)
+                data = data[count:]
+                self._end += count
+
+    def _write(self, data: bytes) -> int:
         try:
             return os.pwrite(self._fd, data, self._end)
         except OSError as exc:
