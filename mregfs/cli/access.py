@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from mregfs.cli.arguments import reason_option
 from mregfs.cli.output import clean, print_json, who
-from mregfs.cli.session import Session, command_line, not_a_writer, reason_option, verb
+from mregfs.cli.session import Session, command_line, not_a_writer, verb
 from mregfs.errors import NotFoundError, UnavailableError
 
 __all__ = ["access", "draft"]

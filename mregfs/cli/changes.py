@@ -11,8 +11,9 @@ from typing import Any
 import click
 import msgspec
 
+from mregfs.cli.arguments import reason_option, reference_argument
 from mregfs.cli.output import clean, count, print_json
-from mregfs.cli.session import Session, read_text, reason_option, reference_argument, verb
+from mregfs.cli.session import Session, read_text, verb
 from mregfs.errors import InvalidError
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mregfs.cli.arguments import reference_argument
 from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs, print_table
-from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.cli.session import Session, verb
 
 if TYPE_CHECKING:
     from mregfs.api import Diff

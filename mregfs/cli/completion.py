@@ -1,17 +1,12 @@
-"""Shell completion: the script for a shell, and the names that it asks for.
+"""Shell completion: the script for a shell, and the answers to what it asks.
 
-Decided here: what completes to what; that bash's habit of splitting words at `:` and `@` does not
-spoil references; that a name is one word of the line whatever it holds. Not decided here: which
-argument of which verb is a reference (the verb's own module). Changes nothing; any error completes
-to nothing, and stays silent.
-
-The names come from an index, or from a mount that somebody else may have made. zsh and fish quote
-what they insert; for bash this module does it.
+Decided here: that bash's habit of splitting words at `:` and `@` does not spoil references; that a
+name is one word of the line whatever it holds. Not decided here: what completes to what
+(`arguments`). zsh and fish quote what they insert; for bash this module does it.
 """
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import (
@@ -26,17 +21,11 @@ from click.shell_completion import (
 )
 
 from mregfs.cli.session import Session, verb
-from mregfs.errors import MregfsError
-from mregfs.model import paths
+from mregfs.cli.verbs import COMPLETE_VARIABLE
 
-if TYPE_CHECKING:
-    from mregfs.api import Registry
-
-__all__ = ["complete", "completion", "owners", "references"]
+__all__ = ["complete", "completion"]
 
 SHELLS = ("bash", "zsh", "fish")
-MAX_VERSIONS = 50
-"""The newest numbers that are offered after `NAME:`; one can still type an older one."""
 
 
 class _Bash(BashComplete):
@@ -184,88 +173,14 @@ def completion(session: Session, shell: str) -> None:
     zsh:   mregfs completion zsh > "${fpath[1]}/_mregfs"
     fish:  mregfs completion fish > ~/.config/fish/completions/mregfs.fish
     """
-    from mregfs.cli.main import COMPLETE_VARIABLE, group
     from mregfs.cli.output import print_json
 
     _add_shells()
     kind = get_completion_class(shell)
     assert kind is not None
-    script = kind(group, {}, "mregfs", COMPLETE_VARIABLE).source()
+    program = click.get_current_context().find_root()
+    script = kind(program.command, {}, "mregfs", COMPLETE_VARIABLE).source()
     if session.as_json:
         print_json({"shell": shell, "script": script})
     else:
         click.echo(script)
-
-
-def references(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a reference, or a path: names, then what follows the colon."""
-    return _complete(ctx, incomplete, selectors=True)
-
-
-def owners(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of an artifact or collection."""
-    return _complete(ctx, incomplete, selectors=False)
-
-
-def _complete(ctx: click.Context, incomplete: str, *, selectors: bool) -> list[CompletionItem]:
-    first = incomplete.split("/", 1)[0]
-    if first in ("", ".", "..", *paths.DIRECTORIES) and "/" in incomplete:
-        return [CompletionItem(incomplete, type="file")]
-    session = _session(ctx)
-    try:
-        head, colon, start = incomplete.partition(":")
-        if colon and selectors:
-            found = _selectors(session.registry, head, start)
-        else:
-            found = _names(session.registry, str(session.project), incomplete)
-        return [item for item in found if f"{item.value}{item.help}".isprintable()]
-    except (MregfsError, OSError):
-        return []
-    finally:
-        session.close()
-
-
-def _session(ctx: click.Context) -> Session:
-    above = ctx.parent.params if ctx.parent else {}
-
-    def option(name: str) -> str | None:
-        value = ctx.params.get(name) or above.get(name)
-        return value if isinstance(value, str) else None
-
-    return Session(option("store"), option("mount"), option("project"), as_json=False)
-
-
-def _names(registry: "Registry", project: str, incomplete: str) -> list[CompletionItem]:
-    head, slash, start = incomplete.rpartition("/")
-    if slash:
-        project = head if "/" in head else f"{project.partition('/')[0]}/{head}"
-    found = [
-        CompletionItem(f"{head}{slash}{owner.name}", help=f"{owner.kind}, {owner.type}")
-        for owner in (*registry.artifacts(project), *registry.collections(project))
-        if owner.name.startswith(start)
-    ]
-    if not found and not slash:
-        found = [
-            CompletionItem(f"{name}/")
-            for name in map(str, registry.projects())
-            if name.startswith(incomplete)
-        ]
-    return found
-
-
-def _selectors(registry: "Registry", head: str, start: str) -> list[CompletionItem]:
-    from itertools import islice
-
-    owner = registry.owner(head)
-    found = [
-        CompletionItem(f"{head}:{alias}", help=version)
-        for alias, version in owner.aliases.items()
-        if alias.startswith(start)
-    ]
-    if start[:1] in ("", "v"):
-        found += [
-            CompletionItem(f"{head}:{info.version}")
-            for info in islice(registry.versions(head), MAX_VERSIONS)
-            if info.version.startswith(start)
-        ]
-    return found

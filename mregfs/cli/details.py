@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from mregfs.cli.arguments import reference_argument
 from mregfs.cli.numbers import LIMIT
 from mregfs.cli.output import (
     as_builtins,
@@ -19,7 +20,7 @@ from mregfs.cli.output import (
     print_pairs,
     print_table,
 )
-from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError, NotFoundError
 from mregfs.host.mounts import Mount, check_alive
 from mregfs.model import paths

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
+from mregfs.cli.arguments import reference_argument
 from mregfs.cli.numbers import SECONDS
 from mregfs.cli.output import as_builtins, print_json, print_json_line
-from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError
 
 __all__ = ["wait", "watch"]

@@ -14,19 +14,11 @@ from typing import Any
 import click
 import msgspec
 
+from mregfs.cli.arguments import owner_argument, reason_option, reference_argument
 from mregfs.cli.changes import say
 from mregfs.cli.output import count, human_size, print_json
 from mregfs.cli.progress import progress
-from mregfs.cli.session import (
-    Session,
-    command_line,
-    not_a_writer,
-    owner_argument,
-    read_text,
-    reason_option,
-    reference_argument,
-    verb,
-)
+from mregfs.cli.session import Session, command_line, not_a_writer, read_text, verb
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 from mregfs.host.mounts import Mount
 from mregfs.model import paths

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mregfs.cli.arguments import reference_argument
 from mregfs.cli.numbers import LIMIT
 from mregfs.cli.output import (
     as_builtins,
@@ -21,7 +22,7 @@ from mregfs.cli.output import (
     print_json,
     print_table,
 )
-from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.cli.session import Session, verb
 from mregfs.model import paths
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mregfs.cli.arguments import reference_argument
 from mregfs.cli.numbers import MEGABYTES_A_SECOND
 from mregfs.cli.output import as_builtins, clean, count, human_size, print_json, print_table
 from mregfs.cli.progress import progress
-from mregfs.cli.session import Session, reference_argument, verb
+from mregfs.cli.session import Session, verb
 
 if TYPE_CHECKING:
     from mregfs.registry.keep.check import Finding, Report

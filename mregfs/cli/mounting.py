@@ -21,12 +21,12 @@ import click
 import msgspec
 
 from mregfs import errors
-from mregfs.cli.main import COMPLAINT
 from mregfs.cli.output import print_json
 from mregfs.cli.place import store_path
 from mregfs.cli.policies import NAMES, Policies
 from mregfs.cli.progress import Report, progress
 from mregfs.cli.session import Session, verb
+from mregfs.cli.streams import COMPLAINT
 from mregfs.errors import (
     InvalidError,
     MregfsError,

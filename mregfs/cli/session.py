@@ -11,35 +11,30 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from mregfs.cli.main import OutputError
 from mregfs.cli.place import Place, find_place
+from mregfs.cli.streams import OutputError
 from mregfs.errors import ForbiddenError, InvalidError
 from mregfs.model import paths
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from mregfs.api import Registry
     from mregfs.model.names import ProjectName
 
 __all__ = [
+    "AUTHOR",
     "Options",
     "Session",
     "check_unicode",
     "command_line",
     "not_a_writer",
-    "owner_argument",
     "read_text",
-    "reason_option",
-    "reference_argument",
     "verb",
 ]
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 Options = Mapping[str, str | Sequence[str] | None]
 _PATHS = frozenset(
     {"command", "destination", "log_file", "mount", "mountpoint", "options"}
@@ -215,22 +210,6 @@ AUTHOR = "mregfs.author"
 """Where a command line's `--author` is, in the context's `meta`."""
 
 
-def _keep_author(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    ctx.meta[AUTHOR] = value
-
-
-def reason_option(command: _F) -> _F:
-    """Add what history remembers of every change: why, and who stands behind this user."""
-    command = click.option("--reason", metavar="TEXT", help="Why; history remembers it.")(command)
-    return click.option(
-        "--author",
-        metavar="NAME",
-        expose_value=False,
-        callback=_keep_author,
-        help="Whom history names beside this user; by default $MREGFS_AUTHOR.",
-    )(command)
-
-
 def author() -> str:
     """Return whom history is to name beside this user; empty: nobody."""
     from mregfs.config import said_author
@@ -336,43 +315,3 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             raise
 
     return run
-
-
-def _complete_references(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> "list[CompletionItem]":
-    from mregfs.cli.completion import references
-
-    return references(ctx, param, incomplete)
-
-
-def _complete_owners(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> "list[CompletionItem]":
-    from mregfs.cli.completion import owners
-
-    return owners(ctx, param, incomplete)
-
-
-def _metavar(name: str, *, required: bool) -> str:
-    return name.upper() if required else f"[{name.upper()}]"
-
-
-def reference_argument(name: str, *, required: bool = True) -> Callable[[_F], _F]:
-    """Add an argument that is a reference or a path; a shell completes it."""
-    return click.argument(
-        name,
-        required=required,
-        metavar=_metavar(name, required=required),
-        shell_complete=_complete_references,
-    )
-
-
-def owner_argument(name: str, *, required: bool = True) -> Callable[[_F], _F]:
-    """Add an argument that is the name of an artifact or collection; a shell completes it."""
-    return click.argument(
-        name,
-        required=required,
-        metavar=_metavar(name, required=required),
-        shell_complete=_complete_owners,
-    )

@@ -6,7 +6,10 @@ they do. `main` reads the table; a verb's module is imported only when the verb 
 
 from typing import NamedTuple
 
-__all__ = ["SECTIONS", "VERBS", "Verb"]
+__all__ = ["COMPLETE_VARIABLE", "SECTIONS", "VERBS", "Verb"]
+
+COMPLETE_VARIABLE = "_MREGFS_COMPLETE"
+"""By what a shell asks for verbs, options and names, instead of running a verb."""
 
 
 class Verb(NamedTuple):

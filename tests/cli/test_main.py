@@ -46,8 +46,8 @@ class TestHelp:
 
         assert all(f"\n  {name} " in done.stdout for name in VERBS)
         assert (
-            "['mregfs.cli', 'mregfs.cli.main', 'mregfs.cli.verbs', 'mregfs.errors']"
-            == done.stdout.splitlines()[-1]
+            "['mregfs.cli', 'mregfs.cli.main', 'mregfs.cli.streams', 'mregfs.cli.verbs', "
+            "'mregfs.errors']" == done.stdout.splitlines()[-1]
         )
 
     @pytest.mark.parametrize("name", VERBS)
