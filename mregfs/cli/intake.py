@@ -76,7 +76,10 @@ def find_draft(session: Session, source: str) -> tuple[Mount, str] | None:
         mount = place.mount_of(path)
         if mount is not None:
             located = place.locate(path)
-            return (mount, located) if paths.split(located).is_draft else None
+            if paths.split(located).is_draft:
+                return mount, located
+            if os.path.lexists(source):
+                return None
     bare = "/" not in source and source not in (".", "..")
     draft = paths.join(paths.STAGING, source) if bare else source.rstrip("/")
     if not paths.split(draft).is_draft:

@@ -75,13 +75,17 @@ def test_a_draft_is_known_by_its_name_and_by_its_paths(mounted: Mounted) -> None
     mounted.draft("by-path", a="2")
     mounted.draft("by-place", a="3")
     mounted.draft("by-tree", a="4")
+    mounted.draft("in-mount", a="5")
 
     assert mounted("commit", "by-name", "drafts").startswith("committed drafts:v0")
     assert mounted("commit", mounted.path / "staging/by-path", "drafts").startswith("committed")
     here = mounted.path / "staging/by-place"
     assert mounted("commit", ".", "drafts", cwd=here).startswith("committed drafts:v2")
     assert mounted("mv", "staging/by-tree", "artifacts/drafts/next").startswith("committed")
-    assert {"v0", "v1", "v2", "v3", "latest"} == set(os.listdir(mounted.path / "artifacts/drafts"))
+    assert mounted("commit", "in-mount", "drafts", cwd=mounted.path).startswith("committed")
+    assert {"v0", "v1", "v2", "v3", "v4", "latest"} == set(
+        os.listdir(mounted.path / "artifacts/drafts")
+    )
     assert "3" == (mounted.path / "artifacts/drafts/v2/a").read_text()
 
 
