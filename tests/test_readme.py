@@ -4,10 +4,12 @@ import ast
 import re
 from pathlib import Path
 
+from mregfs.cli.help import topics
 from mregfs.cli.main import group
 from mregfs.cli.verbs import VERBS
 
 README = Path(__file__).parents[1] / "README.md"
+MANUAL = README.parent / "mregfs/manual"
 
 
 def test_links_lead_somewhere() -> None:
@@ -50,7 +52,7 @@ def test_promises_are_shown_by_tests() -> None:
 
 def test_every_variable_is_in_a_page() -> None:
     """What the code takes from the environment is said where people look."""
-    pages = README.read_text() + (README.parent / "mregfs/cli/cli.md").read_text()
+    pages = "".join(page.read_text() for page in (README, *MANUAL.glob("*.md")))
     code = "".join(path.read_text() for path in (README.parent / "mregfs").rglob("*.py"))
     named = set(re.findall(r"\bMREGFS_[A-Z_]*[A-Z]\b", code))
     assert [] == sorted(name for name in named if name not in pages)
@@ -69,6 +71,20 @@ def test_every_verb_takes_json_but_demo() -> None:
 
 
 def test_every_verb_is_named() -> None:
-    """The table of verbs in the README is complete."""
-    table = README.read_text().partition("## Command line")[2].partition("**References**")[0]
+    """The table of verbs in the manual is complete."""
+    table = (MANUAL / "command-line.md").read_text().partition("## Verbs")[2].partition("\n## ")[0]
     assert [] == [verb for verb in VERBS if not re.search(rf"`{verb}\b", table)]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 160
+
+
+def test_no_topic_of_the_manual_hides_a_verb() -> None:
+    """`mregfs help NAME` is the page, or the help of the verb: never has one to guess."""
+    assert set() == topics().keys() & VERBS.keys()
+
+
+def test_every_page_of_the_manual_begins_with_its_title() -> None:
+    for page in MANUAL.glob("*.md"):
+        assert re.match(r"# \S.*\n\n\S", page.read_text()), page.name

@@ -69,6 +69,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         ),
         "reindex": Verb("store", "reindex", "Rebuild the index of this host from the log."),
         "demo": Verb("demo", "demo", "Show all of it in half a minute, in a throw-away store."),
+        "help": Verb("help", "help_", "Show a page of the manual."),
         "completion": Verb("completion", "completion", "Print a shell's completion script."),
     },
 }

@@ -332,8 +332,8 @@ def test_ctrl_c_while_importing_is_one_line_and_130(module: str, how: str) -> No
 
 
 def test_the_page_lists_every_exit_code() -> None:
-    """`cli.md` names each class of errors at its exit code."""
-    page = Path(main_module.__file__).with_name("cli.md").read_text()
+    """The manual names each class of errors at its exit code."""
+    page = (Path(main_module.__file__).parents[1] / "manual/command-line.md").read_text()
     rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE))
     codes = {getattr(errors, name).exit_code: name for name in errors.__all__}
 
