@@ -24,7 +24,15 @@ _REMARK = re.compile(r"^<!--.*-->\n", re.MULTILINE)
 _WIDTH = 100
 """Columns at most: longer lines are hard to read."""
 
-_ORDER = ("getting-started", "install", "drafts", "aliases", "history", "transactions", "events")
+_ORDER = (
+    "getting-started",
+    "install",
+    "drafts",
+    "aliases",
+    "history-and-rollback",
+    "transactions",
+    "events",
+)
 """The pages in the order of reading; all others follow by name."""
 
 

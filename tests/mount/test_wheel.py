@@ -35,6 +35,7 @@ VERBS = (
     ("wait", "mnist:best"),
     ("log", "--since", "0"),
     ("status",),
+    ("help", "aliases"),
     ("export", "mnist:best", "out"),
 )
 LACKS = {"blake3", "lmdb", "numpy", "pyfastcdc", "pyfuse3", "trio", "zstandard"}
