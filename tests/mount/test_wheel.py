@@ -35,7 +35,6 @@ VERBS = (
     ("wait", "mnist:best"),
     ("log", "--since", "0"),
     ("status",),
-    ("help", "aliases"),
     ("export", "mnist:best", "out"),
 )
 LACKS = {"blake3", "lmdb", "numpy", "pyfastcdc", "pyfuse3", "trio", "zstandard"}
@@ -123,6 +122,10 @@ def test_it_looks_through_a_mount_as_an_owner_looks_into_his_store(
         assert mine.stdout == theirs.stdout
 
     assert (client.top / "home" / "out" / "config.json").is_file()
+
+
+def test_it_has_the_manual(client: Client, mount: Mount) -> None:
+    assert run(client, mount, "help", "aliases").stdout.startswith("# Aliases")
 
 
 def test_it_writes_through_a_mount_as_far_as_it_may(client: Client, mount: Mount) -> None:
