@@ -12,8 +12,8 @@ import os
 import shutil
 import stat
 import sys
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ _WHO = st.sampled_from(list(USERS))
 _MOUNTS = st.integers(0, 1)
 _NUMBERS = st.integers(0, 9)
 
+_AGAIN = 4
+"""Known versions that are read again at each check."""
+_LIST_EVERY = 50
+"""Checks between two that list all versions: a number may be missing in a sequence."""
+
 
 class World:
     """The mounts, the users, the canaries; and what is known of all tokens.
@@ -69,6 +74,11 @@ class World:
         """Digest of what is in each version, by its name."""
         self._secrets: dict[str, str] = {}
         """Token of a file that only its owner may read, and his name."""
+        self._checks = 0
+        self._met: Counter[str] = Counter()
+        """The next number of each artifact."""
+        self._turn: deque[str] = deque()
+        """Versions in the order in which they are read again."""
         self._made = 0
         self._recent: list[str] = []
 
@@ -183,22 +193,43 @@ class World:
                         self.wrong(f"{entry.path} of {int(words[1])} became {found.st_uid}'s")
                         os.unlink(entry.path)
 
-    def check_published(self) -> None:
-        """Check that a version has nothing that its committer could not read, and never changes."""
+    def check_published(self, *, all_of_it: bool = False) -> None:
+        """Check that a version has nothing that its committer could not read, and never changes.
+
+        New versions are looked at now. Those that are known take turns, so that a long run does not
+        spend its time on them; with `all_of_it` each of them is read again.
+        """
+        self._checks += 1
+        thorough = all_of_it or self._checks % _LIST_EVERY == 0
+        for name in self._listed() if thorough else self._next_numbers():
+            if name not in self.published:
+                data = contents_of(self.mounts[0] / "artifacts" / name)
+                self.published[name] = hashlib.sha256(data).hexdigest()
+                self._turn.append(name)
+                self._check_new(name, name.partition("/")[0].rpartition("-")[2], data)
+        for _ in range(len(self._turn) if all_of_it else min(_AGAIN, len(self._turn))):
+            name = self._turn[0]
+            self._turn.rotate(-1)
+            data = contents_of(self.mounts[0] / "artifacts" / name)
+            if hashlib.sha256(data).hexdigest() != self.published[name]:
+                self.wrong(f"{name} changed after it was published")
+                self.published[name] = hashlib.sha256(data).hexdigest()
+
+    def _listed(self) -> Iterator[str]:
+        """Yield all versions there are."""
         top = self.mounts[0] / "artifacts"
         for artifact in os.listdir(top):
             for version in os.listdir(top / artifact):
-                if version[0] != "v" or not version[1:].isdigit():
-                    continue
-                name = f"{artifact}/{version}"
-                data = contents_of(top / name)
-                digest = hashlib.sha256(data).hexdigest()
-                if name not in self.published:
-                    self.published[name] = digest
-                    self._check_new(name, artifact.rpartition("-")[2], data)
-                elif digest != self.published[name]:
-                    self.wrong(f"{name} changed after it was published")
-                    self.published[name] = digest
+                if version[0] == "v" and version[1:].isdigit():
+                    yield f"{artifact}/{version}"
+
+    def _next_numbers(self) -> Iterator[str]:
+        """Yield the versions that follow those that were met, as far as there are any."""
+        top = self.mounts[0] / "artifacts"
+        for artifact in os.listdir(top):
+            while (top / artifact / f"v{self._met[artifact]}").exists():
+                yield f"{artifact}/v{self._met[artifact]}"
+                self._met[artifact] += 1
 
     def _check_new(self, name: str, committer: str, data: bytes) -> None:
         if self.canaries.secrets_in(data):

@@ -46,6 +46,7 @@ def test_nobody_gets_what_is_not_his(world: World) -> None:
     """Nothing outside the store changes, nobody reads what he may not, nothing hangs."""
     machine = machine_in(world, 0.1 if world.wanted == EVERY_DAY else 0.3)
     begun = time.monotonic()
+    said_at = 0
     while not world.over:
         run_state_machine_as_test(
             machine,
@@ -59,6 +60,10 @@ def test_nobody_gets_what_is_not_his(world: World) -> None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
+        if world.steps >= said_at + 5000:
+            said_at = world.steps
+            sys.stderr.write(f"{world.steps} steps, {len(world.published)} versions\n")
+    world.check_published(all_of_it=True)
     took = time.monotonic() - begun
     said = [f"{count:8} {answer}" for answer, count in world.answers.most_common()]
     sys.stderr.write(
