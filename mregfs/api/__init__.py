@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mregfs.api.registry import Registry
 from mregfs.config import default_store
-from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
     from mregfs.wiring.store import Store as Store

@@ -28,7 +28,7 @@ from mregfs.errors import (
 from mregfs.model.names import ProjectName, check_name, parse_number, parse_project
 from mregfs.model.paths import EVENTS, special
 from mregfs.model.reference import Location
-from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 __all__ = ["InMount"]
 

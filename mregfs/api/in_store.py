@@ -16,7 +16,7 @@ from mregfs.model.state import State
 from mregfs.registry.read.catalog import Catalog
 from mregfs.registry.read.files import files_of
 from mregfs.registry.read.history import history
-from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
     from mregfs.wiring.store import Store

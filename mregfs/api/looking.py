@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from mregfs.api.session import Session
 from mregfs.errors import NotFoundError, UnavailableError
 from mregfs.model import paths
-from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
     from mregfs.registry.write.commit import CommitProgress

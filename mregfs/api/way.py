@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 
 from mregfs.model.names import ProjectName
 from mregfs.model.reference import Location
-from mregfs.registry.read.told import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
+from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 __all__ = ["Way"]
 

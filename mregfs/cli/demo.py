@@ -1,8 +1,8 @@
 """`mregfs demo`: all of it in half a minute, in a throw-away store that is really mounted.
 
-Decided here: the story, and that every command is shown as a person types it and run as it is
+Decided here: the steps, and that every command is shown as a person types it and run as it is
 shown, by a shell. Not decided here: anything the commands do. `demo_train` and `demo_serve` are the
-programs of the story; they are copied, and run without this package. The table of verbs names
+programs of the demo; they are copied, and run without this package. The table of verbs names
 this module.
 """
 
@@ -26,7 +26,7 @@ from mregfs.errors import UnavailableError, UnsupportedError
 
 __all__ = ["demo"]
 
-STORY = r"""
+STEPS = r"""
 # Make a registry, and mount it.
 $ mregfs init registry
 $ mkdir models
@@ -152,8 +152,8 @@ class Shell:
 
 
 def tell(shell: Shell) -> None:
-    """Tell the story: show each command, and run it."""
-    for line in STORY.strip().splitlines():
+    """Show each step, and run it."""
+    for line in STEPS.strip().splitlines():
         kind, _, text = line.partition(" ")
         if kind == "$":
             click.echo(click.style(f"$ {text}", bold=True))
@@ -165,7 +165,7 @@ def tell(shell: Shell) -> None:
 
 
 def lay_out(directory: Path) -> Path:
-    """Copy the programs of the story, and return a directory that has `mregfs` and `python`."""
+    """Copy the programs of the demo, and return a directory that has `mregfs` and `python`."""
     for name, source in PROGRAMS.items():
         shutil.copyfile(Path(__file__).with_name(source), directory / name)
     path = directory / ".bin"
@@ -178,7 +178,7 @@ def lay_out(directory: Path) -> Path:
 
 
 def clear_away(directory: Path) -> None:
-    """Unmount what a story that stopped early has left mounted, and remove the directory."""
+    """Unmount what a demo that stopped early has left mounted, and remove the directory."""
     mount = str(directory / "models")
     for command in (["fusermount3", "-u", "-z", mount], ["umount", "-l", mount]):
         # Asked of the kernel's table: a mount whose daemon died answers no stat.

@@ -31,7 +31,7 @@ def pin(session: Session, ref: str | None) -> None:
     """Keep a version's files in one piece on this host.
 
     A file that shares bytes with others is stored in several pieces, which the daemon reads. With a
-    copy in one piece the kernel reads it by itself. Files that are open already stay as they are
+    whole-file copy the kernel reads it by itself. Files that are open already stay as they are
     until they are closed. Without REF: list what is pinned.
     """
     if ref is None:

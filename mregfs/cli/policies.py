@@ -1,4 +1,4 @@
-"""The policies of a mount: how reads are verified, which files get a copy in one piece.
+"""The policies of a mount: how reads are verified, which files get a whole-file copy.
 
 Decided here: the values that `-o` and the environment may give them. Not decided here: what they do
 (`registry/read/content.md`, `registry/keep/coalesce.md`).

@@ -20,7 +20,7 @@ from mregfs.model.paths import STATUS, special
 __all__ = ["init", "reindex", "status"]
 
 _SIZES = frozenset({"free", "limit", "pinned", "used"})
-"""What status has in bytes: of the disk, and of the copies in one piece."""
+"""What status has in bytes: of the disk, and of the whole-file copies."""
 
 
 @click.command()

@@ -102,7 +102,7 @@ def _limit_cache(store: Store, size: int | None) -> None:
     except MregfsError as exc:
         if size is not None:
             raise
-        log.warning("the cache of copies in one piece is left as it is: %s", exc)
+        log.warning("the cache of whole-file copies is left as it is: %s", exc)
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

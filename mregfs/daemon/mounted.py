@@ -169,7 +169,7 @@ class Mounted:
         return wake_all
 
     def _may_coalesce(self) -> bool:
-        """Tell whether copies in one piece are to be made unasked, and would be used."""
+        """Tell whether whole-file copies are to be made unasked, and would be used."""
         options = self._options
         return (
             options.coalesce == "aliased"

@@ -24,7 +24,7 @@ class MountOptions(msgspec.Struct, frozen=True):
     passthrough: bool = True
     verify: Verification = "first-read"
     coalesce: str = "pinned"
-    """`off`, `pinned` or `aliased`: which files are read from a copy in one piece."""
+    """`off`, `pinned` or `aliased`: which files are read from a whole-file copy."""
     cache_size: int | None = None
     """Bytes of all such copies; None: as at the last mount, or the default."""
     ready_fd: int | None = None

@@ -136,7 +136,7 @@ static void interrupted(uint64_t unique)
 }
 
 /* What libfuse is to see of a request of `size` bytes: its length, or 0 when it is done with. */
-static ssize_t sift(int fd, struct fuse_in_header *in, ssize_t size)
+static ssize_t filter_request(int fd, struct fuse_in_header *in, ssize_t size)
 {
 	struct record waiting = {.key = in->unique, .opcode = in->opcode};
 
@@ -205,7 +205,7 @@ static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 		}
 		if (got < (ssize_t)sizeof(*in))
 			return got;
-		got = sift(fd, in, got);
+		got = filter_request(fd, in, got);
 		if (got == 0)
 			continue;
 		if (!is_express(in->opcode))

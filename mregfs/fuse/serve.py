@@ -3,7 +3,7 @@
 Decided here: the mount's options, when it counts as ready, and in which order it ends. Not decided
 here: what is served (`vfs/`) and which process serves it (the daemon, which alone calls `serve`).
 
-The order of the end: readers of news get the end of their file; while requests are still answered,
+The order of the end: readers of event files get the end of file; while requests are still answered,
 threads end what they have begun and notices are sent; the session loop ends when what is under way
 has been answered, or the grace is over and the rest gets ENODEV; the file system is unmounted. Only
 a transaction that has begun is waited for beyond the grace. A daemon that is killed has no such

@@ -34,7 +34,7 @@ MAX_CHECKPOINT_SIZE = 4 << 30
 MAX_RATIO = 1000
 """How many bytes one compressed byte may become; those of real registries become 10 to 50."""
 
-SCHEMA = 3
+SCHEMA = 4
 """Raised with the form of any record (`model.records`) or key (`model.state`)."""
 
 _MAX_HEADER = 1 << 12

@@ -63,7 +63,7 @@ STATE_TABLES = (
     "pack_user",
     "version_pack",
     "reflog",
-    "story",
+    "owner_entry",
     "protection",
     "access",
     "tombstone",
@@ -387,9 +387,9 @@ class State:
         prefix = pack_number(owner) + alias.encode() + b"\0"
         return self._read_all(ReflogRecord, "reflog", prefix, reverse=True)
 
-    def story(self, owner: int) -> Iterator[int]:
+    def owner_entries(self, owner: int) -> Iterator[int]:
         """Yield the sequence numbers of the entries that are about an owner, newest first."""
-        for key, _ in self._scan("story", pack_number(owner), reverse=True):
+        for key, _ in self._scan("owner_entry", pack_number(owner), reverse=True):
             yield int.from_bytes(key[8:], "big")
 
     # ---- resolving

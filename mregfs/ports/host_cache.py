@@ -1,4 +1,4 @@
-"""The contract of a host's cache: copies, in one piece, of files that are stored in several.
+"""The contract of a host's cache: whole-file copies of files stored in pieces.
 
 Decided here: what an adapter promises. Not decided here: how (`stores.whole_files_dir`), or what is
 put into it (`registry.keep.coalesce`).

@@ -1,4 +1,4 @@
-"""The task that makes copies in one piece while the mount is served (`coalesce = aliased`).
+"""The task that makes whole-file copies while the mount is served (`coalesce = aliased`).
 
 Decided here: when it looks, and that it never keeps a request or the end of the mount waiting. Not
 decided here: which files get a copy (`registry.keep.aliased`). The daemon puts it into its

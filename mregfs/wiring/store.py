@@ -66,7 +66,7 @@ _LATER = (
 )
 """Modules that a daemon imports when it has nothing better to do."""
 
-INDEX_SCHEMA = "3"
+INDEX_SCHEMA = "4"
 """Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
 
 
@@ -108,7 +108,7 @@ def open_store(
 
     Its owner may change it; others, but root, may read it.
 
-    Without `coalesced`, copies of files in one piece are not used for reading.
+    Without `coalesced`, whole-file copies are not used for reading.
 
     Raises:
         InvalidError: there is no store.
@@ -183,7 +183,7 @@ class Store:
 
     @cached_property
     def coalescer(self) -> "Coalescer":
-        """What makes copies in one piece."""
+        """What makes whole-file copies."""
         from mregfs.registry.keep.coalesce import Coalescer
 
         return Coalescer(self.index, self.content, self.whole_files)

@@ -20,7 +20,7 @@ from mregfs.stores.objects_memory import ObjectsMemory
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "format-1"
-SEAL = "90a4812e6b2d7d9af82bdb93200f64089ee858ee1552e4053d1aec4bfef7101d"
+SEAL = "e3b8ef488022da2ea69f67a901b7f82eb4668455b17c7df4f96fa5ccb3f6db78"
 """SHA-256 of all files of format 1."""
 
 LOG = [FORMAT_1 / f"log-{number}.json" for number in range(1, 6)]

@@ -247,8 +247,8 @@ def test_the_entries_that_are_about_something_are_known(book):
     book.run("tag mnist +good")
     book.run("rm reader:production")
 
-    assert [4, 2, 1] == list(book.state.story(book.owner("mnist").inode))
+    assert [4, 2, 1] == list(book.state.owner_entries(book.owner("mnist").inode))
     reader = book.owner("reader").inode
-    assert [5, 3, 2] == list(book.state.story(reader))
+    assert [5, 3, 2] == list(book.state.owner_entries(reader))
     book.run("rm -f reader")
-    assert [] == list(book.state.story(reader))
+    assert [] == list(book.state.owner_entries(reader))

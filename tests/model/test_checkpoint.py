@@ -62,7 +62,7 @@ GOOD = plain(encode_checkpoint(7, [("version", b"k", b"v")]))
         (GOOD + b"x", "another size or digest"),
         (GOOD.replace(b'"sequence":7', b'"sequence":8'), "format 1 at 8"),
         (GOOD.replace(b'"format":1', b'"format":2'), "format 2"),
-        (GOOD.replace(b'"schema":3', b'"schema":0'), "another version of mregfs"),
+        (GOOD.replace(b'"schema":4', b'"schema":0'), "another version of mregfs"),
     ],
 )
 def test_damage_is_noticed(text: bytes, problem: str) -> None:

@@ -56,11 +56,11 @@ def test_a_store_on_a_read_only_disk_that_was_never_mounted_is(
 
 
 def test_a_cache_that_is_not_usable_keeps_no_mount_from_being(make_mount) -> None:
-    """Copies in one piece are for speed; but a size that was asked for is set, or refused."""
+    """Whole-file copies are for speed; but a size that was asked for is set, or refused."""
     mount = make_mount()
     mount.init()
     (mount.store / "cache/whole/lock").mkdir(parents=True)
-    mount.expect_log("the cache of copies in one piece is left as it is: cannot use the cache")
+    mount.expect_log("the cache of whole-file copies is left as it is: cannot use the cache")
     mount.start()
     version = mount.commit("mnist", {"config.json": b"{}"})
 

@@ -103,10 +103,10 @@ def test_what_must_be_known_to_read_is_where_reading_ends(
 
 
 def test_what_must_be_known_to_write_leaves_reading(log: Log, objects: ObjectsMemory) -> None:
-    append(log, objects, with_features(ledger=["write", "delete"]))
+    append(log, objects, with_features(bundles=["write", "delete"]))
     assert 1 == log.catch_up()
     for ask in (log.submit, log.rehearse):
-        with pytest.raises(UnsupportedError, match=r"cannot be changed .* feature 'ledger'"):
+        with pytest.raises(UnsupportedError, match=r"cannot be changed .* feature 'bundles'"):
             ask([version("mnist", 0)], PRINCIPAL)
     assert [1] == numbers(log)
 

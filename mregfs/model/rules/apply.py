@@ -47,7 +47,7 @@ from mregfs.model.records import (
     ProtectionRecord,
     VersionRecord,
 )
-from mregfs.model.rules.writable_state import Ledger, Stamp
+from mregfs.model.rules.writable_state import Stamp, WritableState
 from mregfs.model.state import Put, View, access_key, number_key, pack_number
 
 __all__ = ["PROJECT_INODES", "apply_changes", "apply_entry"]
@@ -64,13 +64,13 @@ def apply_entry(view: View, entry: Entry) -> list[Put]:
     Raises:
         CorruptError: the entry cannot follow from the state of `view`.
     """
-    ledger = Ledger(view, Stamp(entry.sequence, entry.at_ns, ""))
+    state = WritableState(view, Stamp(entry.sequence, entry.at_ns, ""))
     for name, operations in entry.features.items():
-        ledger.put("feature", name, msgspec.msgpack.encode(operations))
+        state.put("feature", name, msgspec.msgpack.encode(operations))
     for request in entry.requests:
-        ledger.stamp = Stamp(entry.sequence, entry.at_ns, request.signature, request.reason)
-        _apply_all(ledger, request.changes)
-    return ledger.puts()
+        state.stamp = Stamp(entry.sequence, entry.at_ns, request.signature, request.reason)
+        _apply_all(state, request.changes)
+    return state.puts()
 
 
 def apply_changes(view: View, changes: Iterable[Change], stamp: Stamp) -> list[Put]:
@@ -79,19 +79,19 @@ def apply_changes(view: View, changes: Iterable[Change], stamp: Stamp) -> list[P
     Raises:
         CorruptError: a change cannot follow from the state of `view`.
     """
-    ledger = Ledger(view, stamp)
-    _apply_all(ledger, changes)
-    return ledger.puts()
+    state = WritableState(view, stamp)
+    _apply_all(state, changes)
+    return state.puts()
 
 
-def _apply_all(ledger: Ledger, changes: Iterable[Change]) -> None:
+def _apply_all(state: WritableState, changes: Iterable[Change]) -> None:
     for change in changes:
-        _EFFECTS[type(change)](ledger, change)
+        _EFFECTS[type(change)](state, change)
         for project, name in _subjects(change):
-            owner = ledger.owner(project, name)
+            owner = state.owner(project, name)
             if owner is not None:
-                key = number_key(owner.inode, ledger.stamp.sequence)
-                ledger.put("story", key, b"")
+                key = number_key(owner.inode, state.stamp.sequence)
+                state.put("owner_entry", key, b"")
 
 
 def _subjects(change: Change) -> list[tuple[str, str]]:
@@ -114,77 +114,77 @@ def _subjects(change: Change) -> list[tuple[str, str]]:
 # ---- projects, artifacts, collections
 
 
-def _project_created(ledger: Ledger, fact: ProjectCreated) -> None:
+def _project_created(state: WritableState, fact: ProjectCreated) -> None:
     entity_name, _, name = fact.project.partition("/")
-    at_ns = ledger.stamp.at_ns
-    if ledger.project(fact.project) is not None:
-        raise ledger.damaged(f"project {fact.project} exists already")
-    entity = ledger.entity(entity_name)
+    at_ns = state.stamp.at_ns
+    if state.project(fact.project) is not None:
+        raise state.damaged(f"project {fact.project} exists already")
+    entity = state.entity(entity_name)
     if entity is None:
-        inode = ledger.allot(InodeRecord("entity", 0, name=entity_name))
+        inode = state.allot(InodeRecord("entity", 0, name=entity_name))
         entity = EntityRecord(inode, entity_name, at_ns)
-        ledger.put("entity", entity_name, entity)
-    inode = ledger.allot(InodeRecord("project", entity.inode, name=name), PROJECT_INODES)
-    ledger.put("project", fact.project, ProjectRecord(inode, entity_name, name, at_ns))
+        state.put("entity", entity_name, entity)
+    inode = state.allot(InodeRecord("project", entity.inode, name=name), PROJECT_INODES)
+    state.put("project", fact.project, ProjectRecord(inode, entity_name, name, at_ns))
 
 
-def _owner_created(ledger: Ledger, fact: ArtifactCreated | CollectionCreated) -> None:
-    project = ledger.project(fact.project)
+def _owner_created(state: WritableState, fact: ArtifactCreated | CollectionCreated) -> None:
+    project = state.project(fact.project)
     if project is None:
-        raise ledger.damaged(f"there is no project {fact.project}")
-    if ledger.owner(fact.project, fact.name) is not None:
-        raise ledger.damaged(f"{fact.project}/{fact.name} exists already")
+        raise state.damaged(f"there is no project {fact.project}")
+    if state.owner(fact.project, fact.name) is not None:
+        raise state.damaged(f"{fact.project}/{fact.name} exists already")
     cls = ArtifactRecord if isinstance(fact, ArtifactCreated) else CollectionRecord
-    ledger.save_owner(
+    state.save_owner(
         cls(
-            inode=ledger.allot(InodeRecord(cls.kind, project.inode, name=fact.name)),
+            inode=state.allot(InodeRecord(cls.kind, project.inode, name=fact.name)),
             project=fact.project,
             name=fact.name,
             type=fact.type,
-            created_at_ns=ledger.stamp.at_ns,
-            author=ledger.stamp.author,
-            next_number=ledger.first_number(fact.project, fact.name),
-            changed_at_ns=ledger.stamp.at_ns,
+            created_at_ns=state.stamp.at_ns,
+            author=state.stamp.author,
+            next_number=state.first_number(fact.project, fact.name),
+            changed_at_ns=state.stamp.at_ns,
         )
     )
 
 
-def _owner_deleted(ledger: Ledger, fact: OwnerDeleted) -> None:
-    owner = ledger.existing_owner(fact.project, fact.name)
+def _owner_deleted(state: WritableState, fact: OwnerDeleted) -> None:
+    owner = state.existing_owner(fact.project, fact.name)
     if owner.count:
-        raise ledger.damaged(f"{fact.project}/{fact.name} is not empty")
-    ledger.give_up_name(owner)
-    ledger.end_history(owner)
-    ledger.end_inode(owner.inode)
+        raise state.damaged(f"{fact.project}/{fact.name} is not empty")
+    state.give_up_name(owner)
+    state.end_history(owner)
+    state.end_inode(owner.inode)
 
 
-def _collection_renamed(ledger: Ledger, fact: CollectionRenamed) -> None:
-    collection = ledger.existing_collection(fact.project, fact.name)
-    if ledger.owner(fact.project, fact.new_name) is not None:
-        raise ledger.damaged(f"{fact.project}/{fact.new_name} exists already")
-    ledger.give_up_name(collection)
-    ledger.touch(_replace(collection, name=fact.new_name))
-    inode = ledger.inode(collection.inode)
+def _collection_renamed(state: WritableState, fact: CollectionRenamed) -> None:
+    collection = state.existing_collection(fact.project, fact.name)
+    if state.owner(fact.project, fact.new_name) is not None:
+        raise state.damaged(f"{fact.project}/{fact.new_name} exists already")
+    state.give_up_name(collection)
+    state.touch(_replace(collection, name=fact.new_name))
+    inode = state.inode(collection.inode)
     assert inode is not None
-    ledger.put("inode", pack_number(collection.inode), _replace(inode, name=fact.new_name))
+    state.put("inode", pack_number(collection.inode), _replace(inode, name=fact.new_name))
 
 
-def _access_set(ledger: Ledger, fact: AccessSet) -> None:
-    if fact.project and ledger.project(fact.project) is None:
-        raise ledger.damaged(f"there is no project {fact.project}")
+def _access_set(state: WritableState, fact: AccessSet) -> None:
+    if fact.project and state.project(fact.project) is None:
+        raise state.damaged(f"there is no project {fact.project}")
     said = (fact.readers, fact.writers, fact.private_drafts)
-    record = AccessRecord(*said, ledger.stamp.author, ledger.stamp.at_ns)
+    record = AccessRecord(*said, state.stamp.author, state.stamp.at_ns)
     nothing = said == (None, None, None)
-    ledger.put("access", access_key(fact.project), None if nothing else record)
+    state.put("access", access_key(fact.project), None if nothing else record)
 
 
 # ---- versions and links
 
 
-def _version_logged(ledger: Ledger, fact: VersionLogged) -> None:
-    artifact = ledger.existing_artifact(fact.project, fact.artifact)
-    ledger.take_number(artifact, fact.number)
-    inode = ledger.allot(
+def _version_logged(state: WritableState, fact: VersionLogged) -> None:
+    artifact = state.existing_artifact(fact.project, fact.artifact)
+    state.take_number(artifact, fact.number)
+    inode = state.allot(
         InodeRecord("version", artifact.inode, number=fact.number), 1 + fact.entries
     )
     record = VersionRecord(
@@ -196,155 +196,155 @@ def _version_logged(ledger: Ledger, fact: VersionLogged) -> None:
         size=fact.size,
         files=fact.files,
         entries=fact.entries,
-        created_at_ns=ledger.stamp.at_ns,
-        author=ledger.stamp.author,
+        created_at_ns=state.stamp.at_ns,
+        author=state.stamp.author,
         description=fact.description,
         metadata=fact.metadata,
         tags=fact.tags,
         run=fact.run,
         parents=fact.parents,
     )
-    ledger.put("version", number_key(artifact.inode, fact.number), record)
-    ledger.put("digest", _digest_key(artifact.inode, fact.digest, fact.number), b"")
-    ledger.add_packs(inode, fact.packs, fact.shared)
-    ledger.keep_latest(artifact)
+    state.put("version", number_key(artifact.inode, fact.number), record)
+    state.put("digest", _digest_key(artifact.inode, fact.digest, fact.number), b"")
+    state.add_packs(inode, fact.packs, fact.shared)
+    state.keep_latest(artifact)
 
 
-def _layout_replaced(ledger: Ledger, fact: LayoutReplaced) -> None:
-    artifact = ledger.existing_artifact(fact.project, fact.artifact)
-    version = _existing_version(ledger, artifact, fact.number)
+def _layout_replaced(state: WritableState, fact: LayoutReplaced) -> None:
+    artifact = state.existing_artifact(fact.project, fact.artifact)
+    version = _existing_version(state, artifact, fact.number)
     if version.layout != fact.previous_layout:
-        raise ledger.damaged(f"v{fact.number} of {fact.project}/{fact.artifact} has another layout")
-    ledger.give_up_packs(version.inode)
-    ledger.add_packs(version.inode, fact.packs, fact.shared)
+        raise state.damaged(f"v{fact.number} of {fact.project}/{fact.artifact} has another layout")
+    state.give_up_packs(version.inode)
+    state.add_packs(version.inode, fact.packs, fact.shared)
     key = number_key(artifact.inode, fact.number)
-    ledger.put("version", key, _replace(version, layout=fact.layout))
+    state.put("version", key, _replace(version, layout=fact.layout))
 
 
-def _packs_retired(ledger: Ledger, fact: PacksRetired) -> None:
+def _packs_retired(state: WritableState, fact: PacksRetired) -> None:
     for pack in fact.packs:
-        ledger.retire_pack(pack)
+        state.retire_pack(pack)
 
 
-def _version_deleted(ledger: Ledger, fact: VersionDeleted) -> None:
-    artifact = ledger.existing_artifact(fact.project, fact.artifact)
-    version = _existing_version(ledger, artifact, fact.number)
-    if ledger.links_to(artifact.inode, fact.number):
-        raise ledger.damaged(f"v{fact.number} of {fact.project}/{fact.artifact} is linked")
-    ledger.give_up_number(artifact, fact.number)
-    ledger.put("version", number_key(artifact.inode, fact.number), None)
-    ledger.put("digest", _digest_key(artifact.inode, version.digest, fact.number), None)
-    ledger.give_up_packs(version.inode)
-    ledger.end_inode(version.inode)
-    ledger.keep_latest(artifact)
+def _version_deleted(state: WritableState, fact: VersionDeleted) -> None:
+    artifact = state.existing_artifact(fact.project, fact.artifact)
+    version = _existing_version(state, artifact, fact.number)
+    if state.links_to(artifact.inode, fact.number):
+        raise state.damaged(f"v{fact.number} of {fact.project}/{fact.artifact} is linked")
+    state.give_up_number(artifact, fact.number)
+    state.put("version", number_key(artifact.inode, fact.number), None)
+    state.put("digest", _digest_key(artifact.inode, version.digest, fact.number), None)
+    state.give_up_packs(version.inode)
+    state.end_inode(version.inode)
+    state.keep_latest(artifact)
 
 
-def _linked(ledger: Ledger, fact: Linked) -> None:
-    collection = ledger.existing_collection(fact.project, fact.collection)
-    artifact = ledger.existing_artifact(fact.source_project, fact.artifact)
-    version = _existing_version(ledger, artifact, fact.version)
+def _linked(state: WritableState, fact: Linked) -> None:
+    collection = state.existing_collection(fact.project, fact.collection)
+    artifact = state.existing_artifact(fact.source_project, fact.artifact)
+    version = _existing_version(state, artifact, fact.version)
     # A collection made without a type takes that of the first version linked into it.
-    ledger.take_number(_replace(collection, type=collection.type or artifact.type), fact.number)
-    inode = ledger.allot(InodeRecord("link", collection.inode, number=fact.number))
+    state.take_number(_replace(collection, type=collection.type or artifact.type), fact.number)
+    inode = state.allot(InodeRecord("link", collection.inode, number=fact.number))
     record = LinkRecord(
         inode=inode,
         collection=collection.inode,
         number=fact.number,
         artifact=artifact.inode,
         version=fact.version,
-        created_at_ns=ledger.stamp.at_ns,
-        author=ledger.stamp.author,
+        created_at_ns=state.stamp.at_ns,
+        author=state.stamp.author,
     )
-    ledger.put("link", number_key(collection.inode, fact.number), record)
-    ledger.put("backlink", _backlink_key(record), b"")
-    ledger.put("digest", _digest_key(collection.inode, version.digest, fact.number), b"")
-    ledger.keep_latest(collection)
+    state.put("link", number_key(collection.inode, fact.number), record)
+    state.put("backlink", _backlink_key(record), b"")
+    state.put("digest", _digest_key(collection.inode, version.digest, fact.number), b"")
+    state.keep_latest(collection)
 
 
-def _unlinked(ledger: Ledger, fact: Unlinked) -> None:
-    collection = ledger.existing_collection(fact.project, fact.collection)
-    link = ledger.link(collection.inode, fact.number)
+def _unlinked(state: WritableState, fact: Unlinked) -> None:
+    collection = state.existing_collection(fact.project, fact.collection)
+    link = state.link(collection.inode, fact.number)
     if link is None:
-        raise ledger.damaged(f"there is no v{fact.number} in {fact.project}/{fact.collection}")
-    version = ledger.version(link.artifact, link.version)
+        raise state.damaged(f"there is no v{fact.number} in {fact.project}/{fact.collection}")
+    version = state.version(link.artifact, link.version)
     assert version is not None  # a linked version is never deleted (_version_deleted)
-    ledger.give_up_number(collection, fact.number)
-    ledger.put("link", number_key(collection.inode, fact.number), None)
-    ledger.put("backlink", _backlink_key(link), None)
-    ledger.put("digest", _digest_key(collection.inode, version.digest, fact.number), None)
-    ledger.end_inode(link.inode)
-    ledger.keep_latest(collection)
+    state.give_up_number(collection, fact.number)
+    state.put("link", number_key(collection.inode, fact.number), None)
+    state.put("backlink", _backlink_key(link), None)
+    state.put("digest", _digest_key(collection.inode, version.digest, fact.number), None)
+    state.end_inode(link.inode)
+    state.keep_latest(collection)
 
 
 # ---- aliases
 
 
-def _alias_set(ledger: Ledger, fact: AliasSet) -> None:
-    owner = ledger.existing_owner(fact.project, fact.name)
-    find = ledger.version if isinstance(owner, ArtifactRecord) else ledger.link
+def _alias_set(state: WritableState, fact: AliasSet) -> None:
+    owner = state.existing_owner(fact.project, fact.name)
+    find = state.version if isinstance(owner, ArtifactRecord) else state.link
     if find(owner.inode, fact.number) is None:
-        raise ledger.damaged(f"there is no v{fact.number} in {fact.project}/{fact.name}")
-    ledger.set_alias(owner, fact.alias, fact.number)
-    ledger.touch(owner)
+        raise state.damaged(f"there is no v{fact.number} in {fact.project}/{fact.name}")
+    state.set_alias(owner, fact.alias, fact.number)
+    state.touch(owner)
 
 
-def _alias_dropped(ledger: Ledger, fact: AliasDropped) -> None:
-    owner = ledger.existing_owner(fact.project, fact.name)
-    ledger.drop_alias(owner, fact.alias)
-    ledger.touch(owner)
+def _alias_dropped(state: WritableState, fact: AliasDropped) -> None:
+    owner = state.existing_owner(fact.project, fact.name)
+    state.drop_alias(owner, fact.alias)
+    state.touch(owner)
 
 
-def _alias_protected(ledger: Ledger, fact: AliasProtected) -> None:
-    owner = ledger.existing_owner(fact.project, fact.name)
-    ledger.put(
+def _alias_protected(state: WritableState, fact: AliasProtected) -> None:
+    owner = state.existing_owner(fact.project, fact.name)
+    state.put(
         "protection",
         pack_number(owner.inode) + fact.alias.encode(),
-        ProtectionRecord(fact.group, ledger.stamp.author, ledger.stamp.at_ns),
+        ProtectionRecord(fact.group, state.stamp.author, state.stamp.at_ns),
     )
 
 
-def _alias_unprotected(ledger: Ledger, fact: AliasUnprotected) -> None:
-    owner = ledger.existing_owner(fact.project, fact.name)
-    ledger.put("protection", pack_number(owner.inode) + fact.alias.encode(), None)
+def _alias_unprotected(state: WritableState, fact: AliasUnprotected) -> None:
+    owner = state.existing_owner(fact.project, fact.name)
+    state.put("protection", pack_number(owner.inode) + fact.alias.encode(), None)
 
 
 # ---- what is said about a version, an artifact or a collection
 
 
-def _tagged(ledger: Ledger, fact: Tagged) -> None:
-    _amend(ledger, fact, tags=fact.tags)
+def _tagged(state: WritableState, fact: Tagged) -> None:
+    _amend(state, fact, tags=fact.tags)
 
 
-def _described(ledger: Ledger, fact: Described) -> None:
-    _amend(ledger, fact, description=fact.description)
+def _described(state: WritableState, fact: Described) -> None:
+    _amend(state, fact, description=fact.description)
 
 
-def _metadata_set(ledger: Ledger, fact: MetadataSet) -> None:
-    _amend(ledger, fact, metadata=fact.metadata)
+def _metadata_set(state: WritableState, fact: MetadataSet) -> None:
+    _amend(state, fact, metadata=fact.metadata)
 
 
-def _damage_marked(ledger: Ledger, fact: DamageMarked) -> None:
-    artifact = ledger.existing_artifact(fact.project, fact.name)
-    version = _existing_version(ledger, artifact, fact.number)
+def _damage_marked(state: WritableState, fact: DamageMarked) -> None:
+    artifact = state.existing_artifact(fact.project, fact.name)
+    version = _existing_version(state, artifact, fact.number)
     key = number_key(artifact.inode, fact.number)
-    ledger.put("version", key, _replace(version, damage=fact.damage))
+    state.put("version", key, _replace(version, damage=fact.damage))
 
 
-def _amend(ledger: Ledger, fact: Tagged | Described | MetadataSet, **fields: Any) -> None:
+def _amend(state: WritableState, fact: Tagged | Described | MetadataSet, **fields: Any) -> None:
     if fact.number is None:
-        owner = ledger.existing_owner(fact.project, fact.name)
-        ledger.save_owner(_replace(owner, **fields))
+        owner = state.existing_owner(fact.project, fact.name)
+        state.save_owner(_replace(owner, **fields))
     else:
-        artifact = ledger.existing_artifact(fact.project, fact.name)
-        version = _existing_version(ledger, artifact, fact.number)
+        artifact = state.existing_artifact(fact.project, fact.name)
+        version = _existing_version(state, artifact, fact.number)
         key = number_key(artifact.inode, fact.number)
-        ledger.put("version", key, _replace(version, **fields))
+        state.put("version", key, _replace(version, **fields))
 
 
-def _existing_version(ledger: Ledger, artifact: ArtifactRecord, number: int) -> VersionRecord:
-    version = ledger.version(artifact.inode, number)
+def _existing_version(state: WritableState, artifact: ArtifactRecord, number: int) -> VersionRecord:
+    version = state.version(artifact.inode, number)
     if version is None:
-        raise ledger.damaged(f"there is no v{number} of {artifact.project}/{artifact.name}")
+        raise state.damaged(f"there is no v{number} of {artifact.project}/{artifact.name}")
     return version
 
 
@@ -356,7 +356,7 @@ def _backlink_key(link: LinkRecord) -> bytes:
     return number_key(link.artifact, link.version) + number_key(link.collection, link.number)
 
 
-_EFFECTS: dict[type, Callable[[Ledger, Any], None]] = {
+_EFFECTS: dict[type, Callable[[WritableState, Any], None]] = {
     ProjectCreated: _project_created,
     AccessSet: _access_set,
     ArtifactCreated: _owner_created,

@@ -22,7 +22,7 @@ from mregfs.model.records import (
 from mregfs.model.rules.overlay import Overlay
 from mregfs.model.state import Put, State, View, encode_record, number_key, pack_number
 
-__all__ = ["GONE", "Ledger", "Stamp"]
+__all__ = ["GONE", "Stamp", "WritableState"]
 
 GONE = "gone"
 """Kind of the inode record of what was deleted: its numbers stay its own, for ever."""
@@ -39,7 +39,7 @@ class Stamp(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Ledger(State):
+class WritableState(State):
     """The state of a view with changes; reading sees what was written before.
 
     Args:
@@ -229,6 +229,6 @@ class Ledger(State):
 
     def end_history(self, owner: OwnerRecord) -> None:
         """Take away what is remembered of a deleted owner's aliases; the log still tells it."""
-        for table in ("reflog", "protection", "story"):
+        for table in ("reflog", "protection", "owner_entry"):
             for key, _ in self._overlay.scan(table, pack_number(owner.inode)):
                 self.put(table, key, None)

@@ -1,1 +1,1 @@
-"""The care of what is stored: checks, repairs, and copies in one piece."""
+"""The care of what is stored: checks, repairs, and whole-file copies."""

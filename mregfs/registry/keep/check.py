@@ -37,7 +37,7 @@ class Checker:
         objects: of the store.
         packs: of the store.
         index: of this host.
-        whole: copies in one piece, of this host.
+        whole: whole-file copies, of this host.
         catch_up: brings the index up to the log's end.
         fresh: an empty index.
         features: of the store.

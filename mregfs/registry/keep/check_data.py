@@ -1,4 +1,4 @@
-"""Reads stored bytes again, and verifies them: blocks of files in packs, and copies in one piece.
+"""Reads stored bytes again, and verifies them: blocks of files in packs, and whole-file copies.
 
 Decided here: the order (pack by pack), that what is shared is read once, how fast at most. Not
 decided here: past which caches bytes are read (`ports.PackScanner`).
@@ -126,7 +126,7 @@ class DataCheck:
         if not sound:
             self._findings.must(
                 "copy",
-                f"the copy in one piece of the file with digest {digest} is damaged",
+                f"the whole-file copy of the file with digest {digest} is damaged",
                 f"delete cache/whole/{digest[:2]}/{digest} in the store: it is made again",
                 [digest],
                 keys=[digest],

@@ -1,4 +1,4 @@
-"""Coalescing: files stored in several pieces get a copy in one piece, which the kernel can read.
+"""Coalescing: files stored in several pieces get a whole-file copy, which the kernel can read.
 
 Decided here: which files are worth a copy, that it is verified before anybody reads it, what a pin
 means (`coalesce.md`). Not decided here: how much room copies have (`ports.WholeFiles`), which
@@ -51,7 +51,7 @@ class Pin(msgspec.Struct, frozen=True):
 
 
 class Coalescer:
-    """Makes copies in one piece for the files of versions."""
+    """Makes whole-file copies for the files of versions."""
 
     def __init__(self, index: Index, content: Content, whole: WholeFiles) -> None:
         self._index = index
@@ -179,7 +179,7 @@ class Coalescer:
                 )
             draft.finish()
         except NoSpaceError as exc:
-            log.info("no copy in one piece: %s", exc)
+            log.info("no whole-file copy: %s", exc)
             return False
         finally:
             draft.close()

@@ -4,7 +4,7 @@ Decided here: where good bytes are looked for, and that all of a pack is verifie
 the place of the damaged one. Not decided here: which packs are damaged (`check_data`).
 
 Good bytes of a block of a file are looked for in the pack itself, in the same pack of a copy of the
-store, in a copy of the file in one piece (the cache), and wherever a version has a block with the
+store, in a whole-file copy (the cache), and wherever a version has a block with the
 same digest.
 """
 
@@ -30,7 +30,7 @@ class PackRepair:
 
     Args:
         packs: of the store.
-        whole: copies of files in one piece, of this host.
+        whole: the whole-file copies of this host.
         other: the packs of a copy of the store, if there is one.
         files: all files that versions have in packs.
         sizes: what each pack must have.

@@ -12,7 +12,7 @@ from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, 
 from mregfs.model.reference import Location
 from mregfs.model.state import Resolved, State
 from mregfs.ports.index import Index
-from mregfs.registry.read.told import OwnerInfo, VersionInfo
+from mregfs.registry.read.results import OwnerInfo, VersionInfo
 
 __all__ = ["Catalog", "OwnerInfo", "VersionInfo"]
 

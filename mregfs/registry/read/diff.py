@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mregfs.model.records import VersionRecord
 from mregfs.model.tensors import Tensor, read_tensors
-from mregfs.registry.read.told import ChangedFile, Diff, DiffFile
+from mregfs.registry.read.results import ChangedFile, Diff, DiffFile
 
 if TYPE_CHECKING:
     from mregfs.registry.read.content import Content, FileEntry

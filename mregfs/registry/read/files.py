@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mregfs.errors import NotFoundError
 from mregfs.model.records import VersionRecord
 from mregfs.registry.read.content import Content, FileEntry
-from mregfs.registry.read.told import FileInfo
+from mregfs.registry.read.results import FileInfo
 
 __all__ = ["FileInfo", "file_info", "files_of", "find_file"]
 

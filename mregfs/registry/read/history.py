@@ -18,7 +18,7 @@ from mregfs.model.reference import Location
 from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.registry.log.log import Log
-from mregfs.registry.read.told import HistoryLine
+from mregfs.registry.read.results import HistoryLine
 
 __all__ = ["HistoryLine", "history", "history_from"]
 
@@ -82,7 +82,7 @@ def history_from(
             if moves:
                 return _marked(moves, mark)
         number = None if location.is_owner else state.find_number(owner, location)
-        entries = list(state.story(owner.inode))
+        entries = list(state.owner_entries(owner.inode))
     story = _Story(owner.project, mark.name if mark else owner.name, number, may_read)
     if mark is not None:
         entries = [each for each in entries if each <= mark.sequence]

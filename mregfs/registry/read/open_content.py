@@ -39,7 +39,7 @@ class OpenContent:
         layout: where the bytes are.
         packs: what the layout speaks of.
         blocks: what the bytes are verified with.
-        whole: opens the copy of the file in one piece that the host's cache has, if it has one.
+        whole: opens the whole-file copy that the host's cache has, if it has one.
         watched: True when each read is to be verified, so that nobody may read past us.
         digest: of the file.
         verifier: verifies in the background what is read past us; None: nobody does.
@@ -79,7 +79,7 @@ class OpenContent:
 
     @property
     def read_path(self) -> str:
-        """`inline`, `whole` (one pack), `coalesced` (a copy in one piece), `extents` or `remote`.
+        """`inline`, `whole` (one pack), `coalesced` (a whole-file copy), `extents` or `remote`.
 
         `remote` is one pack that is no file of this host.
         """
@@ -101,7 +101,7 @@ class OpenContent:
     def backing(self) -> int:
         """Return a descriptor of a file of this host that is this one, byte for byte, or -1.
 
-        It is the one pack that is the whole file, or its copy in one piece, and is valid until
+        It is the one pack that is the whole file, or its whole-file copy, and is valid until
         `close`. There is none when each read is to be verified.
 
         Raises:

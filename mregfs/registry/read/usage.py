@@ -23,7 +23,7 @@ from mregfs.model.state import State, View
 from mregfs.ports.index import Index
 from mregfs.registry.read import rows
 from mregfs.registry.read.content import Content
-from mregfs.registry.read.told import Usage
+from mregfs.registry.read.results import Usage
 
 __all__ = ["Usage", "select", "unique_size", "usage", "usage_of_all"]
 

@@ -61,7 +61,7 @@ class VerifierFigures(msgspec.Struct, frozen=True):
     """Files that are open, or wait for their turn."""
     verified: int
     damaged: list[str]
-    """Ids of packs, and digests of copies in one piece."""
+    """Ids of packs, and digests of whole-file copies."""
 
 
 class Verifier:
@@ -301,4 +301,4 @@ def _is_pack(key: bytes) -> bool:
 
 
 def _spell(key: bytes) -> str:
-    return f"pack {key.hex()}" if _is_pack(key) else f"the copy in one piece {key.hex()}"
+    return f"pack {key.hex()}" if _is_pack(key) else f"the whole-file copy {key.hex()}"

@@ -1,4 +1,4 @@
-"""Whole files in a directory of the host: copies, in one piece, of files stored in several.
+"""Whole-file copies in a directory of the host, of files that are stored in several pieces.
 
 directory.py   what is there, what it may take, what is evicted
 draft.py       one file: complete, or in the making

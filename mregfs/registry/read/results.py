@@ -1,8 +1,8 @@
-"""What is told of a registry: the types that every way of looking gives, and the mount as JSON.
+"""The results of reading: the types that the API returns, and that a mount answers with as JSON.
 
 Decided here: which facts there are. Not decided here: where they come from (`catalog`, `files`,
-`history`, `usage`, `diff`). Fields are only ever added. Imports nothing that who looks through a
-mount has not.
+`history`, `usage`, `diff`). Fields are only ever added. This module imports nothing that an
+installation without `[mount]` lacks.
 """
 
 from typing import Any
