@@ -105,7 +105,7 @@ class PackStore(Protocol):
 
         True: the file itself is the pack from now on, under a name of the store's; nothing was
         copied, and whoever could write the file could write the pack. False: its bytes were copied
-        or sent. Its position is not used.
+        or sent. Its position is neither used nor kept.
 
         Raises:
             ExistsError: the id is taken; its bytes are untouched.

@@ -1,4 +1,4 @@
-"""What the index on LMDB promises beyond its port: other processes, damage, crashes, full disks."""
+"""The index on LMDB keeps the contract; and what it promises of damage and other processes."""
 
 import contextlib
 import ctypes
@@ -24,8 +24,8 @@ from mregfs.errors import (
 )
 from mregfs.model.state import Put
 from mregfs.stores.index_lmdb import IndexLmdb, environment, files, slots
+from tests.contracts.index import TABLES, IndexContract
 
-TABLES = ("alias", "version")
 SMALL = 1 << 20
 
 
@@ -38,6 +38,13 @@ def path(tmp_path):
 def index(path):
     with IndexLmdb(path, TABLES, map_size=SMALL) as index:
         yield index
+
+
+class TestIndexLmdb(IndexContract):
+    @pytest.fixture
+    def index(self, path):
+        with IndexLmdb(path, TABLES) as index:
+            yield index
 
 
 def fill(index: IndexLmdb, count: int = 100, size: int = 50, applied: int = 1) -> None:

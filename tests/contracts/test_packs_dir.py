@@ -1,25 +1,23 @@
-"""What every `ports.PackStore` promises; there is one, the directory."""
+"""The packs in a directory keep the contract; and what they promise beyond."""
 
 import errno
 import itertools
 import os
 import pathlib
+import tempfile
 import threading
 
 import pytest
 
 from mregfs.errors import (
-    ExistsError,
     ForbiddenError,
     HostError,
-    InvalidError,
     NoSpaceError,
     NotFoundError,
 )
 from mregfs.host.beneath import Beneath
 from mregfs.stores.packs_dir import PacksDirectory
-
-A, B, C = ("a" * 32, "ab" + "0" * 30, "c" * 32)
+from tests.contracts.pack_store import A, B, C, PackStoreContract
 
 
 @pytest.fixture
@@ -34,26 +32,38 @@ def packs(path):
     packs.close()
 
 
+class TestPacksDirectory(PackStoreContract):
+    @pytest.fixture
+    def packs(self, path):
+        packs = PacksDirectory(Beneath.at(path.parent))
+        yield packs
+        packs.close()
+
+
+class TestPacksOnAnotherMount(PackStoreContract):
+    """Files of another mount are copied when they are adopted."""
+
+    @pytest.fixture
+    def packs(self, path):
+        packs = PacksDirectory(Beneath.at(path.parent))
+        yield packs
+        packs.close()
+
+    @pytest.fixture
+    def nearby(self):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+            yield pathlib.Path(elsewhere)
+
+    def test_a_file_of_another_mount_is_copied(self, packs, sealed):
+        assert not packs.adopt(A, sealed(b"abc"))
+
+
 def files_below(path: pathlib.Path) -> list[str]:
     return sorted(str(each.relative_to(path)) for each in path.rglob("*") if each.is_file())
 
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
-
-
-def test_a_pack_is_its_pieces_back_to_back(packs):
-    assert 6 == packs.create(A, [b"abc", b"", memoryview(b"def")])
-
-    with packs.open(A) as pack:
-        assert 6 == pack.size == packs.size(A)
-        assert b"abcdef" == pack.read(0, 6)
-        assert b"cd" == pack.read(2, 2)
-        assert b"ef" == pack.read(4, 100)
-        assert b"" == pack.read(6, 1)
-        assert b"" == pack.read(100, 1)
-        assert b"" == pack.read(3, 0)
-        assert b"abcdef" == os.pread(pack.backing(), 10, 0)
 
 
 def test_what_is_in_memory_is_known(packs):
@@ -71,38 +81,6 @@ def test_what_is_in_memory_is_known(packs):
         assert pack.is_cached(0, 4096)
         assert not pack.is_cached(0, size)
         assert not pack.is_cached(2 << 20, 4096)
-
-
-def test_an_empty_pack_is_a_pack(packs):
-    assert 0 == packs.create(A, [])
-
-    with packs.open(A) as pack:
-        assert 0 == pack.size
-        assert b"" == pack.read(0, 10)
-
-
-def test_large_packs_come_back(packs):
-    pieces = [os.urandom(1 << 20) for _ in range(5)]
-
-    packs.create(A, iter(pieces))
-
-    with packs.open(A) as pack:
-        assert b"".join(pieces) == pack.read(0, 5 << 20)
-
-
-def test_a_missing_pack_is_not_found(packs):
-    for use in (packs.open, packs.size, lambda pack: packs.sync([pack])):
-        with pytest.raises(NotFoundError):
-            use(A)
-    packs.delete(A)
-    assert [] == list(packs.list())
-
-
-@pytest.mark.parametrize("pack", ["", "a" * 31, "a" * 33, "A" * 32, "../" + "a" * 29, "g" * 32])
-def test_ids_that_are_none_are_refused(packs, pack):
-    for use in (packs.open, packs.size, packs.delete, lambda pack: packs.create(pack, [])):
-        with pytest.raises(InvalidError):
-            use(pack)
 
 
 def test_list_names_all_packs_and_only_packs(packs, path):
@@ -134,30 +112,6 @@ def test_a_umask_keeps_nobody_from_reading_packs(packs, path):
     assert [0o755, 0o755, 0o444] == modes
 
 
-def test_an_id_is_never_taken_twice(packs, path):
-    packs.create(A, [b"first"])
-
-    with pytest.raises(ExistsError):
-        packs.create(A, [b"second"])
-
-    assert [f"aa/{A}"] == files_below(path)
-    with packs.open(A) as pack:
-        assert b"first" == pack.read(0, 10)
-
-
-def test_pieces_that_fail_leave_nothing(packs, path):
-    def pieces():
-        yield b"abc"
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        packs.create(A, pieces())
-
-    assert [] == files_below(path)
-    with pytest.raises(NotFoundError):
-        packs.open(A)
-
-
 def test_a_deleted_pack_stays_readable_where_it_is_open(packs):
     packs.create(A, [b"abc"])
     pack = packs.open(A)
@@ -171,20 +125,6 @@ def test_a_deleted_pack_stays_readable_where_it_is_open(packs):
     before = open_descriptors()
     pack.close()
     assert before - 1 == open_descriptors()
-
-
-def test_closing_is_idempotent_and_then_nothing_is_read(packs):
-    packs.create(A, [b"abc"])
-    pack, other = packs.open(A), packs.open(A)
-
-    pack.close()
-    pack.close()
-
-    for use in (pack.backing, lambda: pack.read(0, 1)):
-        with pytest.raises(ValueError, match="closed"):
-            use()
-    assert b"abc" == other.read(0, 3)
-    other.close()
 
 
 def test_sync_makes_files_durable_before_directories(packs, path, monkeypatch):
@@ -354,3 +294,13 @@ def test_packs_of_another_user_can_be_read_but_not_written(packs, path, as_nobod
                 change()
 
     as_nobody(use)
+
+
+def test_a_file_is_adopted_by_a_second_name(packs, path, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    with file.open("rb") as opened:
+        assert packs.adopt(A, opened.fileno())
+
+    assert [f"aa/{A}"] == files_below(path)
+    assert 2 == file.stat().st_nlink

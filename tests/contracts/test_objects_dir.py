@@ -1,4 +1,4 @@
-"""What every `ports.ObjectStore` promises; then what the directory promises beyond."""
+"""The objects in a directory keep the contract; and what they promise beyond."""
 
 import contextlib
 import errno
@@ -15,45 +15,35 @@ from mregfs.errors import (
     ExistsError,
     ForbiddenError,
     HostError,
-    InvalidError,
     NoSpaceError,
     NotFoundError,
     UnsupportedError,
 )
 from mregfs.host.beneath import Beneath
 from mregfs.stores.objects_dir import ObjectsDirectory
-from mregfs.stores.objects_memory import ObjectsMemory
-
-KEYS = (
-    "checkpoints/00000000000000000400.zst",
-    "layouts/0001",
-    "log/00000000000000000001.json",
-    "log/00000000000000000002.json",
-    "log/00000000000000000010.json",
-    "manifests/ab/ab01",
-    "manifests/ab/ab02",
-    "manifests/abc",
-    "manifests/ab.d",
-    "manifests/ac/ac01",
-    "store.json",
-)
-
-
-@pytest.fixture(params=["memory", "directory", "directory with spares"])
-def objects(request, tmp_path):
-    if request.param == "memory":
-        yield ObjectsMemory()
-        return
-    made = ObjectsDirectory(Beneath.at(tmp_path))
-    if request.param == "directory with spares":
-        keep_and_make_spares(made, 1)  # which is the size of most objects here
-    yield made
-    made.close()
+from tests.contracts.object_store import ObjectStoreContract
 
 
 def keep_and_make_spares(objects: ObjectsDirectory, size: int) -> None:
     objects.keep_spares(size)
     objects._spares.fill()
+
+
+class TestObjectsDirectory(ObjectStoreContract):
+    @pytest.fixture
+    def objects(self, tmp_path):
+        made = ObjectsDirectory(Beneath.at(tmp_path))
+        yield made
+        made.close()
+
+
+class TestObjectsDirectoryWithSpares(ObjectStoreContract):
+    @pytest.fixture
+    def objects(self, tmp_path):
+        made = ObjectsDirectory(Beneath.at(tmp_path))
+        keep_and_make_spares(made, 1)  # which is the size of most objects here
+        yield made
+        made.close()
 
 
 @pytest.fixture
@@ -67,113 +57,10 @@ def files_below(path: pathlib.Path) -> list[str]:
     return sorted(found - {"tmp/exclusive"})
 
 
-def test_what_was_created_is_read_back(objects):
-    for data in (b"", b"{}", bytes(range(256)) * 1000):
-        key = f"manifests/{len(data)}"
-        objects.create(key, data)
+def test_the_probe_accepts_an_exclusive_store_and_leaves_nothing(directory):
+    directory.probe_exclusive()
 
-        assert data == objects.get(key)
-        assert objects.exists(key)
-
-
-def test_a_missing_key_is_not_found(objects):
-    objects.create("log/1/2", b"")
-
-    for key in ("log/2", "log/1", "log/1/2/3", "nowhere/at/all"):
-        assert not objects.exists(key)
-        with pytest.raises(NotFoundError):
-            objects.get(key)
-
-
-def test_an_existing_key_is_not_replaced(objects):
-    objects.create("log/1", b"first")
-
-    with pytest.raises(ExistsError):
-        objects.create("log/1", b"second")
-
-    assert b"first" == objects.get("log/1")
-
-
-def test_delete_removes_and_forgives(objects):
-    objects.create("log/1", b"x")
-
-    objects.delete("log/1")
-    objects.delete("log/1")
-    objects.delete("never/there")
-
-    assert not objects.exists("log/1")
-    assert [] == list(objects.list(""))
-    objects.create("log/1", b"y")
-    assert b"y" == objects.get("log/1")
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["", "/", "/log", "log/", "a//b", "..", "../x", "a/../b", ".", "a/./b", ".a", "a/.b", "tmp",
-     "tmp/x", "a\0b", "a\nb", "a b", "ä"],
-)  # fmt: skip
-def test_keys_that_are_none_are_refused(objects, key):
-    for use in (objects.get, objects.exists, objects.delete, lambda key: objects.create(key, b"")):
-        with pytest.raises(InvalidError):
-            use(key)
-
-
-def test_list_is_sorted_and_keeps_to_prefix_and_start(objects):
-    for key in reversed(KEYS):
-        objects.create(key, b"")
-    prefixes = ("", "l", "log", "log/", "log/00000000000000000001.json", "manifests/ab", "zzz",
-                "manifests/ab/", "manifests/a", "log/0000000000000000000", "none/")  # fmt: skip
-    starts = ("", *KEYS, "log", "log/", "manifests/ab/", "manifests/ab/zz", "manifests/b", "zzz")
-
-    for prefix, start in itertools.product(prefixes, starts):
-        expected = sorted(key for key in KEYS if key.startswith(prefix) and key > start)
-        assert expected == list(objects.list(prefix, start)), (prefix, start)
-
-
-def test_list_survives_changes_between_two_keys(objects):
-    for number in range(5):
-        objects.create(f"log/{number}", b"")
-
-    found = []
-    for key in objects.list("log/"):
-        objects.delete(key)
-        found.append(key)
-
-    assert [f"log/{number}" for number in range(5)] == found
-
-
-def test_of_many_threads_that_create_one_key_exactly_one_wins(objects):
-    threads, keys = 8, 10
-    barrier = threading.Barrier(threads)
-    winners: list[tuple[int, int]] = []
-
-    def race(me: int) -> None:
-        for key in range(keys):
-            barrier.wait()
-            try:
-                objects.create(f"log/{key}", b"%d" % me)
-            except ExistsError:
-                continue
-            winners.append((key, me))
-
-    runners = [threading.Thread(target=race, args=(me,)) for me in range(threads)]
-    for runner in runners:
-        runner.start()
-    for runner in runners:
-        runner.join()
-
-    assert list(range(keys)) == sorted(key for key, _ in winners)
-    for key, me in winners:
-        assert b"%d" % me == objects.get(f"log/{key}")
-
-
-def test_the_probe_accepts_an_exclusive_store_and_leaves_nothing(objects):
-    objects.probe_exclusive()
-
-    assert [] == list(objects.list(""))
-
-
-# ---- the directory
+    assert [] == list(directory.list(""))
 
 
 def test_of_many_processes_that_create_one_key_exactly_one_wins(tmp_path, start, wait_for):
