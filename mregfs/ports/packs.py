@@ -1,13 +1,28 @@
 """The contracts of packs: the bytes of files.
 
-Decided here: what an adapter promises (`tests/contracts/pack_store.py`). Not decided here: how
-(`stores.packs_dir`), where packs are, or what is in one (`model.layout`).
+Decided here: what an adapter promises (`tests/contracts/pack_store.py`), and what an id is. Not
+decided here: how (`stores.packs_dir`), where packs are, or what is in one (`model.layout`).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-__all__ = ["PackFile", "PackScanner", "PackStore"]
+from mregfs.errors import InvalidError
+
+__all__ = ["PACK_ID", "PackFile", "PackScanner", "PackStore", "check_pack"]
+
+PACK_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def check_pack(pack: str) -> None:
+    """Refuse what is no id of a pack.
+
+    Raises:
+        InvalidError: it is none.
+    """
+    if PACK_ID.fullmatch(pack) is None:
+        raise InvalidError(f"{pack!r} is not the id of a pack")
 
 
 class PackFile(Protocol):
@@ -60,7 +75,9 @@ class PackFile(Protocol):
 class PackStore(Protocol):
     """Immutable data objects with unique, never reused ids (32 lowercase hexadecimal digits).
 
-    Only the adapter knows where they are. What is no such id is an InvalidError everywhere.
+    Only the adapter knows where they are. Every method that takes an id passes it to `check_pack`.
+    A medium that does not answer is an UnavailableError: what was asked may have been done or not,
+    and may be asked again.
     """
 
     def open(self, pack: str) -> PackFile:

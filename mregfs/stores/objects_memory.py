@@ -6,15 +6,13 @@ directory.
 """
 
 import bisect
-import re
 import threading
 from collections.abc import Iterator
 
-from mregfs.errors import ExistsError, InvalidError, NotFoundError
+from mregfs.errors import ExistsError, NotFoundError
+from mregfs.ports.objects import check_key
 
 __all__ = ["ObjectsMemory"]
-
-_KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
 class ObjectsMemory:
@@ -31,7 +29,7 @@ class ObjectsMemory:
         Raises:
             NotFoundError: no such key.
         """
-        _check(key)
+        check_key(key)
         data = self._objects.get(key)
         if data is None:
             raise NotFoundError(f"there is no object {key!r} in memory")
@@ -39,7 +37,7 @@ class ObjectsMemory:
 
     def exists(self, key: str) -> bool:
         """Tell whether `key` exists."""
-        _check(key)
+        check_key(key)
         return key in self._objects
 
     def create(self, key: str, data: bytes) -> None:
@@ -48,7 +46,7 @@ class ObjectsMemory:
         Raises:
             ExistsError: the key exists; its bytes are untouched.
         """
-        _check(key)
+        check_key(key)
         with self._lock:
             if key in self._objects:
                 raise ExistsError(f"object {key!r} exists")
@@ -70,13 +68,10 @@ class ObjectsMemory:
 
     def delete(self, key: str) -> None:
         """Remove `key`; a missing key is not an error."""
-        _check(key)
+        check_key(key)
         with self._lock:
             if self._objects.pop(key, None) is not None:
                 del self._keys[bisect.bisect_left(self._keys, key)]
-
-    def probe_exclusive(self) -> None:
-        """Check that creating is exclusive: it is, by the lock."""
 
     def _next(self, after: str) -> str | None:
         with self._lock:
@@ -84,8 +79,3 @@ class ObjectsMemory:
 
     def _at(self, position: int) -> str | None:
         return self._keys[position] if position < len(self._keys) else None
-
-
-def _check(key: str) -> None:
-    if _KEY.fullmatch(key) is None:
-        raise InvalidError(f"{key!r} is not a key of an object")

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
-from mregfs.errors import ExistsError, InvalidError, MregfsError
+from mregfs.errors import ExistsError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
 from mregfs.host.copying import copy
 from mregfs.host.descriptors import share
 from mregfs.host.page_cache import is_in_memory
+from mregfs.ports.packs import PACK_ID, check_pack
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 
 __all__ = ["PackDescriptor", "PacksDirectory"]
@@ -43,7 +44,6 @@ _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK)
 _PACKS = "packs"
 _TEMPORARY = "packs/tmp"
 
-_PACK = re.compile(r"[0-9a-f]{32}")
 _FOLDER = re.compile(r"[0-9a-f]{2}")
 
 
@@ -148,8 +148,7 @@ class PacksDirectory:
 
     def name_of(self, pack: str) -> str:
         """Return the name of a pack below the directory of the store."""
-        if _PACK.fullmatch(pack) is None:
-            raise InvalidError(f"{pack!r} is not the id of a pack")
+        check_pack(pack)
         return f"packs/{pack[:2]}/{pack}"
 
     def open_local(self, pack: str) -> PackDescriptor:
@@ -319,7 +318,7 @@ class PacksDirectory:
     def list(self) -> Iterator[str]:
         """Yield the ids of all packs, sorted, reading one directory at a time."""
         for folder in self._names(_PACKS, _FOLDER):
-            for pack in self._names(f"{_PACKS}/{folder}", _PACK):
+            for pack in self._names(f"{_PACKS}/{folder}", PACK_ID):
                 if pack.startswith(folder):
                     yield pack
 

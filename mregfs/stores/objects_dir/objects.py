@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from mregfs.errors import (
     ExistsError,
     ForbiddenError,
-    InvalidError,
     MregfsError,
     NotFoundError,
     UnsupportedError,
@@ -25,6 +24,7 @@ from mregfs.errors import (
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import entries_in
+from mregfs.ports.objects import check_key
 from mregfs.stores.objects_dir.reserve import Reserve
 from mregfs.stores.objects_dir.spares import Spares
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
@@ -47,7 +47,6 @@ _EXCLUSIVE = "tmp/exclusive"
 _KEPT = frozenset({"exclusive", "reserve"})
 """Names in `tmp/` that are no temporary files."""
 
-_KEY = re.compile(r"(?!tmp(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -83,7 +82,7 @@ class ObjectsDirectory:
             NotFoundError: no such key.
             ForbiddenError: what is there is no file of the store's owner.
         """
-        _check_key(key)
+        check_key(key)
         while True:
             try:
                 fd = self._top.open(key)
@@ -99,7 +98,7 @@ class ObjectsDirectory:
 
     def exists(self, key: str) -> bool:
         """Tell whether `key` exists: one stat."""
-        _check_key(key)
+        check_key(key)
         doing = f"cannot look for object {key!r}"
         while True:
             try:
@@ -134,7 +133,7 @@ class ObjectsDirectory:
 
     def delete(self, key: str) -> None:
         """Remove `key`; a missing key is not an error. Not durable: garbage may come back."""
-        _check_key(key)
+        check_key(key)
         try:
             self._top.unlink(key)
         except (FileNotFoundError, NotADirectoryError):
@@ -144,7 +143,7 @@ class ObjectsDirectory:
 
     def replace(self, key: str, data: bytes) -> None:
         """Put an object in the place of a damaged or missing one, durably; that one is kept."""
-        _check_key(key)
+        check_key(key)
         temporary = f"{_TEMPORARY}/{secrets.token_hex(16)}"
         try:
             self._keep(key)
@@ -164,7 +163,7 @@ class ObjectsDirectory:
 
     def set_aside(self, key: str) -> None:
         """Take a damaged object away, durably; it is kept in `damaged/`."""
-        _check_key(key)
+        check_key(key)
         try:
             self._keep(key)
             self._top.unlink(key)
@@ -236,7 +235,7 @@ class ObjectsDirectory:
     # ---- creating
 
     def _create(self, key: str, data: bytes, *, durable: bool) -> None:
-        _check_key(key)
+        check_key(key)
         doing = f"cannot create object {key!r}"
         spare = None
         if durable and self._spares is not None and self._spares.size == len(data):
@@ -452,11 +451,6 @@ class ObjectsDirectory:
         return oserrors.translated(
             exc, f"{doing} in {self.path!r}", missing="check that the disk of the store is mounted"
         )
-
-
-def _check_key(key: str) -> None:
-    if _KEY.fullmatch(key) is None:
-        raise InvalidError(f"{key!r} is not a key of an object")
 
 
 def _read_all(fd: int) -> bytes:
