@@ -17,7 +17,7 @@ NO_BYTES := attack test_access.py test_commit_rights.py test_full_disk.py test_l
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench compare soak soak-tests attack crash dev wheel any-wheel clean build-packages test-packages
+.PHONY: help demo test check lint bench compare soak soak-tests attack crash dev man wheel any-wheel clean build-packages test-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -82,6 +82,10 @@ any-wheel: ## the second of them: no C, for who only looks
 	sed '/^\[\[tool.setuptools.ext-modules/,/^$$/d' pyproject.toml > build/any/pyproject.toml
 	$(PIP) wheel --no-deps --wheel-dir dist build/any
 	rm -rf build
+
+man: $(VENV)/.demo ## dist/mregfs.1, the manual page of the verbs
+	mkdir -p dist
+	$(VENV)/bin/python .ci/man > dist/mregfs.1
 
 dev: $(VENV)/.dev test-packages ## the environment of the tests, in .venv
 

@@ -1,18 +1,6 @@
 """A model registry that you mount.
 
-The rooms, from the top down; imports point down only (import-linter holds them there):
-
-    cli/        verbs, tables, exit codes; reads argv and the environment
-    daemon/     the life of one mount: start, readiness, ordered shutdown
-    fuse/       the only importer of pyfuse3: requests to vfs calls, errors to errnos
-    vfs/        what the registry looks like as files; runs without a mount
-    api/        what a Python program can see and change: `Registry`
-    wiring/     opens a store; the only room that names adapters
-    stores/     adapters: LMDB, the directory store, drafts on the host's file system
-    registry/   the use cases: log, catalog, commit, content, history
-    ports/      the contracts between use cases and adapters
-    model/      pure: names, records, commands, rules, codecs, chunking
-    errors.py   the closed set of errors
+The packages and what happens in them are in `ARCHITECTURE.md`, beside this file.
 """
 
 from typing import TYPE_CHECKING, Any

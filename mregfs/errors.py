@@ -128,7 +128,7 @@ class NotEmptyError(MregfsError):
 
 
 class UnsupportedError(MregfsError):
-    """A gesture, an option or a format version that this program does not know."""
+    """An operation, an option or a format version that this program does not know."""
 
     errno = errno.EOPNOTSUPP
     exit_code = 13

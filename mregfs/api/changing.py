@@ -1,4 +1,4 @@
-"""What a Python program can change: each gesture of the control file has a method.
+"""What a Python program can change: each command of the control file has a method.
 
 Decided here: how Python says each thing. Not decided here: what it leads to (`model.rules`); what
 is written as text is parsed as in the control file.

@@ -96,7 +96,7 @@ class Shell:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._listen, name="mregfs-demo", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self

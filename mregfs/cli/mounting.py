@@ -67,7 +67,7 @@ _IGNORED = frozenset(
 """Options of mount(8) that are for mount(8) itself, or that our mounts always or never have."""
 
 
-class Wishes(msgspec.Struct):
+class GivenOptions(msgspec.Struct):
     """What `-o` and the options of `mregfs mount` ask for."""
 
     read_only: bool = False
@@ -78,27 +78,27 @@ class Wishes(msgspec.Struct):
     policies: Policies = msgspec.field(default_factory=Policies.of_environment)
 
 
-def parse_options(texts: tuple[str, ...]) -> Wishes:
+def parse_options(texts: tuple[str, ...]) -> GivenOptions:
     """Parse the values of `-o`, as mount(8) and /etc/fstab give them.
 
     Raises:
         InvalidError: an option that nobody knows, or a value that is missing.
     """
-    wishes = Wishes()
+    given = GivenOptions()
     for option in ",".join(texts).split(","):
         name, equals, value = option.strip().partition("=")
         if name == "ro":
-            wishes.read_only = True
+            given.read_only = True
         elif name == "allow_other":
-            wishes.allow_other = True
+            given.allow_other = True
         elif name == "nopassthrough":
-            wishes.passthrough = False
+            given.passthrough = False
         elif name in ("private-drafts", "noprivate-drafts"):
-            wishes.private_drafts = name == "private-drafts"
+            given.private_drafts = name == "private-drafts"
         elif name == "project" and equals:
-            wishes.project = value
+            given.project = value
         elif name in NAMES and equals:
-            wishes.policies.set(name, value)
+            given.policies.set(name, value)
         elif name and name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
             raise InvalidError(
                 f"unknown mount option {option!r}",
@@ -106,7 +106,7 @@ def parse_options(texts: tuple[str, ...]) -> Wishes:
                 "project=ENTITY/PROJECT, "
                 "verify=first-read|commit|always, coalesce=off|pinned|aliased, cache_size=BYTES",
             )
-    return wishes
+    return given
 
 
 @click.command()
@@ -144,13 +144,13 @@ def mount(
             "this installation only looks through mounts",
             "install the rest with: pip install 'mregfs[mount]'",
         )
-    wishes = parse_options(options)
+    given = parse_options(options)
     store = _store(session, paths[0] if len(paths) == 2 else None)
     place = os.path.abspath(paths[-1])
     project = str(
         parse_project(
             session.named_project
-            or wishes.project
+            or given.project
             or os.environ.get("MREGFS_PROJECT")
             or str(DEFAULT_PROJECT)
         )
@@ -160,7 +160,7 @@ def mount(
     os.environ.pop(READY_VARIABLE, None)
     mountpoints.clean_dead(place)
     mountpoints.check_apart(store, place)
-    mountpoints.check(place, allow_other=allow_other or wishes.allow_other)
+    mountpoints.check(place, allow_other=allow_other or given.allow_other)
     if foreground:
         from mregfs import daemon
 
@@ -169,28 +169,28 @@ def mount(
                 store=store,
                 mountpoint=place,
                 project=project,
-                allow_other=allow_other or wishes.allow_other,
-                read_only=read_only or wishes.read_only,
-                private_drafts=wishes.private_drafts,
-                passthrough=wishes.passthrough and os.environ.get("MREGFS_PASSTHROUGH") != "0",
-                verify=wishes.policies.verify,
-                coalesce=wishes.policies.coalesce,
-                cache_size=wishes.policies.cache_size,
+                allow_other=allow_other or given.allow_other,
+                read_only=read_only or given.read_only,
+                private_drafts=given.private_drafts,
+                passthrough=given.passthrough and os.environ.get("MREGFS_PASSTHROUGH") != "0",
+                verify=given.policies.verify,
+                coalesce=given.policies.coalesce,
+                cache_size=given.policies.cache_size,
                 ready_fd=ready_fd,
                 log_level=log_level,
             )
         )
         return
     arguments = ["--foreground", "--project", project]
-    if allow_other or wishes.allow_other:
+    if allow_other or given.allow_other:
         arguments.append("--allow-other")
-    if read_only or wishes.read_only:
+    if read_only or given.read_only:
         arguments.append("--read-only")
-    if not wishes.passthrough:
+    if not given.passthrough:
         arguments += ["-o", "nopassthrough"]
-    if wishes.private_drafts is not None:
-        arguments += ["-o", "private-drafts" if wishes.private_drafts else "noprivate-drafts"]
-    arguments += ["-o", wishes.policies.options()]
+    if given.private_drafts is not None:
+        arguments += ["-o", "private-drafts" if given.private_drafts else "noprivate-drafts"]
+    arguments += ["-o", given.policies.options()]
     log = Path(log_file).absolute() if log_file else _log_path(place)
     pid = _start([*arguments, "--", store, place], log)
     session.done = True

@@ -138,7 +138,7 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions, wait
         await nursery.start(_watch_signals, stop)
         nursery.start_soon(mount.file_system.follow)
         nursery.start_soon(mount.coalescing.run)
-        nursery.start_soon(_keep_house, store)
+        nursery.start_soon(_housekeeping, store)
         try:
             await trio.lowlevel.checkpoint()
             if stop.is_set():
@@ -167,14 +167,14 @@ async def _load_ahead(store: Store) -> None:
     await trio.to_thread.run_sync(store.load_ahead)
 
 
-async def _keep_house(store: Store) -> None:
+async def _housekeeping(store: Store) -> None:
     """Do what is due once a minute, in a thread."""
     while True:
         await trio.sleep(HOUSEKEEPING_INTERVAL)
-        await trio.to_thread.run_sync(_keep_house_once, store)
+        await trio.to_thread.run_sync(_do_housekeeping, store)
 
 
-def _keep_house_once(store: Store) -> None:
+def _do_housekeeping(store: Store) -> None:
     """Let deleted packs go; store a checkpoint, so that an index is never rebuilt from entry 1."""
     store.packs.release_deleted()
     if store.read_only:

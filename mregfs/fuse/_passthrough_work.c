@@ -30,7 +30,7 @@ static struct {
 	pthread_cond_t came;
 	struct job *first, *last;
 	int threads, idle, waiting;
-} crew = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};
 
 static void finish(struct job *job)
 {
@@ -81,20 +81,20 @@ static void carry_out(struct job *job)
 static void *work(void *unused)
 {
 	pthread_setname_np(pthread_self(), "mregfs-host");
-	pthread_mutex_lock(&crew.lock);
+	pthread_mutex_lock(&pool.lock);
 	for (;;) {
 		struct job *job;
 
-		while ((job = crew.first) == NULL) {
-			crew.idle++;
-			pthread_cond_wait(&crew.came, &crew.lock);
-			crew.idle--;
+		while ((job = pool.first) == NULL) {
+			pool.idle++;
+			pthread_cond_wait(&pool.came, &pool.lock);
+			pool.idle--;
 		}
-		crew.first = job->next;
-		crew.waiting--;
-		pthread_mutex_unlock(&crew.lock);
+		pool.first = job->next;
+		pool.waiting--;
+		pthread_mutex_unlock(&pool.lock);
 		carry_out(job);
-		pthread_mutex_lock(&crew.lock);
+		pthread_mutex_lock(&pool.lock);
 	}
 	return unused;
 }
@@ -105,26 +105,26 @@ static void submit(struct job *job)
 	pthread_attr_t detached;
 	pthread_t thread;
 
-	pthread_mutex_lock(&crew.lock);
-	if (crew.idle <= crew.waiting && crew.threads < THREADS) {
+	pthread_mutex_lock(&pool.lock);
+	if (pool.idle <= pool.waiting && pool.threads < THREADS) {
 		pthread_attr_init(&detached);
 		pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-		crew.threads += pthread_create(&thread, &detached, work, NULL) == 0;
+		pool.threads += pthread_create(&thread, &detached, work, NULL) == 0;
 		pthread_attr_destroy(&detached);
 	}
-	if (crew.threads == 0) {
-		pthread_mutex_unlock(&crew.lock);
+	if (pool.threads == 0) {
+		pthread_mutex_unlock(&pool.lock);
 		carry_out(job);
 		return;
 	}
-	if (crew.first == NULL)
-		crew.first = job;
+	if (pool.first == NULL)
+		pool.first = job;
 	else
-		crew.last->next = job;
-	crew.last = job;
-	crew.waiting++;
-	pthread_cond_signal(&crew.came);
-	pthread_mutex_unlock(&crew.lock);
+		pool.last->next = job;
+	pool.last = job;
+	pool.waiting++;
+	pthread_cond_signal(&pool.came);
+	pthread_mutex_unlock(&pool.lock);
 }
 
 static int duplicate(int fd)

@@ -156,7 +156,7 @@ def in_time(ask: Callable[[], _T], timeout: float) -> _T | None:
         except BaseException as exc:  # noqa: BLE001  raised again by who waits
             error.append(exc)
 
-    thread = Thread(target=run, daemon=True)
+    thread = Thread(target=run, name="mregfs-probe", daemon=True)
     thread.start()
     thread.join(timeout)
     if error:

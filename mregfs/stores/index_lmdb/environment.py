@@ -7,7 +7,7 @@ write is (`index`).
 LMDB forbids a second open of the same files in a process, and moving its map while a transaction of
 the process is open. So all `IndexLmdb` on one directory share an `Environment`, which counts the
 transactions (`enter`, `leave`), and whoever must have it alone waits until none is left. A thread
-that has a view open cannot wait for itself: then the wish is noted, the caller gets an
+that has a view open cannot wait for itself: then the request is noted, the caller gets an
 UnavailableError, and the next one who comes without a view fulfils it.
 """
 
@@ -99,8 +99,8 @@ class Environment:
         self._alone = False
         self._mine = _Mine(self._join)
         self._check_at = 0.0
-        # Wishes, for whoever comes next without a view; the first says that there are any.
-        self._wished = True
+        # Left to whichever thread comes next without a view; the first says that there is something.
+        self._attention = True
         self._damage = ""
         self._grow_to = 0
         self._adopt_size = False
@@ -115,7 +115,7 @@ class Environment:
         """
         mine = self._mine.depth
         while True:
-            if not mine.value and (self._wished or monotonic() >= self._check_at):
+            if not mine.value and (self._attention or monotonic() >= self._check_at):
                 self.attend()
             mine.value += 1
             if self._alone and mine.value == 1:
@@ -190,7 +190,7 @@ class Environment:
             return
         else:
             raise self.translated(failure) from failure
-        self._wished = True
+        self._attention = True
         if self._mine.depth.value:
             raise UnavailableError(
                 f"{self._what} must grow while this thread reads it", "try again"
@@ -210,18 +210,18 @@ class Environment:
         if is_damage(failure):
             self._damage = f"is damaged ({failure})"
         if self._damage or isinstance(failure, _BROKEN) or code == errno.EIO:
-            self._wished = True
+            self._attention = True
         return UnavailableError(f"{self._what} failed: {failure}", "try again")
 
     def attend(self) -> None:
-        """Look whether the files are still ours, and fulfil what was wished for meanwhile.
+        """Look whether the files are still ours, and do what was asked for meanwhile.
 
         Does nothing while this thread has a view open.
         """
         if self._mine.depth.value:
             return
         handle = self._handle
-        if not self._wished and handle and (self._is_current(handle) or self._is_adrift(handle)):
+        if not self._attention and handle and (self._is_current(handle) or self._is_adrift(handle)):
             self._check_at = monotonic() + CHECK_SECONDS
             return
         with self._being_alone():
@@ -294,7 +294,7 @@ class Environment:
         """Open the files for writing too, if they are not."""
         if self.read_only:
             self.read_only = False
-            self._wished = True
+            self._attention = True
             self.attend()
 
     def busy_here(self) -> bool:
@@ -305,7 +305,7 @@ class Environment:
         """Before a fork: be alone and close; who comes after `end_alone` opens it again."""
         self.begin_alone()
         self._close(clean=False)
-        self._wished = True
+        self._attention = True
 
     def start_anew_in_child(self) -> None:
         """After a fork, in the child, where no other thread is left."""
@@ -313,7 +313,7 @@ class Environment:
         self._changed = threading.Condition(self._lock)
         self._marking = threading.Lock()
         self._alone = False
-        self._wished = True
+        self._attention = True
 
     def begin_alone(self) -> None:
         """Wait until no thread has a transaction open, and let none begin one."""
@@ -357,7 +357,7 @@ class Environment:
     def _fulfil(self) -> None:
         handle = self._handle
         intact = handle is not None and self._is_current(handle)
-        if not self._wished and intact:
+        if not self._attention and intact:
             return  # another thread was faster
         resizing = handle is not None and intact and (self._grow_to or self._adopt_size)
         if resizing and not self._damage:
@@ -369,7 +369,7 @@ class Environment:
             damaged = handle.identity if handle and self._damage else None
             self._close(clean=False)
             self._open(damaged)
-        self._wished = False
+        self._attention = False
         self._damage = ""
         self._grow_to = 0
         self._adopt_size = False
