@@ -65,7 +65,7 @@ class Waits:
             size: how much.
             unique: the request's number; 0 when interrupts cannot be seen.
             pid: the thread that reads; 0 when it is not known.
-            direct: the file is a source of news: its readers expect to be interrupted.
+            direct: the file is an event file: its readers expect to be interrupted.
 
         Raises:
             FUSEError: EINTR, the reader was interrupted.
@@ -98,7 +98,7 @@ class Waits:
     def interrupted(self, unique: int) -> None:
         """A signal came for the process that waits (called while a request is received).
 
-        Who reads a file of news expects EINTR. Nobody expects it from an ordinary file, so there
+        Readers of an event file expect EINTR. Nobody expects it from an ordinary file, so there
         only a process that is being killed gets it.
         """
         read = self._reads.get(unique)

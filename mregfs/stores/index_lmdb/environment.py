@@ -99,7 +99,7 @@ class Environment:
         self._alone = False
         self._mine = _Mine(self._join)
         self._check_at = 0.0
-        # Left to whichever thread comes next without a view; the first says that there is something.
+        # Left to the next thread without a view; the first says that there is something.
         self._attention = True
         self._damage = ""
         self._grow_to = 0
