@@ -83,10 +83,10 @@ def history_from(
                 return _marked(moves, mark)
         number = None if location.is_owner else state.find_number(owner, location)
         entries = list(state.owner_entries(owner.inode))
-    story = _Story(owner.project, mark.name if mark else owner.name, number, may_read)
+    found = _OwnerHistory(owner.project, mark.name if mark else owner.name, number, may_read)
     if mark is not None:
         entries = [each for each in entries if each <= mark.sequence]
-    return story.lines(log, entries, mark)
+    return found.lines(log, entries, mark)
 
 
 def _marked(moves: list[HistoryLine], mark: _Mark | None) -> Iterator[tuple[HistoryLine, str]]:
@@ -109,10 +109,10 @@ def _moved(alias: str, previous: int | None, number: int | None) -> str:
     return f"{alias}: {before} -> {after}"
 
 
-class _Story:
+class _OwnerHistory:
     """Goes back in the log for one artifact or collection, or one number of it.
 
-    `name` follows renames backwards; `ended` is set where the story begins.
+    `name` follows renames backwards; `ended` is set where the history begins.
     """
 
     def __init__(
