@@ -1,8 +1,8 @@
 """What people write into commands: sources, targets, drafts.
 
 Decided here: how the words of a command name things, which is the same in the control file, the
-CLI and the Python API. Not decided here: which words a command has (`grammar`), whether it is
-allowed (`rules`).
+CLI and the Python API, and which command they make. Not decided here: which words a command has
+(`forms`), whether it is allowed (`rules`).
 
 Every function takes what a person wrote; `strip` turns an absolute path below the mount into one
 relative to its top, and leaves all else alone.
@@ -22,15 +22,21 @@ from mregfs.model.commands import (
     CreateCollection,
     DeleteOwner,
     DeleteVersion,
+    Describe,
     DropAlias,
     GiveDraft,
     LinkVersion,
     MoveAlias,
+    Protect,
     RenameCollection,
     Rollback,
+    SetAccess,
+    SetMetadata,
+    Tag,
     Unlink,
+    Unprotect,
 )
-from mregfs.model.metadata import normalise
+from mregfs.model.metadata import normalise, parse_value
 from mregfs.model.names import (
     LATEST,
     NEXT,
@@ -49,20 +55,27 @@ from mregfs.model.reference import (
     parse_reference,
     parse_when,
 )
+from mregfs.model.rules.access import NOBODY
 from mregfs.model.rules.preconditions import alias_of_target
 
 __all__ = [
     "Strip",
+    "access_command",
     "commit_request",
     "create_command",
+    "describe_command",
     "give_request",
     "link_command",
     "locate",
+    "metadata_command",
     "move_command",
+    "protect_command",
     "remove_command",
     "remove_owner_command",
     "rollback_command",
     "same",
+    "tag_command",
+    "unprotect_command",
 ]
 
 Strip = Callable[[str], str]
@@ -288,7 +301,7 @@ def commit_request(
     )
 
 
-def give_request(draft: str, user: str, project: ProjectName, strip: Strip = same) -> GiveDraft:
+def give_request(draft: str, user: str, project: ProjectName, *, strip: Strip = same) -> GiveDraft:
     """Return the request to hand a draft over.
 
     Raises:
@@ -345,3 +358,86 @@ def _past(text: str) -> When | None:
         return parse_when(text)
     except InvalidError:
         return None
+
+
+def tag_command(
+    target: str, tags: Iterable[str], project: ProjectName, *, strip: Strip = same
+) -> Tag:
+    """`tag TARGET [+]TAG|-TAG...`: add and remove tags."""
+    words = list(tags)
+    return Tag(
+        locate(target, project, strip),
+        add=tuple(tag.removeprefix("+") for tag in words if not tag.startswith("-")),
+        remove=tuple(tag[1:] for tag in words if tag.startswith("-")),
+    )
+
+
+def describe_command(
+    target: str, text: str, project: ProjectName, *, strip: Strip = same
+) -> Describe:
+    """`describe TARGET TEXT`: set a description."""
+    return Describe(locate(target, project, strip), text)
+
+
+def metadata_command(
+    target: str, values: Iterable[str], project: ProjectName, *, strip: Strip = same
+) -> SetMetadata:
+    """`set TARGET KEY=JSON|KEY-...`: set and remove keys of the metadata.
+
+    Raises:
+        InvalidError: a word does neither, or a value is no JSON.
+    """
+    found = {}
+    remove = []
+    for word in values:
+        key, equals, text = word.partition("=")
+        if equals:
+            found[key] = parse_value(text)
+        elif word.endswith("-"):
+            remove.append(word[:-1])
+        else:
+            raise InvalidError(f"{word!r} sets nothing", "write KEY=JSON, or KEY- to remove it")
+    return SetMetadata(locate(target, project, strip), found, tuple(remove))
+
+
+def protect_command(
+    target: str, project: ProjectName, *, group: str, strip: Strip = same
+) -> Protect:
+    """`protect TARGET --group G`: let only members of a group move or drop an alias."""
+    return Protect(locate(target, project, strip), group)
+
+
+def unprotect_command(target: str, project: ProjectName, *, strip: Strip = same) -> Unprotect:
+    """`unprotect TARGET`: let anyone move or drop an alias again."""
+    return Unprotect(locate(target, project, strip))
+
+
+def access_command(
+    of: str | None,
+    project: ProjectName,
+    *,
+    readers: str | None = None,
+    writers: str | None = None,
+    drafts: str | None = None,
+    inherit: bool = False,
+    strip: Strip = same,  # a project is no path
+) -> SetAccess:
+    """`access [PROJECT]`: say who may read and who may change the store, or a project.
+
+    Raises:
+        InvalidError: it is no project, or no group is named.
+    """
+    return SetAccess(
+        None if of is None else parse_project(of, project),
+        readers=_who(readers),
+        writers=_who(writers),
+        private_drafts=None if drafts is None else drafts == "private",
+        inherit=inherit,
+    )
+
+
+def _who(text: str | None) -> str | None:
+    """Return readers or writers as the log has them."""
+    if not text and text is not None:
+        raise InvalidError("no group is named", "write a group, * for everybody, - for nobody")
+    return NOBODY if text == "-" else text

@@ -1,7 +1,7 @@
 """The questions that are asked by a name: `.mregfs/query/COMMAND`.
 
-Decided here: which questions there are, their words and options, and how a command becomes names
-that a directory can hold. Not decided here: the answers (`registry.read.answers`), who may ask (the
+Decided here: how a command becomes names that a directory can hold, and how it is read. Not decided
+here: which questions there are (`forms`), the answers (`registry.read.answers`), who may ask (the
 mount). The vfs parses; whoever looks through a mount spells.
 
 A command is the text that the same verb of the CLI would take, split as in the control file. In a
@@ -16,15 +16,14 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from mregfs.errors import InvalidError
+from mregfs.model.forms import QUESTIONS
 from mregfs.model.names import ProjectName, parse_project
 from mregfs.model.tokenizer import Options, sort_options, split_commands
 
 __all__ = [
     "MAX_QUERY",
     "MAX_STEP",
-    "QUERIES",
     "Query",
-    "QueryForm",
     "is_query",
     "parse_query",
     "query_text",
@@ -42,56 +41,6 @@ _FIRST_WORD = re.compile(rb"([a-z]+)(?:$|[ \t]|%20|%09|%$)")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _UNSAFE = re.compile(rb"[^ -$&-.0-~]")
 """All but printable ASCII, and of that `%` and `/`."""
-
-
-class QueryForm(msgspec.Struct, frozen=True):
-    """How one question is written."""
-
-    usage: str
-    help: str
-    """One line."""
-    least: int = 0
-    """How many operands it has at least."""
-    most: int = 0
-    values: frozenset[str] = frozenset()
-    """Options that take a value; `--project` is one of every question's."""
-    letters: dict[str, str] = {}
-    """Flags, by letter."""
-
-
-QUERIES: dict[str, QueryForm] = {
-    "ls": QueryForm(
-        "ls [-a] [--limit N] [--after X] [REF [PATH]]",
-        "artifacts and collections; versions of one, newest first; files of a version",
-        most=2,
-        values=frozenset({"limit", "after"}),
-        letters={"a": "all"},
-    ),
-    "show": QueryForm("show REF", "everything known about a version or its owner", 1, 1),
-    "path": QueryForm("path REF", "where a version is, from the top of the mount", 1, 1),
-    "history": QueryForm(
-        "history [--limit N] [--after X] REF",
-        "who moved what, when and why, newest first",
-        1,
-        1,
-        frozenset({"limit", "after"}),
-    ),
-    "diff": QueryForm("diff A B", "the files that differ between two versions", 2, 2),
-    "du": QueryForm("du [REF]", "how much space versions take", most=1),
-    "log": QueryForm(
-        "log [--since N] [--limit N]",
-        "the entries of the log after N; without it, the newest",
-        values=frozenset({"since", "limit"}),
-    ),
-    "projects": QueryForm(
-        "projects [--limit N] [--after X]", "all projects", values=frozenset({"limit", "after"})
-    ),
-    "access": QueryForm(
-        "access [PROJECT]", "who may read and change the store, or a project", most=1
-    ),
-    "status": QueryForm("status", "figures of the store"),
-    "help": QueryForm("help", "these questions"),
-}
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -112,7 +61,7 @@ class Query(msgspec.Struct, frozen=True):
 def is_query(name: bytes) -> bool:
     """Tell whether a first name could be that of a question: others do not exist."""
     word = _FIRST_WORD.match(name)
-    return word is not None and word[1].decode() in QUERIES
+    return word is not None and word[1].decode() in QUESTIONS
 
 
 def parse_query(text: str, project: ProjectName) -> Query:
@@ -125,9 +74,9 @@ def parse_query(text: str, project: ProjectName) -> Query:
     if len(commands) != 1:
         raise InvalidError("a question is one command", "ask one at a time")
     name, *words = commands[0]
-    form = QUERIES.get(name)
+    form = QUESTIONS.get(name)
     if form is None:
-        raise InvalidError(f"{name!r} is not a question", f"ask one of: {', '.join(QUERIES)}")
+        raise InvalidError(f"{name!r} is not a question", f"ask one of: {', '.join(QUESTIONS)}")
     usage = f"usage: {form.usage}"
     try:
         options = sort_options(words, form.values | {"project"}, form.letters)
@@ -143,8 +92,9 @@ def parse_query(text: str, project: ProjectName) -> Query:
         )
     except InvalidError as exc:
         raise InvalidError(exc.message, f"{exc.hint}; {usage}" if exc.hint else usage) from None
-    if not form.least <= len(query.operands) <= form.most:
-        how = "few" if len(query.operands) < form.least else "many"
+    count = len(query.operands)
+    if not form.least <= count <= len(form.operands):
+        how = "few" if count < form.least else "many"
         raise InvalidError(f"{name!r} has too {how} words", usage)
     return query
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mregfs.errors import HostError, InvalidError, MregfsError
-from mregfs.model.grammar import COMMANDS
+from mregfs.model.forms import COMMANDS
 from mregfs.vfs.interface import Caller
 from mregfs.vfs.tree import CONTROL, CONTROL_BIT
 
@@ -50,7 +50,7 @@ class Session(msgspec.Struct):
 def usage_text() -> str:
     """Return what `cat .mregfs/control` shows before anything was written."""
     lines = ["# write commands, one a line; one write is one transaction; read the reply as JSON"]
-    lines += [f"#   {command.usage}\n#       {command.help}" for command in COMMANDS.values()]
+    lines += [f"#   {form.usage}\n#       {form.summary}" for form in COMMANDS.values()]
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mregfs.errors import ConflictError, InvalidError, MregfsError
 from mregfs.model.commands import (
+    CommitRequest,
     CreateArtifact,
     CreateCollection,
     DeleteOwner,
@@ -23,9 +24,8 @@ from mregfs.model.commands import (
     Unlink,
     Unprotect,
 )
+from mregfs.model.forms import COMMANDS
 from mregfs.model.grammar import (
-    COMMANDS,
-    CommitRequest,
     Statement,
     at_statement,
     parse_line,
@@ -392,7 +392,7 @@ def test_the_table_tells_how_each_command_is_written():
     for name, form in COMMANDS.items():
         assert form.usage.startswith(f"{name} ")
         assert form.usage.endswith("[--reason TEXT]") or name == "give"
-        assert form.help.endswith(".")
+        assert form.summary.endswith(".")
         for option in form.values:
             assert f"--{option} " in form.usage
 

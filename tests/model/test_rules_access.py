@@ -5,7 +5,7 @@ import pytest
 from mregfs.errors import ForbiddenError, InvalidError
 from mregfs.model.changes import AccessSet
 from mregfs.model.commands import Principal
-from mregfs.model.grammar import COMMANDS
+from mregfs.model.forms import COMMANDS
 from mregfs.model.rules.access import access_of, may_read, may_write
 from tests.model.conftest import Book
 

@@ -19,8 +19,9 @@ import msgspec
 from mregfs.errors import ForbiddenError, HostError, InvalidError, MregfsError
 from mregfs.model import paths
 from mregfs.model.changes import Entry, event_of
+from mregfs.model.forms import QUESTIONS
 from mregfs.model.names import ProjectName, parse_number, parse_project
-from mregfs.model.queries import QUERIES, Query, parse_query
+from mregfs.model.queries import Query, parse_query
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import Location, parse_location
 from mregfs.model.rules.access import told_access
@@ -139,7 +140,7 @@ class _Asked:
                 return {"result": self._access()}
             case "status":
                 return {"result": self._facts() | self._catalog.figures(self._may_read)}
-        forms = [{"usage": form.usage, "help": form.help} for form in QUERIES.values()]
+        forms = [{"usage": form.usage, "help": form.summary} for form in QUESTIONS.values()]
         return {"result": forms}
 
     # ---- bounds
