@@ -1,63 +1,29 @@
 """The verbs about who may do what: `access`, `draft`.
 
-Decided here: their options, and how it is said who may read and change what. Not decided here: who
-may (`model.rules.access`), how a draft is handed over (the daemon of its mount).
+Decided here: how it is said who may read and change what. Not decided here: who may
+(`model.rules.access`), how a draft is handed over (the daemon of its mount).
 """
 
 from typing import Any
 
 import click
 
-from mregfs.cli.arguments import reason_option
+from mregfs.cli.arguments import declared
 from mregfs.cli.output import clean, print_json, who
-from mregfs.cli.session import Session, command_line, not_a_writer, verb
+from mregfs.cli.session import Session, line_of, not_a_writer
 from mregfs.errors import NotFoundError, UnavailableError
+from mregfs.model.forms import COMMANDS
 
 __all__ = ["access", "draft"]
 
 
-@click.command()
-@click.argument("of", required=False, metavar="[PROJECT]")
-@click.option("--readers", metavar="GROUP|*|-", help="Who may look: *, everybody; -, the owner.")
-@click.option("--writers", metavar="GROUP|*|-", help="Who may change it and make drafts.")
-@click.option(
-    "--drafts",
-    type=click.Choice(["private", "open"]),
-    help="Whether only its user may look into a new draft, or whom his umask lets.",
-)
-@click.option("--inherit", is_flag=True, help="Of a project: as of the store, from now on.")
-@reason_option
-@verb
-def access(
-    session: Session,
-    of: str | None,
-    readers: str | None,
-    writers: str | None,
-    drafts: str | None,
-    reason: str | None,
-    *,
-    inherit: bool,
-) -> None:
-    """Say who may read and who may change a store.
-
-    Without PROJECT: the whole store, where no project says otherwise. Without an option: only
-    shows what holds. Groups are looked up on each host, by name. Only root and the owner of the
-    store change it. Where not everybody may read all of it, the store's directory becomes its
-    owner's alone (mode 0700), and the others use a mount.
-
-    \b
-    mregfs access --readers ml --writers ml
-    mregfs access team/vision --writers vision
-    """
-    if (readers, writers, drafts) == (None, None, None) and not inherit:
-        result = session.registry.access(of or None)
+@declared(COMMANDS["access"])
+def access(session: Session, of: str | None, reason: str | None, **said: Any) -> None:
+    """Show who may read and change what; or say so, when an option is given."""
+    if any(value not in (None, False) for value in said.values()):
+        result = session.change(COMMANDS["access"], {**said, "of": of, "reason": reason})
     else:
-        result = session.change(
-            "access",
-            *([of] if of else []),
-            options={"readers": readers, "writers": writers, "drafts": drafts, "reason": reason},
-            flags="i" if inherit else "",
-        )
+        result = session.registry.access(of or None)
     if session.as_json:
         print_json(result)
     else:
@@ -83,25 +49,18 @@ def draft() -> None:
     """Do something with a draft."""
 
 
-@draft.command()
-@click.argument("name", metavar="DRAFT")
-@click.argument("user")
-@verb
-def give(session: Session, name: str, user: str) -> None:
-    """Hand a draft over to another user.
-
-    DRAFT is a directory of staging/ in a mount, by its path or by its name alone. It must be yours
-    (or you root, or the owner of the store), with all that is in it, and not open for writing. All
-    of it is USER's afterwards.
-    """
+@draft.add_command
+@declared(COMMANDS["give"])
+def give(session: Session, draft: str, user: str) -> None:
+    """Hand a draft over, by the mount that it is in."""
     from mregfs.cli.control import MountGoneError, transact
     from mregfs.cli.intake import find_draft
 
-    found = find_draft(session, name)
+    found = find_draft(session, draft)
     if found is None:
-        raise NotFoundError(f"there is no draft {name!r}", "name a directory of staging/")
+        raise NotFoundError(f"there is no draft {draft!r}", "name a directory of staging/")
     mount, path = found
-    line = command_line("give", [session.place.for_mount(path, mount), user])
+    line = line_of(COMMANDS["give"], {"draft": session.place.for_mount(path, mount), "user": user})
     try:
         (result,) = transact(mount, line)
     except MountGoneError as exc:

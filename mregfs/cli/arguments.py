@@ -1,8 +1,8 @@
-"""The arguments and options that several verbs take, and what a shell completes them to.
+"""The arguments and options of verbs, and what a shell completes them to.
 
-Decided here: how a reference, a name and the reason of a change are asked for; what completes to
-what. Not decided here: what a shell makes of it (`completion`). Completing changes nothing; any
-error completes to nothing, and stays silent.
+Decided here: how click asks for what a form says; what completes to what. Not decided here: which
+words a verb has (`model.forms`), what a shell makes of completions (`completion`). Completing
+changes nothing; any error completes to nothing, and stays silent.
 
 The names come from an index, or from a mount that somebody else may have made.
 """
@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mregfs.cli.session import AUTHOR, Session
+from mregfs.cli.numbers import LIMIT
+from mregfs.cli.session import SAID_AUTHOR, Session, verb
 from mregfs.errors import MregfsError
 from mregfs.model import paths
+from mregfs.model.forms import AUTHOR, REASON, Form, Operand, Option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from mregfs.api import Registry
 
-__all__ = ["owner_argument", "reason_option", "reference_argument"]
+__all__ = ["declared", "reference_argument"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -30,44 +32,92 @@ MAX_VERSIONS = 50
 """The newest numbers that are offered after `NAME:`; one can still type an older one."""
 
 
-def _metavar(name: str, *, required: bool) -> str:
-    return name.upper() if required else f"[{name.upper()}]"
-
-
 def reference_argument(name: str, *, required: bool = True) -> Callable[[_F], _F]:
     """Add an argument that is a reference or a path; a shell completes it."""
+    return _argument(Operand(name, optional=not required))
+
+
+def declared(
+    form: Form, *, cls: type[click.Command] = click.Command, **settings: Any
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a function the verb of a form: with its operands, its options and its help.
+
+    The function gets a `Session`, and by keyword what is said: each under its `key`.
+
+    Args:
+        form: it says all about the verb.
+        cls: the command's class.
+        settings: for click.
+    """
+
+    def declare(function: Callable[..., None]) -> click.Command:
+        command = verb(function)
+        options = [option for option in form.options if option.on_command_line]
+        if form.build and form.is_remembered:
+            options.append(REASON)
+            command = click.option(
+                f"--{AUTHOR.name}",
+                metavar=AUTHOR.value,
+                help=AUTHOR.help,
+                expose_value=False,
+                callback=_keep_author,
+            )(command)
+        for option in reversed(options):
+            command = _option(option)(command)
+        for operand in reversed(form.operands):
+            command = _argument(operand)(command)
+        name = (form.verb or form.name).rpartition(" ")[2]
+        return click.command(name, cls=cls, help=_help(form), **settings)(command)
+
+    return declare
+
+
+def _help(form: Form) -> str:
+    examples = [
+        f"mregfs {form.verb or form.name}{line.removeprefix(form.name)}" for line in form.examples
+    ]
+    paragraphs = [form.summary, form.about, "\n".join(("\b", *examples)) if examples else ""]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def _argument(operand: Operand) -> Callable[[_F], _F]:
+    completers = {"reference": _references, "source": _references, "owner": _owners}
     return click.argument(
-        name,
-        required=required,
-        metavar=_metavar(name, required=required),
-        shell_complete=_references,
+        operand.name,
+        required=not operand.optional,
+        nargs=-1 if operand.many else 1,
+        metavar=operand.metavar,
+        type=click.UNPROCESSED if operand.many else None,
+        shell_complete=completers.get(operand.takes),
     )
 
 
-def owner_argument(name: str, *, required: bool = True) -> Callable[[_F], _F]:
-    """Add an argument that is the name of an artifact or collection; a shell completes it."""
-    return click.argument(
-        name,
-        required=required,
-        metavar=_metavar(name, required=required),
-        shell_complete=_owners,
+def _option(option: Option) -> Callable[[_F], _F]:
+    names = [f"--{option.name}", option.key.replace("-", "_")]
+    if option.letter:
+        names.append(f"-{option.letter}")
+    if option.is_flag:
+        return click.option(
+            *names,
+            is_flag=True,
+            hidden=option.ignored,
+            expose_value=not option.ignored,
+            help=option.help,
+        )
+    kinds: dict[str, click.ParamType[Any]] = {"count": LIMIT, "number": click.IntRange(min=0)}
+    kind = click.Choice(option.choices) if option.choices else kinds.get(option.takes)
+    return click.option(
+        *names,
+        metavar=None if option.choices else option.value,
+        type=kind,
+        multiple=option.many,
+        required=option.required,
+        help=option.help,
     )
 
 
 def _keep_author(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    ctx.meta[AUTHOR] = value
-
-
-def reason_option(command: _F) -> _F:
-    """Add what history remembers of every change: why, and who stands behind this user."""
-    command = click.option("--reason", metavar="TEXT", help="Why; history remembers it.")(command)
-    return click.option(
-        "--author",
-        metavar="NAME",
-        expose_value=False,
-        callback=_keep_author,
-        help="Whom history names beside this user; by default $MREGFS_AUTHOR.",
-    )(command)
+    ctx.meta[SAID_AUTHOR] = value
 
 
 def _references(

@@ -1,7 +1,8 @@
 """The verbs that change what is in the registry; each is one line of the control file's grammar.
 
-Decided here: their options, and the sentence that says what happened. Not decided here: what the
-words mean (`model.grammar`), what is allowed (`model.rules`), which way the line goes (`session`).
+Decided here: what the command line takes beyond the grammar, and the sentence that says what
+happened. Not decided here: which words a verb has (`model.forms`), what they mean
+(`model.grammar`), what is allowed (`model.rules`), which way the line goes (`session`).
 """
 
 import sys
@@ -11,34 +12,13 @@ from typing import Any
 import click
 import msgspec
 
-from mregfs.cli.arguments import reason_option, reference_argument
+from mregfs.cli.arguments import declared
 from mregfs.cli.output import clean, count, print_json
-from mregfs.cli.session import Session, read_text, verb
+from mregfs.cli.session import Session, read_text
 from mregfs.errors import InvalidError
+from mregfs.model.forms import COMMANDS, Form
 
-__all__ = [
-    "describe",
-    "ln",
-    "mkdir",
-    "mv",
-    "protect",
-    "rm",
-    "rollback",
-    "say",
-    "set_",
-    "tag",
-    "unprotect",
-]
-
-_Command = Callable[..., None]
-
-
-def _expect(command: _Command) -> _Command:
-    return click.option(
-        "--expect",
-        metavar="vN|none",
-        help="Refuse unless the alias points there now (none: does not exist).",
-    )(command)
+__all__ = ["VERBS", "say"]
 
 
 def say(session: Session, result: dict[str, Any]) -> None:
@@ -109,103 +89,6 @@ def _moved(result: dict[str, Any]) -> str:
     return f"{name} -> {result['version']}{was}"
 
 
-@click.command()
-@reference_argument("source")
-@reference_argument("target")
-@click.option("-s", "-f", "-n", "-T", "_like_ln", is_flag=True, hidden=True)
-@_expect
-@reason_option
-@verb
-def ln(
-    session: Session,
-    source: str,
-    target: str,
-    expect: str | None,
-    reason: str | None,
-    *,
-    _like_ln: bool,
-) -> None:
-    """Link a version into a collection, or move an alias.
-
-    TARGET is an alias, or a collection alone. The letters of `ln -sfn` may be given: what they say
-    happens anyway.
-
-    \b
-    mregfs ln mnist:v3 classifier:production
-    mregfs ln mnist:v3 mnist:best
-    """
-    result = session.change(
-        "ln",
-        session.locate(source, beside=True),
-        session.locate(target),
-        options={"expect": expect, "reason": reason},
-        flags="sf",
-    )
-    say(session, result)
-
-
-@click.command()
-@reference_argument("target")
-@click.option("--force", "-f", is_flag=True, help="With its aliases, links and versions.")
-@_expect
-@reason_option
-@verb
-def rm(
-    session: Session, target: str, expect: str | None, reason: str | None, *, force: bool
-) -> None:
-    """Drop an alias, a link, a version or an empty owner.
-
-    What an alias or a link still names is refused, unless --force drops those too.
-    """
-    result = session.change(
-        "rm",
-        session.locate(target),
-        options={"expect": expect, "reason": reason},
-        flags="f" if force else "",
-    )
-    say(session, result)
-
-
-@click.command()
-@reference_argument("source")
-@reference_argument("target")
-@reason_option
-@verb
-def mv(session: Session, source: str, target: str, reason: str | None) -> None:
-    """Rename a collection, or commit a draft.
-
-    \b
-    mregfs mv collections/old collections/new
-    mregfs mv staging/run-17 artifacts/mnist/next
-    """
-    result = session.change(
-        "mv", session.locate(source), session.locate(target), options={"reason": reason}
-    )
-    say(session, result)
-
-
-@click.command()
-@reference_argument("target")
-@click.option("--type", "kind", metavar="TYPE", help="Of an artifact: model, unless given.")
-@click.option("--description", metavar="TEXT")
-@reason_option
-@verb
-def mkdir(
-    session: Session, target: str, kind: str | None, description: str | None, reason: str | None
-) -> None:
-    """Create an empty collection or artifact.
-
-    TARGET is collections/NAME or artifacts/NAME. A collection without a type takes that of the
-    first version linked into it.
-    """
-    result = session.change(
-        "mkdir",
-        session.locate(target),
-        options={"type": kind, "description": description, "reason": reason},
-    )
-    say(session, result)
-
-
 class _TagCommand(click.Command):
     """Leaves `-TAG` alone, which is a tag to remove and not letters; so only `-h` alone is help."""
 
@@ -214,78 +97,43 @@ class _TagCommand(click.Command):
         return super().parse_args(ctx, ["--help"] if args == ["-h"] else args)
 
 
-@click.command(
-    cls=_TagCommand,
-    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
-)
-@reference_argument("target")
-@click.argument("tags", nargs=-1, metavar="[+TAG | -TAG]...", type=click.UNPROCESSED)
-@click.option("--remove", multiple=True, metavar="TAG", help="As -TAG.")
-@reason_option
-@verb
-def tag(
-    session: Session,
-    target: str,
-    tags: tuple[str, ...],
-    remove: tuple[str, ...],
-    reason: str | None,
-) -> None:
-    """Add and remove tags."""
-    target, *named = sorted((target, *tags), key=lambda word: word[:1] in ("+", "-"))
-    for word in named:
-        if word.startswith("--"):
-            raise click.NoSuchOption(word.partition("=")[0], ctx=click.get_current_context())
-    words = [*named, *(f"-{name}" for name in remove)]
-    say(
-        session,
-        session.change("tag", session.locate(target), words=words, options={"reason": reason}),
+def _tag() -> click.Command:
+    """Return the verb `tag`: options among its words are tags, and one may stand before TARGET."""
+    form = COMMANDS["tag"]
+    target, tags = form.operands
+
+    @declared(
+        form._replace(operands=(target, tags._replace(optional=True))),
+        cls=_TagCommand,
+        context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
     )
+    @click.option("--remove", multiple=True, metavar="TAG", help="As -TAG.")
+    def tag(session: Session, target: str, tags: tuple[str, ...], **said: Any) -> None:
+        target, *named = sorted((target, *tags), key=lambda word: word[:1] in ("+", "-"))
+        for word in named:
+            if word.startswith("--"):
+                raise click.NoSuchOption(word.partition("=")[0], ctx=click.get_current_context())
+        named += [f"-{name}" for name in said.pop("remove")]
+        say(session, session.change(form, {**said, "target": target, "tags": named}))
+
+    return tag
 
 
-@click.command()
-@reference_argument("target")
-@click.argument("text")
-@reason_option
-@verb
-def describe(session: Session, target: str, text: str, reason: str | None) -> None:
-    """Set a description.
-
-    TEXT may be - for standard input.
-    """
-    if text == "-":
+def _from_input(said: dict[str, Any]) -> None:
+    """Let `describe TARGET -` read the description from standard input."""
+    if said["text"] == "-":
         from mregfs.model.grammar import MAX_SCRIPT
 
-        text = read_text(sys.stdin, MAX_SCRIPT, "the description").rstrip("\n")
-    say(
-        session,
-        session.change(
-            "describe", session.locate(target), words=[text], options={"reason": reason}
-        ),
-    )
+        said["text"] = read_text(sys.stdin, MAX_SCRIPT, "the description").rstrip("\n")
 
 
-@click.command("set")
-@reference_argument("target")
-@click.argument("values", nargs=-1, required=True, metavar="KEY=JSON|KEY-...")
-@reason_option
-@verb
-def set_(session: Session, target: str, values: tuple[str, ...], reason: str | None) -> None:
-    """Set and remove keys of the metadata.
-
-    What is no JSON is taken as text.
-
-    \b
-    mregfs set mnist:v3 accuracy=0.98 dataset=mnist draft-
-    """
-    words = list(map(_as_json, values))
-    say(
-        session,
-        session.change("set", session.locate(target), words=words, options={"reason": reason}),
-    )
+def _as_json(said: dict[str, Any]) -> None:
+    """Let `set TARGET KEY=TEXT` mean KEY="TEXT": a shell takes away the quotes that JSON wants."""
+    said["values"] = list(map(_quoted, said["values"]))
 
 
-def _as_json(word: str) -> str:
-    """Return KEY=TEXT as KEY="TEXT": a shell takes away the quotes that JSON wants.
+def _quoted(word: str) -> str:
+    """Return KEY=JSON for KEY=TEXT.
 
     What begins as an object, a list or a string has to be one, so that a slip is not taken as text;
     nor is an infinity.
@@ -302,51 +150,21 @@ def _as_json(word: str) -> str:
     return word
 
 
-@click.command()
-@reference_argument("target")
-@click.option("--to", metavar="N|TIME|VERSION", help="N moves ago, a time, or a version.")
-@_expect
-@reason_option
-@verb
-def rollback(
-    session: Session, target: str, to: str | None, expect: str | None, reason: str | None
-) -> None:
-    """Move an alias back to where it was.
-
-    One move back, unless --to says where.
-
-    \b
-    mregfs rollback classifier:production --reason 'bad on night images'
-    mregfs rollback classifier:production --to 2026-11-01
-    """
-    result = session.change(
-        "rollback",
-        session.locate(target),
-        options={"to": to, "expect": expect, "reason": reason},
-    )
-    say(session, result)
+_EXTRAS: dict[str, Callable[[dict[str, Any]], None]] = {"describe": _from_input, "set": _as_json}
+"""What is taken beyond the grammar, by verb: changes what was said."""
 
 
-@click.command()
-@reference_argument("target")
-@click.option("--group", required=True, metavar="G", help="Who may move or drop the alias.")
-@reason_option
-@verb
-def protect(session: Session, target: str, group: str, reason: str | None) -> None:
-    """Let only one group move an alias.
+def _verb(form: Form) -> click.Command:
+    """Return the verb of a form."""
 
-    TARGET is an alias, which need not exist yet.
-    """
-    result = session.change(
-        "protect", session.locate(target), options={"group": group, "reason": reason}
-    )
-    say(session, result)
+    @declared(form)
+    def change(session: Session, **said: Any) -> None:
+        if form.name in _EXTRAS:
+            _EXTRAS[form.name](said)
+        say(session, session.change(form, said))
+
+    return change
 
 
-@click.command()
-@reference_argument("target")
-@reason_option
-@verb
-def unprotect(session: Session, target: str, reason: str | None) -> None:
-    """Let anyone move an alias again."""
-    say(session, session.change("unprotect", session.locate(target), options={"reason": reason}))
+VERBS = {form.name: _verb(form) for form in COMMANDS.values() if not form.verb} | {"tag": _tag()}
+"""The verbs, by name; some of these have a module of their own as well."""

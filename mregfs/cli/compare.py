@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mregfs.cli.arguments import reference_argument
+from mregfs.cli.arguments import declared
 from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs, print_table
-from mregfs.cli.session import Session, verb
+from mregfs.cli.session import Session
+from mregfs.model.forms import QUESTIONS
 
 if TYPE_CHECKING:
     from mregfs.api import Diff
@@ -18,16 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["diff", "du"]
 
 
-@click.command()
-@reference_argument("a")
-@reference_argument("b")
-@verb
+@declared(QUESTIONS["diff"])
 def diff(session: Session, a: str, b: str) -> None:
-    """Compare the files of two versions.
-
-    Files that B has and A has not (A), that only A has (D), and that differ (M), with their sizes;
-    for safetensors files, the tensors that changed.
-    """
+    """Compare the files of two versions."""
     found = session.registry.diff(session.locate(a), session.locate(b))
     if session.as_json:
         print_json(as_builtins(found))
@@ -49,15 +43,9 @@ def _rows(found: "Diff") -> list[tuple[str, str, str, str]]:
     return rows
 
 
-@click.command()
-@reference_argument("ref", required=False)
-@verb
+@declared(QUESTIONS["du"])
 def du(session: Session, ref: str | None) -> None:
-    """Show how much space versions take.
-
-    Of the whole store, an artifact or collection, or one version: logical bytes (as the files add
-    up), unique bytes (stored for them alone), shared bytes, and what deleting would free.
-    """
+    """Show how much space versions take."""
     located = None if ref is None else session.split_path(ref)[0]
     usage = session.registry.usage(located)
     if session.as_json:

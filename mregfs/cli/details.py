@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from mregfs.cli.arguments import reference_argument
-from mregfs.cli.numbers import LIMIT
+from mregfs.cli.arguments import declared
 from mregfs.cli.output import (
     as_builtins,
     count,
@@ -20,10 +19,11 @@ from mregfs.cli.output import (
     print_pairs,
     print_table,
 )
-from mregfs.cli.session import Session, verb
+from mregfs.cli.session import Session
 from mregfs.errors import InvalidError, NotFoundError
 from mregfs.host.mounts import Mount, check_alive
 from mregfs.model import paths
+from mregfs.model.forms import QUESTIONS
 
 if TYPE_CHECKING:
     from mregfs.api import OwnerInfo, VersionInfo
@@ -34,14 +34,9 @@ NEWEST = 20
 """Entries that `log` shows when it is not said which."""
 
 
-@click.command()
-@reference_argument("ref")
-@verb
+@declared(QUESTIONS["show"])
 def show(session: Session, ref: str) -> None:
-    """Show everything known about a version or its owner.
-
-    A bare NAME is the artifact or collection itself; NAME:latest is its newest version.
-    """
+    """Show everything known about a version or its owner."""
     located, _ = session.split_path(ref)
     info: OwnerInfo | VersionInfo
     if session.names_owner(located):
@@ -102,15 +97,9 @@ def _metadata(metadata: dict[str, Any]) -> str:
     return msgspec.json.format(msgspec.json.encode(metadata), indent=2).decode()
 
 
-@click.command()
-@reference_argument("ref")
-@verb
+@declared(QUESTIONS["path"])
 def path(session: Session, ref: str) -> None:
-    """Print the path of a version below the mount.
-
-    The path of its own directory, which never changes: what a program opens there stays one
-    version while aliases move. The mount is --mount, else $MREGFS_MOUNT, else one of the store.
-    """
+    """Print the path of a version below the mount."""
     mount = _mount(session)
     info = session.registry.get(session.locate(ref))
     own = session.place.project_of(mount)
@@ -133,15 +122,9 @@ def _mount(session: Session) -> Mount:
     )
 
 
-@click.command()
-@reference_argument("ref")
-@click.option("--limit", "-n", type=LIMIT, help="Only the N newest lines.")
-@verb
+@declared(QUESTIONS["history"])
 def history(session: Session, ref: str, limit: int | None) -> None:
-    """Show who moved what, when and why.
-
-    NAME:ALIAS: the moves of the alias; NAME: everything that happened to it. Newest first.
-    """
+    """Show who moved what, when and why."""
     from itertools import islice
 
     lines = islice(session.registry.history(session.locate(ref)), limit)
@@ -155,15 +138,9 @@ def history(session: Session, ref: str, limit: int | None) -> None:
     print_table(("entry", "when", "who", "what", "why"), rows, right=("entry",))
 
 
-@click.command()
-@click.option("--since", type=click.IntRange(min=0), metavar="N", help="All after log entry N.")
-@click.option("--limit", "-n", type=LIMIT, help=f"Only the N newest; {NEWEST}, if nothing is said.")
-@verb
+@declared(QUESTIONS["log"])
 def log(session: Session, since: int | None, limit: int | None) -> None:
-    """Show the entries of the log.
-
-    What changed in the whole store, by whom; oldest first.
-    """
+    """Show the entries of the log."""
     head = session.registry.head()
     if since is not None and since > head:
         raise InvalidError(f"the log ends at {head}, before {since}", "name an entry it has")

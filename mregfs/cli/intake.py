@@ -8,61 +8,47 @@ open, and takes its bytes over without a copy. Anything else is committed by thi
 """
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 
-from mregfs.cli.arguments import owner_argument, reason_option, reference_argument
+from mregfs.cli.arguments import declared, reference_argument
 from mregfs.cli.changes import say
 from mregfs.cli.output import count, human_size, print_json
 from mregfs.cli.progress import progress
-from mregfs.cli.session import Session, command_line, not_a_writer, read_text, verb
+from mregfs.cli.session import Session, line_of, not_a_writer, read_text, verb
+from mregfs.cli.verbs import VERBS
 from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 from mregfs.host.mounts import Mount
 from mregfs.model import paths
+from mregfs.model.forms import COMMANDS, Form, Operand
 
 __all__ = ["commit", "export", "find_draft", "import_"]
 
-_Command = Callable[..., None]
+_COMMIT = COMMANDS["commit"]
+_IMPORT = Form(
+    "import",
+    VERBS["import"].summary,
+    (Operand("source", "path", "SRC"), *_COMMIT.operands[1:]),
+    _COMMIT.options,
+    "A file becomes a version of one file. What is imported stays as it is. --metadata @FILE reads "
+    "a file, and @- standard input.",
+    ("import model.safetensors mnist --alias best",),
+    build=_COMMIT.build,
+)
 
 
-def _version_options(command: _Command) -> _Command:
-    """Add what can be said of a new version."""
-    options = (
-        click.option("--alias", "-a", "aliases", multiple=True, metavar="ALIAS"),
-        click.option("--type", "kind", metavar="TYPE", help="Of a new artifact: model, if unsaid."),
-        click.option("--metadata", "-m", metavar="JSON|@FILE", help="An object; @- for stdin."),
-        click.option("--description", metavar="TEXT"),
-        click.option("--tag", "tags", multiple=True, metavar="TAG"),
-        click.option("--run", metavar="RUN", help="What made it: a run's name or address."),
-        click.option("--parent", "parents", multiple=True, metavar="REF", help="Made from this."),
-        click.option("--link", metavar="COLLECTION[:ALIAS]", help="Link it there as well."),
-        reason_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@click.command()
-@click.argument("source", metavar="DRAFT|DIR")
-@owner_argument("artifact")
-@_version_options
-@verb
-def commit(session: Session, source: str, artifact: str, **said: Any) -> None:
-    """Make a draft or a directory the next version.
-
-    A draft is a directory of staging/ in a mount, by its path or by its name alone; it becomes the
-    version. Any other directory is copied (or shared, where the file system can), and stays.
-    Content that is a version already makes no new one.
-    """
-    draft = find_draft(session, source)
-    if draft is None:
-        _commit_directory(session, _directory(source), artifact, said)
+@declared(
+    _COMMIT._replace(operands=(Operand("draft", "draft", "DRAFT|DIR"), *_COMMIT.operands[1:]))
+)
+def commit(session: Session, draft: str, **said: Any) -> None:
+    """Make a draft of a mount, or a directory of this host, the next version."""
+    found = find_draft(session, draft)
+    if found is None:
+        _commit_directory(session, _directory(draft), said)
     else:
-        _commit_draft(session, *draft, artifact, said)
+        _commit_draft(session, *found, said)
 
 
 def find_draft(session: Session, source: str) -> tuple[Mount, str] | None:
@@ -108,29 +94,12 @@ def _directory(source: str) -> str:
     return source
 
 
-def _commit_draft(
-    session: Session, mount: Mount, draft: str, artifact: str, said: dict[str, Any]
-) -> None:
+def _commit_draft(session: Session, mount: Mount, draft: str, said: dict[str, Any]) -> None:
     from mregfs.cli.control import MountGoneError, transact
 
-    def name(text: str) -> str:
-        return session.place.for_mount(session.locate(text), mount)
-
-    line = command_line(
-        "commit",
-        [session.place.for_mount(draft, mount), name(artifact)],
-        {
-            "alias": said["aliases"],
-            "type": said["kind"],
-            "metadata": _metadata_text(said["metadata"]),
-            "description": said["description"],
-            "tag": said["tags"],
-            "run": said["run"],
-            "parent": list(map(name, said["parents"])),
-            "link": name(said["link"]) if said["link"] else None,
-            "reason": said["reason"],
-        },
-    )
+    said["metadata"] = _metadata_text(said["metadata"])
+    spelled = session.for_mount(_COMMIT, session.located(_COMMIT, said), mount)
+    line = line_of(_COMMIT, {**spelled, "draft": session.place.for_mount(draft, mount)})
     try:
         with progress() as report:
             waiting = None if report is None else lambda: report("committing", 0, 0)
@@ -146,25 +115,19 @@ def _commit_draft(
     _say_commit(session, {**first, "link": rest[0]} if rest else first)
 
 
-def _commit_directory(
-    session: Session, directory: str, artifact: str, said: dict[str, Any]
-) -> None:
+def _commit_directory(session: Session, directory: str, said: dict[str, Any]) -> None:
     _check_apart(directory, session.place.own_store)
-    metadata = _metadata_text(said["metadata"])
+    located = session.located(_COMMIT, said)
+    artifact = located.pop("artifact")
+    metadata = _metadata_text(located.pop("metadata"))
+    if metadata is not None:
+        located["metadata"] = msgspec.json.decode(metadata)
     with progress() as report:
         result = session.writing.commit(
             directory,
-            session.locate(artifact),
-            aliases=said["aliases"],
-            type=said["kind"],
-            metadata=None if metadata is None else msgspec.json.decode(metadata),
-            description=said["description"] or "",
-            tags=said["tags"],
-            run=said["run"] or "",
-            parents=[session.locate(parent) for parent in said["parents"]],
-            link=session.locate(said["link"]) if said["link"] else None,
-            reason=said["reason"] or "",
+            artifact,
             progress=report,
+            **{key: value for key, value in located.items() if value is not None},
         )
     _say_commit(session, result)
 
@@ -210,19 +173,12 @@ def _say_commit(session: Session, result: dict[str, Any]) -> None:
         say(session, result["link"])
 
 
-@click.command("import")
-@click.argument("source", metavar="SRC")
-@owner_argument("artifact")
-@_version_options
-@verb
-def import_(session: Session, source: str, artifact: str, **said: Any) -> None:
-    """Make a file or a directory the next version.
-
-    A file becomes a version of one file.
-    """
+@declared(_IMPORT)
+def import_(session: Session, source: str, **said: Any) -> None:
+    """Make what is somewhere on this host the next version."""
     if not os.path.lexists(source):
         raise NotFoundError(f"there is no {source!r}", "name a file or a directory")
-    _commit_directory(session, source, artifact, said)
+    _commit_directory(session, source, said)
 
 
 @click.command()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mregfs.cli.arguments import reference_argument
-from mregfs.cli.numbers import LIMIT
+from mregfs.cli.arguments import declared, reference_argument
 from mregfs.cli.output import (
     as_builtins,
     clean,
@@ -24,6 +23,7 @@ from mregfs.cli.output import (
 )
 from mregfs.cli.session import Session, verb
 from mregfs.model import paths
+from mregfs.model.forms import QUESTIONS
 
 if TYPE_CHECKING:
     from mregfs.api import OwnerInfo
@@ -31,22 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["ls", "tree"]
 
 
-@click.command()
-@reference_argument("ref", required=False)
-@click.argument("path", required=False)
-@click.option("--all", "-a", "everywhere", is_flag=True, help="In all projects.")
-@click.option("--limit", "-n", type=LIMIT, help="Only the N newest versions.")
-@verb
+@declared(QUESTIONS["ls"])
 def ls(
     session: Session, ref: str | None, path: str | None, limit: int | None, *, everywhere: bool
 ) -> None:
-    """List artifacts and collections, versions, or files.
-
-    \b
-    mregfs ls                 artifacts and collections of the project
-    mregfs ls NAME            versions of one of them, newest first
-    mregfs ls NAME:v3 [PATH]  files of a version
-    """
+    """List artifacts and collections, versions, or files."""
     if ref is None:
         _list_owners(session, everywhere=everywhere)
         return

@@ -46,7 +46,7 @@ class VerbGroup(click.Group):
         if verb is None:
             return None
         module = importlib.import_module(f"mregfs.cli.{verb.module}")
-        command = getattr(module, verb.attribute)
+        command = getattr(module, verb.attribute) if verb.attribute else module.VERBS[cmd_name]
         assert isinstance(command, click.Command)
         return command
 

@@ -15,29 +15,37 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from mregfs.cli.place import Place, find_place
+from mregfs.cli.place import Mount, Place, find_place
 from mregfs.cli.streams import OutputError
 from mregfs.errors import ForbiddenError, InvalidError
 from mregfs.model import paths
+from mregfs.model.forms import REASON, Form
+from mregfs.model.names import parse_project
 
 if TYPE_CHECKING:
     from mregfs.api import Registry
     from mregfs.model.names import ProjectName
 
 __all__ = [
-    "AUTHOR",
-    "Options",
+    "SAID_AUTHOR",
     "Session",
     "check_unicode",
     "command_line",
+    "line_of",
     "not_a_writer",
     "read_text",
     "verb",
 ]
 
 Options = Mapping[str, str | Sequence[str] | None]
+Said = Mapping[str, Any]
+"""What is said of a form: the values of its operands and options, by what code calls them."""
+
+NAMES = frozenset({"owner", "project", "reference", "source"})
+"""What is spelled anew for the control file of a mount: it may be of another project."""
+
 _PATHS = frozenset(
-    {"command", "destination", "log_file", "mount", "mountpoint", "options"}
+    {"command", "destination", "draft", "log_file", "mount", "mountpoint", "options"}
     | {"path", "paths", "source", "store"}
 )
 """Arguments of the verbs that are paths of this host, or commands that may hold some."""
@@ -144,43 +152,60 @@ class Session:
 
         return parse_location(located, self.place.project).is_owner
 
-    def change(
-        self,
-        command: str,
-        *names: str,
-        words: Sequence[str] = (),
-        options: Options | None = None,
-        flags: str = "",
-    ) -> dict[str, Any]:
-        """Run one command of the control file's grammar, and return its result.
+    def located(self, form: Form, said: Said) -> dict[str, Any]:
+        """Return what is said of a form, with each name as the grammar takes it; see `locate`."""
+        found = dict(said)
+        for key, takes in form.parts.items():
+            value = said.get(key)
+            if value is None or takes not in NAMES:
+                continue
+            if takes == "project":
+                found[key] = str(parse_project(value, self.project))
+            elif isinstance(value, str):
+                found[key] = self.locate(value, beside=takes == "source")
+            else:
+                found[key] = [self.locate(each) for each in value]
+        return found
+
+    def change(self, form: Form, said: Said) -> dict[str, Any]:
+        """Run one command, and return its result.
 
         Args:
-            command: its name.
-            names: the operands that name things; they have been through `locate`.
-            words: the other operands, which follow them.
-            options: by name, without dashes; None and empty ones are left out.
-            flags: letters.
+            form: which command.
+            said: its operands and options, by what code calls them.
 
         Raises:
             MregfsError: the registry said no; nothing changed.
         """
         from mregfs.cli.control import MountGoneError, transact
 
+        located = self.located(form, said)
         mount = self.place.writable_mount()
         if mount is not None:
             try:
-                own = [self.place.for_mount(name, mount) for name in names]
-                line = command_line(command, [*own, *words], options, flags)
-                result = transact(mount, line)[0]
+                result = transact(mount, line_of(form, self.for_mount(form, located, mount)))[0]
             except MountGoneError as exc:
                 if isinstance(exc.__cause__, PermissionError) and not _is_ours(self.place.store):
                     raise not_a_writer(mount.point) from exc
             else:
                 self.done = True
                 return result
-        result = self.writing.run(command_line(command, [*names, *words], options, flags))[0]
+        result = self.writing.run(line_of(form, located))[0]
         self.done = True
         return result
+
+    def for_mount(self, form: Form, located: Said, mount: Mount) -> dict[str, Any]:
+        """Return what is said of a form as the control file of a mount takes it."""
+        found = dict(located)
+        for key, takes in form.parts.items():
+            value = located.get(key)
+            if value is None or takes not in NAMES or takes == "project":
+                continue
+            if isinstance(value, str):
+                found[key] = self.place.for_mount(value, mount)
+            else:
+                found[key] = [self.place.for_mount(each, mount) for each in value]
+        return found
 
     def close(self) -> None:
         """Close what was opened."""
@@ -206,7 +231,7 @@ def not_a_writer(mountpoint: str) -> ForbiddenError:
     )
 
 
-AUTHOR = "mregfs.author"
+SAID_AUTHOR = "mregfs.author"
 """Where a command line's `--author` is, in the context's `meta`."""
 
 
@@ -215,14 +240,37 @@ def author() -> str:
     from mregfs.config import said_author
 
     context = click.get_current_context(silent=True)
-    said = None if context is None else context.meta.get(AUTHOR)
+    said = None if context is None else context.meta.get(SAID_AUTHOR)
     return said if isinstance(said, str) else said_author()
+
+
+def line_of(form: Form, said: Said) -> str:
+    """Return the line for the control file that says this.
+
+    Args:
+        form: which command.
+        said: its operands and options, by what code calls them; None and empty ones are left out.
+    """
+    operands: list[str] = []
+    for operand in form.operands:
+        value = said.get(operand.key)
+        operands += [value] if isinstance(value, str) else value or []
+    options = {option.name: said.get(option.key) for option in form.options if option.value}
+    flags = "".join(option.letter for option in form.options if said.get(option.key) is True)
+    return command_line(form.name, operands, options | {REASON.name: said.get(REASON.key)}, flags)
 
 
 def command_line(
     command: str, operands: Sequence[str], options: Options | None = None, flags: str = ""
 ) -> str:
-    """Return a line for the control file, with its author; see `Session.change`."""
+    """Return a line for the control file, with its author.
+
+    Args:
+        command: its name.
+        operands: all of them, in order.
+        options: by name, without dashes; None and empty ones are left out.
+        flags: letters.
+    """
     words = [command]
     options = {**(options or {}), "author": author()}
     if flags:

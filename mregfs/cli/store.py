@@ -9,12 +9,14 @@ from collections.abc import Mapping
 
 import click
 
+from mregfs.cli.arguments import declared
 from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs, who
 from mregfs.cli.place import store_path
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
 from mregfs.errors import InvalidError, UnavailableError
 from mregfs.host.mounts import Mount, read_status
+from mregfs.model.forms import QUESTIONS
 from mregfs.model.paths import STATUS, special
 
 __all__ = ["init", "reindex", "status"]
@@ -63,8 +65,7 @@ def init(session: Session, path: str | None, group: str | None) -> None:
         click.echo(f"mount it with: mregfs mount {where}MOUNTPOINT")
 
 
-@click.command()
-@verb
+@declared(QUESTIONS["status"])
 def status(session: Session) -> None:
     """Show the store and its mounts."""
     store = session.registry.status()

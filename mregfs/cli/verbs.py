@@ -1,10 +1,13 @@
 """The table of verbs: what `mregfs --help` lists, and where each one lives.
 
-Decided here: the names of the verbs, their order and their one-line help. Not decided here: what
-they do. `main` reads the table; a verb's module is imported only when the verb is used.
+Decided here: the order of the verbs, and where each one lives. Not decided here: what they do, and
+the names and the help of those that the control file or a question knows as well (`model.forms`).
+A verb's module is imported only when the verb is used.
 """
 
 from typing import NamedTuple
+
+from mregfs.model.forms import COMMANDS, QUESTIONS
 
 __all__ = ["COMPLETE_VARIABLE", "SECTIONS", "VERBS", "Verb"]
 
@@ -18,38 +21,38 @@ class Verb(NamedTuple):
     module: str
     """Below `mregfs.cli`."""
     attribute: str
-    """The click command in that module."""
+    """The click command in that module; empty: its `VERBS` has it by its name."""
     summary: str
-    """One line of help; the first line of the command's docstring says the same."""
+    """One line of help; the command's own help begins with it."""
+
+
+def _asked(module: str, name: str) -> Verb:
+    return Verb(module, name, QUESTIONS[name].summary)
+
+
+_OWN_MODULES = {"access": "access", "commit": "intake"}
+_CHANGES = {
+    form.name: Verb(_OWN_MODULES[form.name], form.name, form.summary)
+    if form.name in _OWN_MODULES
+    else Verb("changes", "", form.summary)
+    for form in COMMANDS.values()
+    if not form.verb
+}
 
 
 SECTIONS: dict[str, dict[str, Verb]] = {
     "Look": {
-        "ls": Verb("listing", "ls", "List artifacts and collections, versions, or files."),
+        "ls": _asked("listing", "ls"),
         "tree": Verb("listing", "tree", "Draw artifacts, collections, versions and aliases."),
-        "show": Verb("details", "show", "Show everything known about a version or its owner."),
-        "path": Verb("details", "path", "Print the path of a version below the mount."),
-        "history": Verb("details", "history", "Show who moved what, when and why."),
-        "log": Verb("details", "log", "Show the entries of the log."),
-        "diff": Verb("compare", "diff", "Compare the files of two versions."),
-        "du": Verb("compare", "du", "Show how much space versions take."),
-        "status": Verb("store", "status", "Show the store and its mounts."),
+        "show": _asked("details", "show"),
+        "path": _asked("details", "path"),
+        "history": _asked("details", "history"),
+        "log": _asked("details", "log"),
+        "diff": _asked("compare", "diff"),
+        "du": _asked("compare", "du"),
+        "status": _asked("store", "status"),
     },
-    "Change": {
-        "commit": Verb("intake", "commit", "Make a draft or a directory the next version."),
-        "ln": Verb("changes", "ln", "Link a version into a collection, or move an alias."),
-        "rm": Verb("changes", "rm", "Drop an alias, a link, a version or an empty owner."),
-        "mv": Verb("changes", "mv", "Rename a collection, or commit a draft."),
-        "mkdir": Verb("changes", "mkdir", "Create an empty collection or artifact."),
-        "tag": Verb("changes", "tag", "Add and remove tags."),
-        "describe": Verb("changes", "describe", "Set a description."),
-        "set": Verb("changes", "set_", "Set and remove keys of the metadata."),
-        "rollback": Verb("changes", "rollback", "Move an alias back to where it was."),
-        "protect": Verb("changes", "protect", "Let only one group move an alias."),
-        "unprotect": Verb("changes", "unprotect", "Let anyone move an alias again."),
-        "draft": Verb("access", "draft", "Do something with a draft."),
-        "access": Verb("access", "access", "Say who may read and who may change a store."),
-    },
+    "Change": {**_CHANGES, "draft": Verb("access", "draft", "Do something with a draft.")},
     "Follow": {
         "watch": Verb("follow", "watch", "Print each change, or run a command on it."),
         "wait": Verb("follow", "wait", "Wait until a reference resolves to something else."),

@@ -32,10 +32,15 @@ class Operand(NamedTuple):
     """It takes all the words that are left, at least one."""
 
     @property
+    def key(self) -> str:
+        """What code calls it."""
+        return self.name
+
+    @property
     def metavar(self) -> str:
         """What stands for it in a usage line."""
-        text = self.shown or self.name.upper()
-        return f"[{text}]" if self.optional else f"{text}..." if self.many else text
+        text = (self.shown or self.name.upper()) + ("..." if self.many else "")
+        return f"[{text}]" if self.optional else text
 
 
 class Option(NamedTuple):
@@ -118,6 +123,13 @@ class Form(NamedTuple):
         return " ".join(filter(None, words))
 
     @property
+    def parts(self) -> dict[str, str]:
+        """What each operand and each option takes, by what code calls it."""
+        return {each.key: each.takes for each in self.operands} | {
+            each.key: each.takes for each in self.options
+        }
+
+    @property
     def values(self) -> frozenset[str]:
         """The names of the options that take a value."""
         return frozenset(option.name for option in self.options if not option.is_flag)
@@ -148,7 +160,7 @@ _OWNER_PATH = Operand("target", shown="|".join(OWNER_FORMS))
 _EXPECT = Option(
     "expect", "vN|none", "Refuse unless the alias points there now (none: does not exist)."
 )
-_TYPE = Option("type", "TYPE", "Of a new artifact: model, if unsaid; of a collection: its links'.")
+_TYPE = Option("type", "TYPE", "Of a new artifact: model, if unsaid.")
 _DESCRIPTION = Option("description", "TEXT", "What it is.")
 _LIMIT = Option("limit", "N", "Only the N newest.", letter="n", takes="count")
 _AFTER = Option("after", "X", "Where an earlier answer ended (its `more`).", on_command_line=False)
@@ -338,12 +350,52 @@ _QUESTIONS = (
         "List artifacts and collections, versions, or files.",
         (Operand("ref", optional=True), Operand("path", "path", optional=True)),
         (Option("all", "", "In all projects.", "everywhere", "a"), _LIMIT, _AFTER),
+        "Without REF: the artifacts and collections of the project. Of one of them: its versions, "
+        "newest first. Of a version: its files, at PATH and below.",
+        ("ls", "ls mnist", "ls mnist:v3 config.json"),
     ),
-    Form("show", "Show everything known about a version or its owner.", (_REF,)),
-    Form("path", "Print the path of a version below the mount.", (_REF,)),
-    Form("history", "Show who moved what, when and why.", (_REF,), (_LIMIT, _AFTER)),
-    Form("diff", "Compare the files of two versions.", (Operand("a"), Operand("b"))),
-    Form("du", "Show how much space versions take.", (Operand("ref", optional=True),)),
+    Form(
+        "show",
+        "Show everything known about a version or its owner.",
+        (_REF,),
+        about="A bare NAME is the artifact or collection itself; NAME:latest, its newest version.",
+        examples=("show classifier:production",),
+    ),
+    Form(
+        "path",
+        "Print the path of a version below the mount.",
+        (_REF,),
+        about="It is the path of the version's own directory, which never changes: what a program "
+        "opens there stays one version while aliases move. The mount is --mount, else "
+        "$MREGFS_MOUNT, else one of the store.",
+        examples=("path classifier:production",),
+    ),
+    Form(
+        "history",
+        "Show who moved what, when and why.",
+        (_REF,),
+        (_LIMIT, _AFTER),
+        "Of NAME:ALIAS: the moves of the alias. Of NAME: everything that happened to it. Newest "
+        "first.",
+        ("history classifier:production",),
+    ),
+    Form(
+        "diff",
+        "Compare the files of two versions.",
+        (Operand("a"), Operand("b")),
+        about="Shown are files that B has and A has not (A), that only A has (D), and that differ "
+        "(M), with their sizes; for safetensors files, the tensors that changed.",
+        examples=("diff mnist:v2 mnist:v3",),
+    ),
+    Form(
+        "du",
+        "Show how much space versions take.",
+        (Operand("ref", optional=True),),
+        about="Of the whole store, an artifact or collection, or one version: logical bytes (as "
+        "the files add up), unique bytes (stored for them alone), shared bytes, and what deleting "
+        "would free.",
+        examples=("du mnist",),
+    ),
     Form(
         "log",
         "Show the entries of the log.",
@@ -352,6 +404,7 @@ _QUESTIONS = (
             Option("since", "N", "All after log entry N.", takes="number"),
             _LIMIT,
         ),
+        "What changed in the whole store, by whom; oldest first. Without --since, the newest.",
     ),
     Form("projects", "List all projects.", (), (_LIMIT, _AFTER)),
     Form(

@@ -47,7 +47,8 @@ class TestHelp:
         assert all(f"\n  {name} " in done.stdout for name in VERBS)
         assert (
             "['mregfs.cli', 'mregfs.cli.main', 'mregfs.cli.streams', 'mregfs.cli.verbs', "
-            "'mregfs.errors']" == done.stdout.splitlines()[-1]
+            "'mregfs.errors', 'mregfs.model', 'mregfs.model.forms', 'mregfs.model.paths']"
+            == done.stdout.splitlines()[-1]
         )
 
     @pytest.mark.parametrize("name", VERBS)
