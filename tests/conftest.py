@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-permissions", action="store_true", help="write the manual's permission matrix anew"
     )
+    parser.addoption(
+        "--write-commands", action="store_true", help="write the manual's page of commands anew"
+    )
     parser.addoption("--soak-minutes", type=float, default=0, help="how long to kill daemons")
 
 

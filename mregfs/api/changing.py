@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mregfs.api.session import Session
 from mregfs.errors import InvalidError, MregfsError, UnsupportedError
 from mregfs.model import commands as ask
-from mregfs.model.commands import Command
+from mregfs.model.commands import Asked, Command, CommitRequest, GiveDraft
 
 if TYPE_CHECKING:
-    from mregfs.model.commands import CommitRequest, GiveDraft
     from mregfs.registry.write.commit import CommitProgress
 
 __all__ = ["Changing"]
@@ -48,13 +47,11 @@ class Changing(Session):
             ConflictError: files are open for writing; all are named.
             InvalidError: something cannot be in a version; all of it is named.
         """
-        self._check_writable()
-        from mregfs.model.operands import commit_request
 
-        request = commit_request(
+        request = self._command(
+            "commit",
             "directory",
             artifact,
-            self.project,
             aliases=aliases,
             type=type,
             metadata=metadata,
@@ -64,6 +61,7 @@ class Changing(Session):
             parents=parents,
             link=link,
         )
+        assert isinstance(request, CommitRequest)
         intake = self.store.open_intake(directory)
         receipt = self.store.committer.commit(
             intake, request, self._principal, progress=progress, reason=reason
@@ -79,11 +77,7 @@ class Changing(Session):
         Raises:
             ConflictError: the alias is not where `expect` says.
         """
-        self._check_writable()
-        from mregfs.model.operands import link_command
-
-        command = link_command(source, target, self.project, expect=expect)
-        return self._submit(command, reason)
+        return self._change("ln", source, target, expect=expect, reason=reason)
 
     def move_alias(
         self, source: str, target: str, *, expect: str | None = None, reason: str = ""
@@ -96,21 +90,13 @@ class Changing(Session):
         self, target: str, *, to: str | None = None, expect: str | None = None, reason: str = ""
     ) -> dict[str, Any]:
         """Move an alias back one move, or to where `to` says: moves, a time, or a version."""
-        self._check_writable()
-        from mregfs.model.operands import rollback_command
-
-        command = rollback_command(target, self.project, to=to, expect=expect)
-        return self._submit(command, reason)
+        return self._change("rollback", target, to=to, expect=expect, reason=reason)
 
     def remove(
         self, target: str, *, force: bool = False, expect: str | None = None, reason: str = ""
     ) -> dict[str, Any]:
         """Drop an alias, unlink, delete a version, or an artifact or collection."""
-        self._check_writable()
-        from mregfs.model.operands import remove_command
-
-        command = remove_command(target, self.project, force=force, expect=expect)
-        return self._submit(command, reason)
+        return self._change("rm", target, force=force, expect=expect, reason=reason)
 
     def move(self, source: str, target: str, *, reason: str = "") -> dict[str, Any]:
         """Give a collection another name.
@@ -118,11 +104,7 @@ class Changing(Session):
         Raises:
             UnsupportedError: the source is a draft; those are moved in their mount.
         """
-        self._check_writable()
-        from mregfs.model.operands import move_command
-
-        command = move_command(source, target, self.project)
-        return self._submit(_not_a_draft(command), reason)
+        return self._change("mv", source, target, reason=reason)
 
     def tag(
         self, target: str, add: Iterable[str] = (), remove: Iterable[str] = (), *, reason: str = ""
@@ -133,7 +115,7 @@ class Changing(Session):
 
     def describe(self, target: str, text: str, *, reason: str = "") -> dict[str, Any]:
         """Set the description of a version, artifact or collection."""
-        return self._submit(ask.Describe(self._locate(target), text), reason)
+        return self._change("describe", target, text, reason=reason)
 
     def set_metadata(
         self,
@@ -150,11 +132,11 @@ class Changing(Session):
 
     def protect(self, target: str, group: str, *, reason: str = "") -> dict[str, Any]:
         """Let only members of a group move or drop an alias."""
-        return self._submit(ask.Protect(self._locate(target), group), reason)
+        return self._change("protect", target, group=group, reason=reason)
 
     def unprotect(self, target: str, *, reason: str = "") -> dict[str, Any]:
         """Let anyone move or drop an alias again."""
-        return self._submit(ask.Unprotect(self._locate(target)), reason)
+        return self._change("unprotect", target, reason=reason)
 
     def set_access(
         self,
@@ -225,9 +207,19 @@ class Changing(Session):
                 raise
             raise at_statement(exc, statements[exc.position]) from None
 
+    def _command(self, name: str, *operands: object, **said: object) -> Asked:
+        """Return a command as the control file would read it, said in Python's words."""
+        self._check_writable()
+        from mregfs.model.forms import COMMANDS
+        from mregfs.model.grammar import build
 
-def _not_a_draft(command: "Command | CommitRequest | GiveDraft") -> Command:
-    from mregfs.model.commands import CommitRequest, GiveDraft
+        return build(COMMANDS[name], operands, said, self.project)
+
+    def _change(self, name: str, *operands: object, reason: str, **said: object) -> dict[str, Any]:
+        return self._submit(_not_a_draft(self._command(name, *operands, **said)), reason)
+
+
+def _not_a_draft(command: Asked) -> Command:
 
     if isinstance(command, GiveDraft):
         raise UnsupportedError(

@@ -295,6 +295,7 @@ _COMMANDS = (
         "TARGET is an alias, which need not exist yet.",
         ("protect classifier:production --group release",),
         build="protect_command",
+        method="protect",
     ),
     Form(
         "unprotect",
