@@ -4,6 +4,8 @@ Nothing is said here: it is read off the forms (`mregfs.model.forms`), and off c
 that have none.
 """
 
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +25,11 @@ All verbs of `mregfs`, and the commands of `.mregfs/control`. This page is made 
 `mregfs VERB --help` and `cat .mregfs/control` (`mregfs/model/forms.py`); after a change, write it
 anew with `pytest tests/cli/test_commands_page.py --write-commands`.
 
-A name is a [reference](references.md) or a path below a mount. Every verb takes `--store`, `--mount`,
-`--project` and `--help`, and all but `demo` take `--json`.
+A name is a [reference](references.md) or a path below a mount. Every verb takes `--help`; most take
+`--store`, `--mount`, `--project` and `--json`.
 """
+_RANGE = re.compile(r" *\[[^\]]*<=[^\]]*\]$")
+"""What click says of the numbers that an option takes."""
 _EVERYWHERE = {"store", "mount", "project", "as_json", "help"}
 
 
@@ -47,7 +51,7 @@ def page() -> str:
     )
     parts.append("| command | | Python |\n|---|---|---|")
     parts += [
-        f"| `{_cell(form.usage)}` | {form.summary} | {_python(form.method)} |"
+        f"| `{_cell(form.usage)}` | {form.summary} | {_python(form.method)} |".replace("  |", " |")
         for form in COMMANDS.values()
     ]
     parts.append(
@@ -58,7 +62,7 @@ def page() -> str:
     parts.append("Asked by opening a name below `.mregfs/query`; the answer is JSON.\n")
     parts.append("| question | |\n|---|---|")
     parts += [f"| `{_cell(form.usage)}` | {form.summary} |" for form in QUESTIONS.values()]
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def _verbs(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
@@ -74,7 +78,7 @@ def _verb(name: str, command: click.Command) -> Iterator[str]:
     words = " ".join(command.collect_usage_pieces(context)[1:])
     yield f"### {name}\n"
     yield f"`mregfs {name}{f' {words}' if words else ''}`\n"
-    text, *examples = (command.help or "").split("\b\n")
+    text, *examples = inspect.cleandoc(command.help or "").split("\b\n")
     yield f"{text.strip()}\n"
     for example in examples:
         block, _, rest = example.partition("\n\n")
@@ -86,7 +90,11 @@ def _verb(name: str, command: click.Command) -> Iterator[str]:
         for option in command.params
         if isinstance(option, click.Option) and option.name not in _EVERYWHERE
     ]
-    rows = [f"| `{_cell(record[0])}` | {_cell(record[1])} |" for record in records if record]
+    rows = [
+        f"| `{_cell(record[0])}` | {_cell(_RANGE.sub('', record[1]))} |"
+        for record in records
+        if record
+    ]
     if rows:
         yield "\n".join(("| option | |", "|---|---|", *rows)) + "\n"
 

@@ -54,7 +54,7 @@ operands.annotate_command = annotate
         ),
         (
             "from mregfs.cli.main import run; run(['--help'])",
-            "annotate      Write something on a version.\n",
+            "  annotate   Write something on a version.\n",
         ),
         (
             "from mregfs.cli.main import run; run(['annotate', '--help'])",
@@ -72,7 +72,7 @@ operands.annotate_command = annotate
         ),
         (
             "from tests.cli.commands_page import page; print(page())",
-            "### annotate\n\n`mregfs annotate [OPTIONS] TARGET TEXT`\n",
+            "### annotate\n\n`mregfs annotate TARGET TEXT`\n",
         ),
         (
             "from tests.cli.commands_page import page; print(page())",
