@@ -81,7 +81,7 @@ BAD = [
     ("mount STORE out --log-file EMPTY", 5, "--log-file is empty"),
     ("umount EMPTY", 5, "MOUNTPOINT is empty"),
     ("export mnist EMPTY", 5, "DESTINATION is empty"),
-    ("commit EMPTY mnist", 5, "SOURCE is empty"),
+    ("commit EMPTY mnist", 5, "DRAFT is empty"),
     ("import EMPTY mnist", 5, "SOURCE is empty"),
     # an address
     ("init s3://bucket/models", 13, "object storage are not supported by this version: name a dir"),
