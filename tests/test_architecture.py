@@ -321,7 +321,7 @@ SAME_WORD = {
     "wiring/store.py: staging": "a directory of this host's",
     "drafts/directory.py: staging": "likewise",
     "stores/intake_dir/taking.py: staging": "likewise",
-    "model/queries.py: projects": "a question",
+    "model/forms.py: projects": "a question",
     "registry/read/answers.py: projects": "likewise",
     "registry/read/catalog.py: artifacts": "a key of the status",
     "registry/read/catalog.py: collections": "likewise",
