@@ -136,7 +136,7 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions, wait
             nursery.start_soon(_load_ahead, store)
 
         await nursery.start(_watch_signals, stop)
-        nursery.start_soon(mount.file_system.follow)
+        nursery.start_soon(mount.runner.follow)
         nursery.start_soon(mount.coalescing.run)
         nursery.start_soon(_housekeeping, store)
         try:

@@ -7,7 +7,7 @@ the store (`wiring`), when a mount begins and ends (`lifecycle`), what its statu
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mregfs.daemon.callers import places_of, with_groups
 from mregfs.daemon.options import MountOptions
@@ -25,18 +25,24 @@ from mregfs.ports.intake import Intake
 from mregfs.registry.keep.aliased import Aliased
 from mregfs.registry.log.tail import LogTail
 from mregfs.registry.read.answers import Answers
+from mregfs.vfs.attached import Attached
 from mregfs.vfs.coalescing import Coalescing
+from mregfs.vfs.control import ControlSessions
+from mregfs.vfs.crossing import Crossing
 from mregfs.vfs.events import EventReaders
-from mregfs.vfs.filesystem import RegistryFileSystem
 from mregfs.vfs.follower import Follower
 from mregfs.vfs.gestures import Gestures
 from mregfs.vfs.interface import Caller, DraftTree, KernelNotices
 from mregfs.vfs.modes import Modes
-from mregfs.vfs.parts import Parts
-from mregfs.vfs.query import Questions
+from mregfs.vfs.pending import PendingLinks
+from mregfs.vfs.query import QueryNames, Questions
+from mregfs.vfs.registry_tree import RegistryTree
+from mregfs.vfs.router import Router
+from mregfs.vfs.runner import Runner
+from mregfs.vfs.special import SpecialTree
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Tree
-from mregfs.vfs.xattrs import Attributes as ExtendedAttributes
+from mregfs.vfs.xattrs import ExtendedAttributes
 from mregfs.wiring.store import STAGING, Store
 
 __all__ = ["Mounted"]
@@ -85,6 +91,7 @@ class Mounted:
             is_dying,
             read_only=options.read_only,
         )
+        refused: dict[str, int] = {}
         status = Status(
             store,
             project,
@@ -93,36 +100,39 @@ class Mounted:
             tail=self.tail,
             drafts=self.drafts,
             verifier=verifier,
-            refused=lambda: self.file_system.refused,
+            refused=refused,
         )
-        self.file_system = RegistryFileSystem(
-            Parts(
-                project=project,
-                index=store.index,
-                tree=tree,
-                content=store.content,
-                drafts=self.drafts,
-                transactions=transactions,
-                gestures=Gestures(tree, store.index, project, self._mountpoints),
-                xattrs=ExtendedAttributes(store.content, store.unique_size, self._read_path),
-                notices=notices,
-                with_groups=with_groups,
-                clock=store.clock,
-                tail=self.tail,
-                make_follower=lambda wake: Follower(
-                    self.tail,
-                    store.index,
-                    tree,
-                    notices,
-                    self._waking(wake),
-                    lambda: self._share_staging(notices),
-                ),
-                make_events=lambda: EventReaders(self.tail, self._may_read),
-                status=status.report,
-                questions=Questions(self._answers(), tree.queries, self._may_read),
-                read_only=options.read_only,
-            )
+        control = ControlSessions()
+        events = EventReaders(self.tail, self._may_read)
+        follower = Follower(
+            self.tail,
+            store.index,
+            tree,
+            notices,
+            [events.wake, self.coalescing.wake],
+            lambda: self._share_staging(notices),
         )
+        gestures = Gestures(tree, store.index, project, self._mountpoints)
+        self.runner = Runner(project, transactions, gestures, follower, self.tail, notices, control)
+        names = QueryNames()
+        questions = Questions(self._answers(), names, self._may_read)
+        special = SpecialTree(
+            tree, self.runner, control, events, names, questions, status.report, with_groups
+        )
+        pending = PendingLinks(store.index, tree, store.clock, read_only=options.read_only)
+        registry = RegistryTree(
+            store.index,
+            tree,
+            store.content,
+            gestures,
+            ExtendedAttributes(store.content, store.unique_size, self._read_path),
+            pending,
+            Attached(special, self.drafts),
+            self.runner,
+            notices,
+        )
+        crossing = Crossing(registry, special, self.drafts, gestures, self.runner, notices)
+        self.file_system = Router(registry, special, pending, self.drafts, crossing, refused)
 
     def _open_draft_intake(self, project: str, draft: str, inode: int, caller: Caller) -> Intake:
         """Return a draft on its way to become a version, for a caller who could do so himself."""
@@ -160,13 +170,6 @@ class Mounted:
     def _may_read(self, caller: Caller, project: str) -> bool:
         """Tell whether a caller may read a project."""
         return may_read(self._modes.access(project), self._identify(caller))
-
-    def _waking(self, wake: Callable[[], None]) -> Callable[[], None]:
-        def wake_all() -> None:
-            wake()
-            self.coalescing.wake()
-
-        return wake_all
 
     def _may_coalesce(self) -> bool:
         """Tell whether whole-file copies are to be made unasked, and would be used."""

@@ -6,7 +6,7 @@ shown (`cli.store`).
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from importlib import metadata
 
 import msgspec
@@ -48,7 +48,7 @@ class Status:
         tail: LogTail,
         drafts: DraftTree,
         verifier: Verifier | None,
-        refused: Callable[[], dict[str, int]],
+        refused: Mapping[str, int],
     ) -> None:
         self._store = store
         self._project = project
@@ -82,7 +82,7 @@ class Status:
                 "available": passthrough.available,
                 "reason": passthrough.reason,
                 "handles": passthrough.handles,
-                "refused": self._refused() | passthrough.refused,
+                "refused": {**self._refused, **passthrough.refused},
             },
             "verify": self._options.verify,
             "verified": self._verifier and self._verifier.figures(),

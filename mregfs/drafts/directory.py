@@ -1,4 +1,4 @@
-"""The port `DraftTree` on a directory of the host: `<path>/<entity>/<project>/<draft>/…`.
+"""The staging area on a directory of the host: `<path>/<entity>/<project>/<draft>/…`.
 
 Decided here: which system calls each request makes, and as whom. Not decided here: who may do what
 (the kernel's default_permissions, and the host's own rules for the caller), what becomes of a draft
@@ -18,6 +18,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import EllipsisType
 from typing import TypeVar
 
@@ -26,10 +27,11 @@ from mregfs.drafts.acting import Acting
 from mregfs.drafts.giving import EVERYBODY_MAKES_DRAFTS, Giving, Shown
 from mregfs.drafts.nodes import Handle, Node, NodeTable
 from mregfs.drafts.requests import NOT_OURS, translated
-from mregfs.errors import HostError, NotFoundError
+from mregfs.errors import HostError, NotFoundError, UnsupportedError
 from mregfs.host import calls
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import names_in
+from mregfs.vfs.answers import InThread
 from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
 
 __all__ = ["DraftDirectory"]
@@ -292,7 +294,7 @@ class DraftDirectory(Giving):
         """Remove an extended attribute."""
         self._attribute(inode, name, caller, "remove", calls.removexattr, name)
 
-    def figures(self) -> FileSystemFigures:
+    def statfs(self) -> FileSystemFigures:
         """Say what statvfs(3) says of the host's file system."""
         try:
             return self._staging.figures()
@@ -350,16 +352,26 @@ class DraftDirectory(Giving):
         with self._unlocked("read", handle) as opened:
             return os.pread(opened.descriptor, size, offset)
 
-    def write(self, handle: int, offset: int, data: bytes, caller: Caller | None) -> int:
+    def write(self, handle: int, offset: int, data: bytes, caller: Caller | None = None) -> int:
         """Write at `offset`, and return how many bytes found room."""
         with self._unlocked("write", handle) as opened:
             who = opened.who if caller is None else self._actors.of(caller).who
             return calls.pwrite(who, opened.descriptor, data, offset)
 
-    def fsync(self, handle: int, *, data_only: bool) -> None:
+    def flush(self, handle: int) -> None:
+        """Do nothing: nothing is held back."""
+
+    def fsync(self, handle: int, *, data_only: bool) -> InThread[None]:
         """Make the file durable."""
+        return InThread(partial(self._sync, handle, os.fdatasync if data_only else os.fsync))
+
+    def _sync(self, handle: int, call: Callable[[int], None]) -> None:
         with self._unlocked("sync", handle) as opened:
-            (os.fdatasync if data_only else os.fsync)(opened.descriptor)
+            call(opened.descriptor)
+
+    def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
+        """Say that this is an ordinary file."""
+        raise UnsupportedError("only events tells when it can be read")
 
     def release(self, handle: int) -> None:
         """Close a handle; it stops counting as open before its descriptor is closed."""
@@ -402,9 +414,9 @@ class DraftDirectory(Giving):
         """Close a directory's handle."""
         self.release(handle)
 
-    def fsyncdir(self, handle: int) -> None:
+    def fsyncdir(self, handle: int) -> InThread[None]:
         """Make the names in a directory durable."""
-        self.fsync(handle, data_only=False)
+        return self.fsync(handle, data_only=False)
 
     # ---- what they share ----------------------------------------------------------------------
 

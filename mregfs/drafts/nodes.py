@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mregfs.host.calls import Who
-from mregfs.vfs.interface import DRAFT_BIT
+from mregfs.vfs.numbers import inode_of_draft
 
 __all__ = ["Handle", "Node", "NodeTable", "number_of", "stale"]
 
@@ -35,7 +35,7 @@ class Node:
     """One inode that the kernel knows, or a directory on the way to one."""
 
     number: int
-    """Inode number as the kernel sees it: `DRAFT_BIT | number on the host`."""
+    """Inode number as the kernel sees it: that on the host, in the space of drafts."""
     kind: int
     """The file type bits of its mode."""
     origin: bytes | None = None
@@ -425,7 +425,7 @@ class NodeTable:
 
 def number_of(found: os.stat_result) -> int:
     """Return the inode number of what stat(2) found on the host, as the kernel sees it."""
-    return DRAFT_BIT | (found.st_ino & (DRAFT_BIT - 1))
+    return inode_of_draft(found.st_ino)
 
 
 def stale() -> OSError:

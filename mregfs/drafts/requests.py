@@ -6,7 +6,6 @@ becomes. Not decided here: any request (`directory`, `committing`), which build 
 
 import contextlib
 import errno
-import itertools
 import os
 import resource
 import stat
@@ -20,6 +19,7 @@ from mregfs.errors import HostError
 from mregfs.host.beneath import Beneath
 from mregfs.host.calls import process_umask
 from mregfs.vfs.interface import Attributes
+from mregfs.vfs.numbers import Space, handles_of
 
 __all__ = ["NOT_OURS", "Requests", "attributes_of", "translated"]
 
@@ -44,7 +44,7 @@ class Requests:
         self._lock = threading.Lock()
         self._table = NodeTable(max_descriptors, self._staging.open)
         self._handles: dict[int, Handle] = {}
-        self._handle_numbers = itertools.count(1)
+        self._handle_numbers = handles_of(Space.DRAFTS)
         try:
             self._staging.prepare()
         except OSError as error:

@@ -44,6 +44,7 @@ from mregfs.fuse.waits import Waits
 from mregfs.fuse.wire import BATCH_FORGET, FORGET, READ, SETXATTR, forgets
 from mregfs.fuse.workers import Workers
 from mregfs.host.descriptors import SHORTAGE, is_claimable, share
+from mregfs.vfs.answers import settle
 from mregfs.vfs.interface import Attributes, Caller, FileSystem, OpenFile
 
 __all__ = ["Adapter"]
@@ -57,6 +58,8 @@ _READERS = 16
 """Threads that verify what is read, and wait for the disk."""
 _WRITERS = 64
 """Threads for transactions; each commit under way has one."""
+_TRANSACTIONS = 16
+"""The same of those that come by pyfuse3."""
 _SPELLED = 80
 """How much of a request stands in the log when it fails."""
 
@@ -164,6 +167,7 @@ class Adapter(pyfuse3.Operations):
         self._readers = Workers(_READERS, "mregfs-read")
         # Commits may take minutes; they must not use up the threads that readers wait for.
         self._writers = Workers(_WRITERS, "mregfs-write")
+        self._transactions = trio.CapacityLimiter(_TRANSACTIONS)
         self._ending = False
         self._closed = False
 
@@ -243,7 +247,7 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def lookup(self, parent_inode: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
         """Find a name."""
-        return entry_of(await self._fs.lookup(parent_inode, name, caller_of(ctx)))
+        return entry_of(await settle(self._fs.lookup(parent_inode, name)))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back references; there is nobody to answer to."""
@@ -261,7 +265,7 @@ class Adapter(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         """Make a file, FIFO, socket or device node."""
-        return entry_of(await self._fs.mknod(parent_inode, name, mode, rdev, caller_of(ctx)))
+        return entry_of(self._fs.mknod(parent_inode, name, mode, rdev, caller_of(ctx)))
 
     @_answers
     async def mkdir(
@@ -269,7 +273,7 @@ class Adapter(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         """Make a directory."""
         return entry_of(
-            await self._fs.mkdir(parent_inode, name, stat.S_IMODE(mode), caller_of(ctx))
+            await settle(self._fs.mkdir(parent_inode, name, stat.S_IMODE(mode), caller_of(ctx)))
         )
 
     @_answers
@@ -277,24 +281,24 @@ class Adapter(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, target: bytes, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         """Make a symlink."""
-        return entry_of(await self._fs.symlink(parent_inode, name, target, caller_of(ctx)))
+        return entry_of(await settle(self._fs.symlink(parent_inode, name, target, caller_of(ctx))))
 
     @_answers
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         """Make a hard link."""
-        return entry_of(await self._fs.link(inode, new_parent_inode, new_name, caller_of(ctx)))
+        return entry_of(self._fs.link(inode, new_parent_inode, new_name, caller_of(ctx)))
 
     @_answers
     async def unlink(self, parent_inode: int, name: bytes, ctx: Context) -> None:
         """Remove a name."""
-        await self._fs.unlink(parent_inode, name, caller_of(ctx))
+        await settle(self._fs.unlink(parent_inode, name, caller_of(ctx)))
 
     @_answers
     async def rmdir(self, parent_inode: int, name: bytes, ctx: Context) -> None:
         """Remove a directory."""
-        await self._fs.rmdir(parent_inode, name, caller_of(ctx))
+        await settle(self._fs.rmdir(parent_inode, name, caller_of(ctx)))
 
     @_answers
     async def rename(
@@ -307,8 +311,9 @@ class Adapter(pyfuse3.Operations):
         ctx: Context,
     ) -> None:
         """Move a name; `flags` are those of renameat2(2)."""
-        await self._fs.rename(
-            parent_inode_old, name_old, parent_inode_new, name_new, flags, caller_of(ctx)
+        caller = caller_of(ctx)
+        await settle(
+            self._fs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, caller)
         )
 
     @_answers
@@ -335,12 +340,12 @@ class Adapter(pyfuse3.Operations):
         """Change mode, owner, size or times."""
         request = self._passthrough.request()
         changed = changes_of(attr, fields, request.now if request else 0)
-        return entry_of(await self._fs.setattr(inode, changed, fh, caller_of(ctx)))
+        return entry_of(self._fs.setattr(inode, changed, fh, caller_of(ctx)))
 
     @_answers
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Context) -> None:
         """Set an extended attribute."""
-        await self._fs.setxattr(inode, name, value, caller_of(ctx))
+        self._fs.setxattr(inode, name, value, caller_of(ctx))
 
     @_answers
     async def getxattr(self, inode: int, name: bytes, ctx: Context) -> bytes:
@@ -349,34 +354,35 @@ class Adapter(pyfuse3.Operations):
         # pyfuse3 asks for itself whether an attribute is there that must not be, or must, before
         # it is set: who sets it need not be allowed to read.
         checking = request is not None and request.opcode == SETXATTR
-        return await self._fs.getxattr(inode, name, Caller() if checking else caller_of(ctx))
+        caller = Caller() if checking else caller_of(ctx)
+        return await settle(self._fs.getxattr(inode, name, caller))
 
     @_answers
     async def listxattr(self, inode: int, ctx: Context) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
-        return await self._fs.listxattr(inode, caller_of(ctx))
+        return await settle(self._fs.listxattr(inode, caller_of(ctx)))
 
     @_answers
     async def removexattr(self, inode: int, name: bytes, ctx: Context) -> None:
         """Remove an extended attribute."""
-        await self._fs.removexattr(inode, name, caller_of(ctx))
+        self._fs.removexattr(inode, name, caller_of(ctx))
 
     @_answers
     async def access(self, inode: int, mode: int, ctx: Context) -> bool:
         """Answer access(2); with default_permissions the kernel decides by itself."""
-        return await self._fs.access(inode, mode, caller_of(ctx))
+        return True
 
     @_answers
     async def statfs(self, ctx: Context) -> pyfuse3.StatvfsData:
         """Answer statvfs(3)."""
-        return statvfs_of(await self._fs.statfs())
+        return statvfs_of(self._fs.statfs())
 
     # ---- open files
 
     @_answers
     async def open(self, inode: int, flags: int, ctx: Context) -> pyfuse3.FileInfo:
         """Open a file."""
-        opened = await self._fs.open(inode, flags, caller_of(ctx))
+        opened = await settle(self._fs.open(inode, flags, caller_of(ctx)))
         return self._file(inode, opened)
 
     @_answers
@@ -384,7 +390,7 @@ class Adapter(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Context
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make and open a file in one step."""
-        opened, attributes = await self._fs.create(
+        opened, attributes = self._fs.create(
             parent_inode, name, stat.S_IMODE(mode), flags, caller_of(ctx)
         )
         return self._file(attributes.inode, opened), entry_of(attributes)
@@ -416,8 +422,11 @@ class Adapter(pyfuse3.Operations):
         unique, pid = (request.unique, request.pid) if request else (0, 0)
         direct = self._passthrough.inode_of(fh) is None
         return await self._waits.read(
-            self._fs.read, fh, off, size, unique=unique, pid=pid, direct=direct
+            partial(self._read, fh, off, size), unique=unique, pid=pid, direct=direct
         )
+
+    async def _read(self, handle: int, offset: int, size: int) -> bytes:
+        return await settle(self._fs.read(handle, offset, size))
 
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
@@ -425,7 +434,7 @@ class Adapter(pyfuse3.Operations):
         request = self._passthrough.request()
         known = request is not None and request.pid  # what is mapped, nobody in particular writes
         caller = Caller(request.uid, request.gid, request.pid) if request and known else None
-        return await self._fs.write(fh, off, buf, caller)
+        return await settle(self._fs.write(fh, off, buf, caller), self._transactions)
 
     @_answers
     async def flush(self, fh: int) -> None:
@@ -435,7 +444,7 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Make a file durable."""
-        await self._fs.fsync(fh, data_only=datasync)
+        await settle(self._fs.fsync(fh, data_only=datasync))
 
     @_answers
     async def release(self, fh: int) -> None:
@@ -453,7 +462,7 @@ class Adapter(pyfuse3.Operations):
     ) -> int:
         """Answer poll(2); ENOSYS would turn it off for the whole mount."""
         try:
-            return await self._fs.poll(fh, self._waker(poll_handle) if poll_handle else None)
+            return self._fs.poll(fh, self._waker(poll_handle) if poll_handle else None)
         except UnsupportedError:
             return _ALWAYS_READY
 
@@ -473,7 +482,7 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def opendir(self, inode: int, ctx: Context) -> int:
         """Open a directory."""
-        return await self._fs.opendir(inode, caller_of(ctx))
+        return await settle(self._fs.opendir(inode, caller_of(ctx)))
 
     @_answers
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -493,4 +502,4 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Make a directory durable."""
-        await self._fs.fsyncdir(fh)
+        await settle(self._fs.fsyncdir(fh))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from mregfs.errors import MregfsError
 from mregfs.fuse import wire
 from mregfs.fuse.passthrough import Passthrough, ReadPath
+from mregfs.vfs.answers import InThread
 from mregfs.vfs.interface import Attributes, Caller, FileSystem, OpenFile
 
 __all__ = ["Express", "list_entries"]
@@ -60,8 +61,8 @@ class Express:
 
     def lookup(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Find a name."""
-        found = self._fs.lookup_nowait(inode, body[:-1], caller)
-        return None if found is None else wire.entry_out(found)
+        found = self._fs.lookup(inode, body[:-1])
+        return wire.entry_out(found) if isinstance(found, Attributes) else None
 
     def getattr(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Answer stat(2)."""
@@ -73,8 +74,8 @@ class Express:
 
     def open(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Open a file."""
-        opened = self._fs.open_nowait(inode, wire.open_flags(body), caller)
-        if opened is None:
+        opened = self._fs.open(inode, wire.open_flags(body), caller)
+        if not isinstance(opened, OpenFile):
             return None
         direct = self._settle(inode, opened) is ReadPath.DIRECT
         return wire.open_out(
@@ -86,16 +87,19 @@ class Express:
 
     def read(self, inode: int, body: bytes, caller: Caller) -> Answer | Deferred:
         """Read what need not be waited for, or leave it to a thread."""
-        return self._fs.read_nowait(*wire.range_of(body))
+        data = self._fs.read(*wire.range_of(body))
+        if isinstance(data, InThread):
+            return data.give
+        return data if isinstance(data, bytes) else None
 
     def write(self, inode: int, body: bytes, caller: Caller) -> Answer | Deferred:
         """Write; what is mapped, nobody in particular does."""
         handle, offset, data = wire.write_of(body)
-        written = self._fs.write_nowait(handle, offset, data, caller if caller.pid else None)
-        if callable(written):
-            later = written
+        written = self._fs.write(handle, offset, data, caller if caller.pid else None)
+        if isinstance(written, InThread):
+            later = written.give
             return lambda: wire.write_out(later())
-        return None if written is None else wire.write_out(written)
+        return wire.write_out(written) if isinstance(written, int) else None
 
     def flush(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """A descriptor was closed."""
@@ -112,8 +116,8 @@ class Express:
     def getxattr(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Return an extended attribute, or how long it is."""
         room, name = wire.xattr_of(body)
-        value = self._fs.getxattr_nowait(inode, name, caller)
-        if value is None:
+        value = self._fs.getxattr(inode, name, caller)
+        if not isinstance(value, bytes):
             return None
         if room == 0:
             return wire.xattr_size_out(len(value))
@@ -121,8 +125,8 @@ class Express:
 
     def opendir(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """Open a directory."""
-        handle = self._fs.opendir_nowait(inode, caller)
-        return None if handle is None else wire.open_out(handle)
+        handle = self._fs.opendir(inode, caller)
+        return wire.open_out(handle) if isinstance(handle, int) else None
 
     def readdirplus(self, inode: int, body: bytes, caller: Caller) -> Answer:
         """List as many entries as fit, with their attributes."""

@@ -46,23 +46,17 @@ class Waits:
 
     async def read(
         self,
-        function: Callable[[int, int, int], Awaitable[bytes]],
-        handle: int,
-        offset: int,
-        size: int,
+        function: Callable[[], Awaitable[bytes]],
         *,
         unique: int,
         pid: int,
         direct: bool,
     ) -> bytes:
-        """Await `function(handle, offset, size)`, unless the reader is to wait no longer.
+        """Await `function()`, unless the reader is to wait no longer.
 
         Args:
             function: the file system's read; what it would have returned is lost when it is
                 cancelled, so it takes nothing away before it returns.
-            handle: of the open file.
-            offset: where to read.
-            size: how much.
             unique: the request's number; 0 when interrupts cannot be seen.
             pid: the thread that reads; 0 when it is not known.
             direct: the file is an event file: its readers expect to be interrupted.
@@ -81,7 +75,7 @@ class Waits:
                 scope.deadline = trio.current_time() + _PATIENCE
             self._reads[unique] = _Read(scope, pid, direct=direct)
             try:
-                return await function(handle, offset, size)
+                return await function()
             finally:
                 del self._reads[unique]
         if self._over:

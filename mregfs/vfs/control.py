@@ -2,7 +2,7 @@
 
 Decided here: that one write is one transaction, what a reply looks like, who gets a failure as the
 errno of its write, and what a plain `cat` shows. Not decided here: the grammar (`model.grammar`),
-what commands do (`gestures`).
+what commands do (`transactions`).
 """
 
 import errno
@@ -15,7 +15,7 @@ import msgspec
 from mregfs.errors import HostError, InvalidError, MregfsError
 from mregfs.model.forms import COMMANDS
 from mregfs.vfs.interface import Caller
-from mregfs.vfs.tree import CONTROL, CONTROL_BIT
+from mregfs.vfs.numbers import CONTROL, CONTROLS
 
 __all__ = ["ControlSessions", "Outcome", "usage_text"]
 
@@ -61,7 +61,7 @@ class ControlSessions:
         self._sessions: dict[int, Session] = {}
         self._last: dict[int, bytes] = {}
         self._inode = CONTROL
-        self._numbers = itertools.count(CONTROL_BIT)
+        self._numbers = itertools.count(CONTROLS)
         self._writers: Counter[int] = Counter()
         self._sent_back: set[int] = set()
 

@@ -2,10 +2,10 @@
 
 Decided here: which cached names and attributes a log entry makes stale. Not decided here: how
 entries are learned of (`registry.log.tail`), how the kernel is told (`KernelNotices`), what an
-entry means (`model.rules`). Run by `filesystem`, on the event loop.
+entry means (`model.rules`). Runs on the event loop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mregfs.model import changes as facts
 from mregfs.model.names import LATEST
@@ -13,7 +13,8 @@ from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.registry.log.tail import LogTail
 from mregfs.vfs.interface import KernelNotices
-from mregfs.vfs.tree import PROJECTS, Tree
+from mregfs.vfs.numbers import PROJECTS
+from mregfs.vfs.tree import Tree
 
 __all__ = ["Follower", "changes_names"]
 
@@ -30,7 +31,8 @@ def changes_names(entry: facts.Entry) -> bool:
 class Follower:
     """Takes entries from the tail of the log, and tells the kernel of them.
 
-    `on_news` is called after new entries, `on_access` when another may read or change something.
+    Each of `on_news` is called after new entries, `on_access` when another may read or change
+    something.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Follower:
         index: Index,
         tree: Tree,
         notices: KernelNotices,
-        on_news: Callable[[], None],
+        on_news: Sequence[Callable[[], None]],
         on_access: Callable[[], None] = lambda: None,
     ) -> None:
         self._tail = tail
@@ -62,7 +64,8 @@ class Follower:
                     self._tell(change)
             self._tail.took(entry.sequence)
         if entries:
-            self._on_news()
+            for wake in self._on_news:
+                wake()
         return bool(entries)
 
     def _tell(self, change: facts.Change) -> None:

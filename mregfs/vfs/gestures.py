@@ -91,7 +91,7 @@ class Gestures:
             MregfsError: an alias cannot be made here, or the target is no version.
         """
         if parent.kind is not NodeKind.OWNER:
-            raise self._refuse_new(parent, "a symbolic link")
+            raise self.refuse_new(parent, "a symbolic link")
         if name != NEXT or not isinstance(parent.owner, CollectionRecord):
             _check_given_by_people(name)
         place = f"{self._tree.path(parent)}/{name}"
@@ -105,8 +105,6 @@ class Gestures:
         Raises:
             MregfsError: it cannot be moved, or not there.
         """
-        if source.kind is NodeKind.VERSION:
-            raise ImmutableError("a published version cannot be moved", "versions never change")
         if source.kind is NodeKind.OWNER and isinstance(source.owner, CollectionRecord):
             if new_parent.kind is not NodeKind.COLLECTIONS or new_parent.project != source.project:
                 raise ForbiddenError("a collection stays in its project's collections")
@@ -126,7 +124,13 @@ class Gestures:
             number = Location(own.project, own.name, own.kind, number=source.alias.number)
             expect = f"v{source.alias.number}"
             return [commands.MoveAlias(renamed, number), commands.DropAlias(own, expect)]
-        raise ForbiddenError(
+        raise self.refuse_rename(source)
+
+    def refuse_rename(self, node: Node) -> MregfsError:
+        """Return the error for a rename of what cannot be renamed, or not there."""
+        if node.kind is NodeKind.VERSION:
+            return ImmutableError("a published version cannot be moved", "versions never change")
+        return ForbiddenError(
             "this cannot be renamed", "drafts, collections and aliases can; see the README"
         )
 
@@ -175,7 +179,7 @@ class Gestures:
             return [commands.CreateCollection(project, name)]
         if parent.kind is NodeKind.ARTIFACTS:
             return [commands.CreateArtifact(project, name)]
-        raise self._refuse_new(parent, "a directory")
+        raise self.refuse_new(parent, "a directory")
 
     def commit_target(self, new_parent: Node, new_name: str) -> Location:
         """`mv staging/DRAFT artifacts/NAME/next`: return the artifact that gets a version.
@@ -197,7 +201,11 @@ class Gestures:
                 )
         if new_parent.kind is NodeKind.VERSION:
             raise ImmutableError("a published version never changes")
-        raise ForbiddenError(
+        raise self.refuse_draft()
+
+    def refuse_draft(self) -> MregfsError:
+        """Return the error for a move of a draft to where no version can be."""
+        return ForbiddenError(
             "a draft can only become a version",
             f"move it to artifacts/NAME/{NEXT}",
         )
@@ -208,16 +216,13 @@ class Gestures:
             return ImmutableError("a published version never changes")
         return ForbiddenError("the registry keeps the attributes of its own directories")
 
-    def _refuse_new(self, parent: Node, what: str) -> MregfsError:
+    def refuse_new(self, parent: Node, what: str) -> MregfsError:
+        """Return the error for making `what` in `parent`."""
         if parent.kind is NodeKind.VERSION:
             return ImmutableError("a published version never changes")
         return ForbiddenError(
             f"{what} cannot be made here", "write files into a draft below staging/"
         )
-
-    def refuse_new(self, parent: Node) -> MregfsError:
-        """Return the error for creating a file, device or hard link in `parent`."""
-        return self._refuse_new(parent, "a file")
 
 
 _OWNER_LISTS = (NodeKind.COLLECTIONS, NodeKind.ARTIFACTS)

@@ -2,18 +2,20 @@
 
 Decided here: the order of entries (names; versions by number, then aliases) and what a position
 means, so that a listing can go on where it stopped while the directory changes. Not decided here:
-what the entries are (`tree`). Made by `filesystem` for each opendir.
+what the entries are (`tree`, `attached`).
 
 Never loads a directory at once: each read takes a batch from one view of the index.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import heapq
+from collections.abc import Iterator
+from operator import itemgetter
 
 from mregfs.errors import NotFoundError
-from mregfs.model.paths import STAGING
 from mregfs.model.state import State
 from mregfs.ports.index import Index
+from mregfs.vfs.attached import Attached
 from mregfs.vfs.interface import Attributes
 from mregfs.vfs.pending import PendingLinks
 from mregfs.vfs.tree import Node, NodeKind, Tree
@@ -36,13 +38,13 @@ class Listing:
         tree: Tree,
         node: Node,
         pending: PendingLinks,
-        staging: Callable[[Node], Attributes],
+        attached: Attached,
     ) -> None:
         self._index = index
         self._tree = tree
         self._node = node
         self._pending = pending
-        self._staging = staging
+        self._attached = attached
         self._names: list[str] = []
         self._tail: list[bytes] = []
 
@@ -113,8 +115,8 @@ class Listing:
                     if node is not None:
                         batch.append((name, self._tree.attributes(state, node)))
                     else:
-                        with contextlib.suppress(NotFoundError):  # the disk may be read-only
-                            batch.append((name, self._staging(self._node)))
+                        with contextlib.suppress(NotFoundError):
+                            batch.append((name, self._attached.find(self._node, name)))
                     if len(batch) == _BATCH:
                         break
             for name, attributes in batch:
@@ -126,12 +128,9 @@ class Listing:
                 return
 
     def _children(self, state: State, after: str) -> Iterator[tuple[str, Node | None]]:
-        """Yield the tree's children, and `staging` in its place where there is one."""
-        pending = self._node.kind in (NodeKind.ROOT, NodeKind.PROJECT) and after < STAGING
-        for name, node in self._tree.children(state, self._node, after):
-            if pending and name > STAGING:
-                pending = False
-                yield STAGING, None
-            yield name, node
-        if pending:
-            yield STAGING, None
+        """Yield the tree's children, and in their places the names at which other trees begin."""
+        own: Iterator[tuple[str, Node | None]] = self._tree.children(state, self._node, after)
+        names = [name for name in self._attached.names(self._node) if name > after]
+        if not names:
+            return own
+        return heapq.merge(own, [(name, None) for name in names], key=itemgetter(0))

@@ -5,21 +5,23 @@ temporary name first), and that they live in memory only: they never reach the l
 here: what the rename means (`gestures`), what an alias is (`tree`).
 """
 
+import errno
+import itertools
 import re
 from stat import S_IFLNK
 
 import msgspec
 
-from mregfs.errors import ExistsError
+from mregfs.errors import ExistsError, HostError, ImmutableError, MregfsError
 from mregfs.model.state import State
+from mregfs.ports import Clock
 from mregfs.ports.index import Index
-from mregfs.vfs.interface import Attributes, Caller
-from mregfs.vfs.tree import Tree, stale
+from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes
+from mregfs.vfs.numbers import PENDING
+from mregfs.vfs.tree import Tree
+from mregfs.vfs.unchanging import Unchanging, stale
 
-__all__ = ["PENDING_BIT", "PendingLinks", "is_temporary"]
-
-PENDING_BIT = 1 << 61
-"""Set in the inode numbers of pending symlinks: never those of the log or of drafts."""
+__all__ = ["PendingLinks", "is_temporary"]
 
 # GNU ln, mv and install: gnulib's force_symlinkat tries names of "Cu" and six of these characters.
 _GNU = re.compile(rb"Cu[A-Za-z0-9]{6}")
@@ -44,28 +46,34 @@ class PendingLink(msgspec.Struct):
     """After the rename the alias's inode: the kernel may go on using the link's own a while."""
 
 
-class PendingLinks:
-    """All pending symlinks of a mount. A restart forgets them, as `/tmp` would."""
+class PendingLinks(Unchanging):
+    """All pending symlinks of a mount. A restart forgets them, as `/tmp` would.
 
-    def __init__(self, index: Index, tree: Tree) -> None:
+    As a tree it answers for their inodes; their names are in directories of the registry's.
+    """
+
+    def __init__(self, index: Index, tree: Tree, clock: Clock, *, read_only: bool) -> None:
         self._index = index
         self._tree = tree
-        self._next = PENDING_BIT + 1
+        self._clock = clock
+        self._read_only = read_only
+        self._numbers = itertools.count(PENDING + 1)
         self._by_inode: dict[int, PendingLink] = {}
         self._by_name: dict[tuple[int, bytes], PendingLink] = {}
 
-    def make(
-        self, directory: int, name: bytes, target: bytes, caller: Caller, now: int
-    ) -> PendingLink:
+    def make(self, directory: int, name: bytes, target: bytes, caller: Caller) -> PendingLink:
         """Keep a new symlink.
 
         Raises:
             ExistsError: there is one of that name.
+            ImmutableError: the mount is read-only.
         """
+        if self._read_only:
+            raise ImmutableError("this mount is read-only")
         if (directory, name) in self._by_name:
             raise ExistsError(f"{name.decode(errors='replace')!r} exists already")
-        link = PendingLink(self._next, directory, name, target, caller.uid, caller.gid, now)
-        self._next += 1
+        inode, now = next(self._numbers), self._clock()
+        link = PendingLink(inode, directory, name, target, caller.uid, caller.gid, now)
         self._by_inode[link.inode] = link
         self._by_name[directory, name] = link
         return link
@@ -74,7 +82,17 @@ class PendingLinks:
         """Return the symlink of that name, or None."""
         return self._by_name.get((directory, name))
 
-    def stat(self, inode: int) -> Attributes:
+    def refuse_change(self, inode: int) -> MregfsError:
+        """Return the error of a change of extended attributes."""
+        return HostError(errno.EOPNOTSUPP, "a symbolic link has no attributes of its own")
+
+    def setattr(
+        self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
+    ) -> Attributes:
+        """Change nothing: `cp -a` sets times of the links it makes."""
+        return self.getattr(inode)
+
+    def getattr(self, inode: int) -> Attributes:
         """Return what stat tells of the symlink with that inode number, or of its alias.
 
         Raises:
@@ -134,7 +152,7 @@ class PendingLinks:
         link.directory, link.name = directory, name
         self._by_name[directory, name] = link
 
-    def forget(self, inode: int) -> None:
+    def forget(self, inode: int, count: int) -> None:
         """The kernel no longer knows the inode."""
         link = self._by_inode.get(inode)
         if link is not None and self._by_name.get((link.directory, link.name)) is not link:

@@ -19,11 +19,9 @@ from mregfs.errors import MregfsError, NotFoundError, UnavailableError
 from mregfs.model.queries import is_query, unspell
 from mregfs.registry.read.answers import Answers
 from mregfs.vfs.interface import Caller
+from mregfs.vfs.numbers import QUERIES, QUERY
 
-__all__ = ["QUERY_BITS", "QueryNames", "Questions"]
-
-QUERY_BITS = 3 << 59
-"""Set in the inode numbers of names below `query`; bit 0 tells a question from a part of one."""
+__all__ = ["QueryNames", "Questions"]
 
 MAX_NAMES = 4096
 """Names that are remembered; each has 255 bytes at most."""
@@ -38,9 +36,7 @@ THREADS = 2
 class QueryNames:
     """The names below `query` that were looked up last."""
 
-    def __init__(self, top: int) -> None:
-        self._top = top
-        """The number of `query` itself."""
+    def __init__(self) -> None:
         self._next = 0
         self._numbers: dict[tuple[int, bytes], int] = {}
         self._names: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
@@ -52,13 +48,13 @@ class QueryNames:
         Raises:
             NotFoundError: no question begins so.
         """
-        if parent == self._top and not is_query(name):
+        if parent == QUERY and not is_query(name):
             raise NotFoundError(f"{name!r} is not a question", "see what can be asked: query/help")
         with self._lock:
             number = self._numbers.get((parent, name))
             if number is None:
                 self._next += 1
-                number = QUERY_BITS | self._next << 1 | (not name.endswith(b"%"))
+                number = QUERIES | self._next << 1 | (not name.endswith(b"%"))
                 self._numbers[parent, name] = number
                 self._names[number] = (parent, name)
                 if len(self._names) > MAX_NAMES:
@@ -76,7 +72,7 @@ class QueryNames:
         """
         names: list[bytes] = []
         with self._lock:
-            while number != self._top:
+            while number != QUERY:
                 found = self._names.get(number)
                 if found is None:
                     return None

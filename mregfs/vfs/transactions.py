@@ -23,7 +23,8 @@ from mregfs.registry.log.tail import LogTail
 from mregfs.registry.write.commit import CommitProgress, Committer
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.follower import changes_names
-from mregfs.vfs.interface import DRAFT_BIT, Caller, DraftTree
+from mregfs.vfs.interface import Caller, DraftTree
+from mregfs.vfs.numbers import inode_on_host
 
 __all__ = ["Transactions"]
 
@@ -202,7 +203,7 @@ class Transactions:
         undo.callback(self._drafts.thaw, project, draft)
         inode = self._inode(project, draft)
         log.info("committing draft %s of %s", draft, project)
-        intake = self._open_intake(project, draft, inode & (DRAFT_BIT - 1), caller)
+        intake = self._open_intake(project, draft, inode_on_host(inode), caller)
         prepared = self._committer.prepare(
             intake, request, principal=principal, progress=self._watching(requester)
         )

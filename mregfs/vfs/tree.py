@@ -1,22 +1,20 @@
 """The registry as a tree of inodes: what a number stands for, names below it, what stat tells.
 
-Decided here: the shape of the mount (DESIGN: artifacts, collections, projects, `.mregfs`), inode
-numbers of its fixed parts, symlink targets, modes, how long the kernel may remember what. Not
-decided here: what a change does (`gestures`), drafts (`DraftTree`), bytes of files (`content`).
-Each call reads one view of the index and holds none.
+Decided here: the shape of the mount (artifacts, collections, projects), symlink targets, modes, how
+long the kernel may remember what. Not decided here: what a change does (`gestures`), what is in the
+other trees (`attached`), bytes of files (`content`). Each call reads one view of the index and
+holds none.
 
-Inode numbers of everything in the log are allocated by `model.rules` and live in the index. The
-numbers below `FIRST_INODE` belong to this mount alone.
+Inode numbers of everything in the log are allocated by `model.rules` and live in the index.
 """
 
-import errno
 from collections.abc import Iterator
 from enum import Enum, auto
 from stat import S_IFDIR, S_IFLNK, S_IFREG
 
 import msgspec
 
-from mregfs.errors import HostError, NotFoundError
+from mregfs.errors import NotFoundError
 from mregfs.model import paths
 from mregfs.model.names import ProjectName, parse_number
 from mregfs.model.records import (
@@ -30,33 +28,28 @@ from mregfs.model.state import State
 from mregfs.registry.read.content import Content, FileEntry
 from mregfs.vfs.interface import Attributes
 from mregfs.vfs.modes import Modes
-from mregfs.vfs.query import QUERY_BITS, QueryNames
+from mregfs.vfs.numbers import (
+    ARTIFACTS,
+    COLLECTIONS,
+    CONTROL,
+    EVENTS,
+    FIRST_FREE,
+    META,
+    OWN_ENTITY,
+    PROJECTS,
+    QUERY,
+    ROOT,
+    SELF,
+    STATUS,
+)
+from mregfs.vfs.unchanging import stale
 
 __all__ = [
-    "CONTROL",
-    "CONTROL_BIT",
     "FOR_EVER",
-    "ROOT",
     "Node",
     "NodeKind",
     "Tree",
-    "stale",
 ]
-
-ROOT = 1
-ARTIFACTS = 2
-COLLECTIONS = 3
-PROJECTS = 5
-META = 6
-CONTROL = 7
-EVENTS = 8
-STATUS = 9
-QUERY = 12
-CONTROL_BIT = 1 << 60
-"""Set in the other inode numbers of `control`: it may have several at a time (`control`)."""
-SELF = 10
-OWN_ENTITY = 11
-FIRST_FREE = 16
 
 FOR_EVER = 3.0e8
 """Seconds (about ten years): for what never changes, or is invalidated by name when it does."""
@@ -74,14 +67,6 @@ class NodeKind(Enum):
     ENTITY = auto()
     SELF = auto()
     """The mount's own project below `projects`: a symlink to the root."""
-    META = auto()
-    CONTROL = auto()
-    EVENTS = auto()
-    STATUS = auto()
-    QUERY = auto()
-    """`query`, and what is below it that another name follows."""
-    ANSWER = auto()
-    """A question below `query`: a file."""
     OWNER = auto()
     """The directory of an artifact or a collection."""
     VERSION = auto()
@@ -115,11 +100,6 @@ _FIXED = {
     ARTIFACTS: NodeKind.ARTIFACTS,
     COLLECTIONS: NodeKind.COLLECTIONS,
     PROJECTS: NodeKind.PROJECTS,
-    META: NodeKind.META,
-    CONTROL: NodeKind.CONTROL,
-    EVENTS: NodeKind.EVENTS,
-    STATUS: NodeKind.STATUS,
-    QUERY: NodeKind.QUERY,
     SELF: NodeKind.SELF,
     OWN_ENTITY: NodeKind.ENTITY,
 }
@@ -127,13 +107,6 @@ _ROOT_NAMES = {
     paths.ARTIFACTS: ARTIFACTS,
     paths.COLLECTIONS: COLLECTIONS,
     paths.PROJECTS: PROJECTS,
-    paths.META: META,
-}
-_META_NAMES = {
-    paths.CONTROL: CONTROL,
-    paths.EVENTS: EVENTS,
-    paths.STATUS: STATUS,
-    paths.QUERY: QUERY,
 }
 _PROJECT_NAMES = {paths.ARTIFACTS: 1, paths.COLLECTIONS: 2}
 _MAX_CACHED = 1 << 16
@@ -149,7 +122,6 @@ class Tree:
         self._content = content
         self.modes = modes
         self._versions: dict[int, Node] = {}
-        self.queries = QueryNames(QUERY)
         self.changed_at_ns = 0
         """When the log last grew: the mtime of directories that have no record of their own."""
 
@@ -170,10 +142,6 @@ class Tree:
         cached = self._versions.get(inode)
         if cached is not None:
             return cached
-        if inode & QUERY_BITS == QUERY_BITS:
-            return Node(NodeKind.ANSWER if inode & 1 else NodeKind.QUERY, inode, self.project)
-        if inode & CONTROL_BIT:
-            return Node(NodeKind.CONTROL, inode, self.project)
         found = state.inode_at_or_below(inode)
         if found is None:
             raise stale(inode)
@@ -269,10 +237,6 @@ class Tree:
             )
         if kind is NodeKind.ROOT and name in _ROOT_NAMES:
             return self.node(state, _ROOT_NAMES[name])
-        if kind is NodeKind.META and name in _META_NAMES:
-            return self.node(state, _META_NAMES[name])
-        if kind is NodeKind.QUERY:
-            return self.node(state, self.queries.find(parent.inode, name.encode()))
         if kind is NodeKind.PROJECT and name in _PROJECT_NAMES:
             return self.node(state, parent.inode + _PROJECT_NAMES[name])
         if kind is NodeKind.PROJECTS:
@@ -323,11 +287,10 @@ class Tree:
         """
         start = after + "\0" if after else ""
         kind = parent.kind
-        if kind is NodeKind.ROOT or kind is NodeKind.META:
-            names = _ROOT_NAMES if kind is NodeKind.ROOT else _META_NAMES
-            for name in sorted(names):
+        if kind is NodeKind.ROOT:
+            for name in sorted(_ROOT_NAMES):
                 if name > after:
-                    yield name, self.node(state, names[name])
+                    yield name, self.node(state, _ROOT_NAMES[name])
         elif kind is NodeKind.PROJECT:
             for name, offset in _PROJECT_NAMES.items():
                 if name > after:
@@ -441,10 +404,7 @@ class Tree:
         kind = node.kind
         if kind is NodeKind.VERSION:
             return self._version_attributes(node)
-        if kind is NodeKind.CONTROL:
-            own = self.modes.control()
-        else:
-            own = self.modes.directory(self.project if kind is NodeKind.ENTITY else node.project)
+        own = self.modes.directory(self.project if kind is NodeKind.ENTITY else node.project)
         attributes = Attributes(
             node.inode,
             S_IFDIR | (own.mode & 0o777),
@@ -465,20 +425,8 @@ class Tree:
         elif kind is NodeKind.OWNER:
             assert node.owner is not None
             at_ns = node.owner.changed_at_ns or node.owner.created_at_ns
-        elif kind in (NodeKind.CONTROL, NodeKind.EVENTS, NodeKind.STATUS):
-            # All three are written to: commands, `since N`, nothing. Opened with direct I/O.
-            writable = 0o666 if kind is not NodeKind.STATUS else 0o444
-            attributes.mode = S_IFREG | (own.mode & writable)
-            if kind is NodeKind.EVENTS:
-                attributes.mode |= (attributes.mode & 0o444) >> 1  # who may read may say `since N`
-        elif kind is NodeKind.ANSWER:
-            attributes.mode = S_IFREG | (own.mode & 0o444)
         elif kind not in (NodeKind.ARTIFACTS, NodeKind.COLLECTIONS):
             attributes.mode = S_IFDIR | (own.mode & 0o555)
-        if kind is NodeKind.CONTROL and node.inode != CONTROL:
-            attributes.attr_timeout = 0.0  # `guarded` does not know these
-        if node.inode & QUERY_BITS == QUERY_BITS:
-            attributes.entry_timeout = 0.0  # the names are without number
         attributes.atime_ns = attributes.mtime_ns = attributes.ctime_ns = at_ns
         return attributes
 
@@ -532,12 +480,3 @@ class Tree:
             return ARTIFACTS if kind == "artifact" else COLLECTIONS
         record = state.project(project)
         return None if record is None else record.inode + (1 if kind == "artifact" else 2)
-
-
-def stale(inode: int) -> HostError:
-    """Return the error for an inode number that stands for nothing any more.
-
-    At ESTALE, and not at ENOENT, Linux looks every name of the path up again by itself, once: who
-    comes by a name that by now stands for something else gets that.
-    """
-    return HostError(errno.ESTALE, f"inode {inode} does not exist any more", "open it again")

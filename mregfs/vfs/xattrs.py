@@ -15,7 +15,7 @@ from mregfs.model.state import State
 from mregfs.registry.read.content import Content
 from mregfs.vfs.tree import Node, NodeKind
 
-__all__ = ["PREFIX", "Attributes"]
+__all__ = ["PREFIX", "ExtendedAttributes"]
 
 PREFIX = "user.mregfs."
 
@@ -52,7 +52,7 @@ _FILE = ("digest", "read_path")
 _SLOW = (b"user.mregfs.unique_size", b"user.mregfs.read_path")
 
 
-class Attributes:
+class ExtendedAttributes:
     """The extended attributes of the registry's tree (drafts have their own, on the host)."""
 
     def __init__(

@@ -22,7 +22,8 @@ from mregfs.drafts import DraftDirectory, nodes
 from mregfs.errors import ConflictError, HostError, NotFoundError
 from mregfs.host import calls
 from mregfs.host.beneath import Beneath
-from mregfs.vfs.interface import DRAFT_BIT, Attributes, Caller, ChangedAttributes, DraftTree
+from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, DraftTree
+from mregfs.vfs.numbers import inode_of_draft
 
 PROJECT = "default/default"
 ME = Caller(uid=os.geteuid(), gid=os.getegid())
@@ -109,8 +110,8 @@ class TestRoots:
         write(tree, draft, b"file")
 
         assert b"content" == (host / "draft" / "file").read_bytes()
-        assert DRAFT_BIT | host.stat().st_ino == root
-        assert DRAFT_BIT | (host / "draft").stat().st_ino == draft
+        assert inode_of_draft(host.stat().st_ino) == root
+        assert inode_of_draft((host / "draft").stat().st_ino) == draft
 
     def test_anybody_may_make_drafts(self, tree: DraftDirectory, root: int) -> None:
         """The staging directory of a project is like /tmp; the way to it on the host is closed."""
@@ -135,7 +136,7 @@ class TestRoots:
             with pytest.raises(NotFoundError, match="there are no drafts"):
                 tree.root(PROJECT)
             assert {} == tree.drafts(PROJECT)
-            assert tree.figures().blocks > 0
+            assert tree.statfs().blocks > 0
             if not there:
                 monkeypatch.undo()
                 (tmp_path / "none").mkdir()
@@ -187,7 +188,7 @@ class TestErrors:
     def test_unknown_inode(self, tree: DraftDirectory) -> None:
         """An inode number that was never given is stale."""
         with refused(errno.ESTALE):
-            tree.getattr(DRAFT_BIT | 1)
+            tree.getattr(inode_of_draft(1))
 
     def test_unknown_handle(self, tree: DraftDirectory) -> None:
         """A handle that was never given is a bad descriptor; releasing it does no harm."""
@@ -402,11 +403,11 @@ class TestOpenFiles:
     def test_sync(self, tree: DraftDirectory, draft: int) -> None:
         """Files and directories can be made durable."""
         opened, _ = tree.create(draft, b"file", 0o644, os.O_RDWR, ME)
-        tree.fsync(opened.handle, data_only=True)
-        tree.fsync(opened.handle, data_only=False)
+        tree.fsync(opened.handle, data_only=True).give()
+        tree.fsync(opened.handle, data_only=False).give()
         tree.release(opened.handle)
         handle = tree.opendir(draft, ME)
-        tree.fsyncdir(handle)
+        tree.fsyncdir(handle).give()
         tree.releasedir(handle)
 
 
@@ -674,7 +675,7 @@ class TestAttributes:
                 call()
 
     def test_figures(self, tree: DraftDirectory, tmp_path: Path) -> None:
-        figures, native = tree.figures(), os.statvfs(tmp_path)
+        figures, native = tree.statfs(), os.statvfs(tmp_path)
 
         assert (native.f_frsize, native.f_blocks) == (figures.fragment_size, figures.blocks)
         assert 255 == figures.name_max

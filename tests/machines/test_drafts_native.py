@@ -189,7 +189,7 @@ class DraftSide:
         self._set(Attributes(self._slots[slot][1], 0), slot, mode=mode)
 
     def fsync(self, slot: int) -> None:
-        self.tree.fsync(self._slots[slot][0].handle, data_only=True)
+        self.tree.fsync(self._slots[slot][0].handle, data_only=True).give()
 
     # ---- names
 

@@ -6,10 +6,11 @@ is asked (the tests).
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
+from typing import Any
 
 import trio
 
@@ -17,7 +18,10 @@ from mregfs.api import Store, init_store, open_store
 from mregfs.daemon import Mounted, MountOptions
 from mregfs.errors import MregfsError
 from mregfs.model.names import parse_project
+from mregfs.vfs.answers import settle
 from mregfs.vfs.interface import Attributes, Caller
+from mregfs.vfs.numbers import Space
+from mregfs.vfs.router import Router
 
 ROOT = 1
 WRITE_ONLY = 1
@@ -48,6 +52,26 @@ class RecordedNotices:
         self.inodes.append(inode)
 
 
+class Awaited:
+    """A file system whose answers are waited for, however they are to be had."""
+
+    def __init__(self, fs: Router) -> None:
+        self._fs = fs
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._fs, name)
+        if name in _AT_ONCE:
+            return method
+
+        async def call(*args: Any, **words: Any) -> Any:
+            return await settle(method(*args, **words))
+
+        return call
+
+
+_AT_ONCE = {"forget", "getattr", "readlink", "readdir", "release", "releasedir"}
+
+
 class Rig:
     """One file system, driven by paths."""
 
@@ -60,7 +84,9 @@ class Rig:
             MountOptions(store=str(store.path), mountpoint="/models", project=project, **options),
             self.notices,
         )
-        self.fs = mounted.file_system
+        self.fs: Any = Awaited(mounted.file_system)
+        self.runner = mounted.runner
+        self.special: Any = mounted.file_system._handles[Space.SPECIAL]
         self.caller = Caller(0, 0, 0, 0o022)
 
     # ---- paths
@@ -70,7 +96,7 @@ class Rig:
         found = self.fs.getattr(ROOT)
         for name in path.split("/"):
             if name:
-                found = await self.fs.lookup(found.inode, name.encode(), self.caller)
+                found = await self.fs.lookup(found.inode, name.encode())
         return found
 
     async def parent(self, path: str) -> tuple[int, bytes]:

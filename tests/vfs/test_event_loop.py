@@ -55,7 +55,7 @@ async def test_no_request_enters_the_store_on_the_loop(rig: Rig, entered: list[s
     """Commits, moves, looks, reads, events and what others append: all of it leaves the loop."""
     other = Rig(rig.store)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.fs.follow)
+        nursery.start_soon(rig.runner.follow)
         handle = (await rig.fs.open((await rig.walk(".mregfs/events")).inode, 2, rig.caller)).handle
         await rig.commit("mnist", {"a": b"1" * 100_000, "b/c": b"2"}, "--alias best")
         await rig.control("ln -sf mnist:v0 c:production")

@@ -67,7 +67,7 @@ async def test_absent_names_in_versions_are_remembered_and_others_not(rig: Rig) 
     """The kernel may cache that a version lacks a name, not that a growing directory does."""
     await rig.commit("mnist", {"a": b"1"})
     version = (await rig.walk("artifacts/mnist/v0")).inode
-    absent = await rig.fs.lookup(version, b"nothing", rig.caller)
+    absent = await rig.fs.lookup(version, b"nothing")
     assert (0, True) == (absent.inode, absent.entry_timeout > 1000)
 
     with pytest.raises(MregfsError) as caught:

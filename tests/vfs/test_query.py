@@ -139,7 +139,7 @@ async def test_a_failure_is_an_answer(promoted, question, error, number) -> None
 async def test_what_is_no_question_does_not_exist(rig, name) -> None:
     query_directory = await rig.walk(".mregfs/query")
     with pytest.raises(MregfsError) as caught:
-        await rig.fs.lookup(query_directory.inode, name, rig.caller)
+        await rig.fs.lookup(query_directory.inode, name)
 
     assert caught.value.errno in (errno.ENOENT, errno.EINVAL)
 
@@ -188,8 +188,8 @@ async def test_a_question_that_is_too_long_is_refused(rig) -> None:
     parent = (await rig.walk(".mregfs/query")).inode
     for number in range(200):
         name = b"ls " + b"x" * 240 + b"%" if not number else b"x" * 250 + b"%"
-        parent = (await rig.fs.lookup(parent, name, rig.caller)).inode
-    found = await rig.fs.lookup(parent, b"x", rig.caller)
+        parent = (await rig.fs.lookup(parent, name)).inode
+    found = await rig.fs.lookup(parent, b"x")
     opened = await rig.fs.open(found.inode, 0, rig.caller)
     reply = json.loads(await rig.fs.read(opened.handle, 0, 1 << 16))
     rig.fs.release(opened.handle)
@@ -303,7 +303,7 @@ async def test_closed_projects_are_not_told_of(promoted, monkeypatch) -> None:
     await promoted.control("ln mnist:v0 acme/secret/c:here")
     closed = "acme/secret"
     monkeypatch.setattr(
-        promoted.fs._parts.questions, "_may_read", lambda caller, project: project != closed
+        promoted.special._questions, "_may_read", lambda caller, project: project != closed
     )
 
     assert ["default/default"] == (await ask(promoted, "projects"))["result"]

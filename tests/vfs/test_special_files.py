@@ -109,15 +109,15 @@ async def test_a_command_waits_for_names_whoever_followed_its_entry(
     """Another task may tell the kernel of the entry before the command that made it gets there."""
     await rig.commit("mnist", {"a": b"1"})
     await rig.control("ln -sf mnist:v0 c:production")
-    transactions = rig.fs._parts.transactions
+    transactions = rig.runner._transactions
 
     class FollowedAtOnce:
         def run(self, statements: Sequence[Statement], caller: Caller, requester: int) -> Outcome:
             outcome = transactions.run(statements, caller, requester)
-            trio.from_thread.run_sync(rig.fs._follower.follow)
+            trio.from_thread.run_sync(rig.runner._follower.follow)
             return outcome
 
-    monkeypatch.setattr(rig.fs._parts, "transactions", FollowedAtOnce())
+    monkeypatch.setattr(rig.runner, "_transactions", FollowedAtOnce())
     rig.notices.forget_all()
     await rig.control("rm c:production")
 
@@ -219,7 +219,7 @@ async def test_entries_of_other_processes_reach_the_kernel(rig: Rig) -> None:
     handle = await opened(rig, ".mregfs/events", 0)
     rig.notices.forget_all()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.fs.follow)
+        nursery.start_soon(rig.runner.follow)
         await other.control("rm c:production")
         with trio.fail_after(2):
             line = await rig.fs.read(handle, 0, 4096)

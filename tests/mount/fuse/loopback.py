@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 if __name__ == "__main__" and '"extension":false' in sys.argv[1]:
     sys.modules["mregfs.fuse._passthrough"] = None  # type: ignore[assignment] # as if not built
@@ -31,14 +32,15 @@ from mregfs.fuse.notices import Notices
 from mregfs.fuse.passthrough import passthrough_state, pyfuse3
 from mregfs.fuse.serve import serve
 from mregfs.host.beneath import Beneath
+from mregfs.vfs.answers import Answer, InLoop, InThread, settle
 from mregfs.vfs.interface import (
     Attributes,
     Caller,
     ChangedAttributes,
     FileSystemFigures,
-    Later,
     OpenFile,
 )
+from mregfs.vfs.numbers import Space, handles_of
 
 PROJECT = "default/default"
 
@@ -93,6 +95,13 @@ _SPECIAL = {
 }
 _SLOW_SIZE = 1 << 20
 
+_T = TypeVar("_T")
+
+
+def _is_real(handle: int) -> bool:
+    """Tell whether a handle is the draft tree's."""
+    return handle & 3 == Space.DRAFTS
+
 
 class LoopbackFileSystem:
     """The root shows the draft tree, and these files, which are not listed:
@@ -118,7 +127,7 @@ class LoopbackFileSystem:
         self._root = self._tree.root(PROJECT).inode
         self._handles: dict[int, int] = {}
         self._texts: dict[int, bytes] = {}
-        self._numbers = iter(range(2, 1 << 40, 2))
+        self._numbers = handles_of(Space.SPECIAL)
         self._news = trio.Event()
         self._news_text = b""
         self._wakes: list[Callable[[], None]] = []
@@ -151,11 +160,18 @@ class LoopbackFileSystem:
             inode, stat.S_IFREG | 0o666, size, entry_timeout=timeout, attr_timeout=timeout
         )
 
-    async def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
-        return self._lookup(parent, name)
+    def _perhaps(self, answer: Callable[..., _T], *args: Any) -> Answer[_T]:
+        """Answer at once, or say that the answer has to be waited for."""
+        if self._settings.at_once:
+            return answer(*args)
 
-    def lookup_nowait(self, parent: int, name: bytes, caller: Caller) -> Attributes | None:
-        return self._lookup(parent, name) if self._settings.at_once else None
+        async def wait() -> _T:
+            return await settle(answer(*args))
+
+        return InLoop(wait)
+
+    def lookup(self, parent: int, name: bytes) -> Answer[Attributes]:
+        return self._perhaps(self._lookup, parent, name)
 
     def _lookup(self, parent: int, name: bytes) -> Attributes:
         self.calls["lookup"] += 1
@@ -180,7 +196,7 @@ class LoopbackFileSystem:
             return self._special(inode)
         return self._shown(self._tree.getattr(self._real(inode)))
 
-    async def setattr(
+    def setattr(
         self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
     ) -> Attributes:
         self.calls["setattr"] += 1
@@ -188,50 +204,44 @@ class LoopbackFileSystem:
             return self._special(inode)
         if self._settings.hollow and changed == ChangedAttributes():
             return self._shown(self._tree.getattr(self._real(inode)))
-        own = None if handle is None else handle >> 1
-        return self._shown(self._tree.setattr(self._real(inode), changed, own, caller))
+        return self._shown(self._tree.setattr(self._real(inode), changed, handle, caller))
 
     def readlink(self, inode: int) -> bytes:
         return self._tree.readlink(inode)
 
-    async def mknod(
-        self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
-    ) -> Attributes:
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes:
         return self._known(self._tree.mknod(self._real(parent), name, mode, rdev, caller))
 
-    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Answer[Attributes]:
         if name == b".stuck":
-            await trio.sleep_forever()
+            return InLoop(trio.sleep_forever)
         return self._known(self._tree.mkdir(self._real(parent), name, mode, caller))
 
-    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
         return self._known(self._tree.symlink(self._real(parent), name, target, caller))
 
-    async def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
+    def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
         return self._known(self._tree.link(inode, self._real(parent), name, caller))
 
-    async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         self._tree.unlink(self._real(parent), name, caller)
 
-    async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         self._tree.rmdir(self._real(parent), name, caller)
 
-    async def rename(
+    def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
     ) -> None:
         self._tree.rename(self._real(parent), name, self._real(new_parent), new_name, flags, caller)
 
-    async def create(
+    def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[OpenFile, Attributes]:
         opened, attributes = self._tree.create(self._real(parent), name, mode, flags, caller)
         return self._offered(opened, flags), self._known(attributes)
 
-    async def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
-        return self._open(inode, flags, caller)
-
-    def open_nowait(self, inode: int, flags: int, caller: Caller) -> OpenFile | None:
-        return self._open(inode, flags, caller) if self._settings.at_once else None
+    def open(self, inode: int, flags: int, caller: Caller) -> Answer[OpenFile]:
+        return self._perhaps(self._open, inode, flags, caller)
 
     def _open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
         self.calls["open"] += 1
@@ -243,7 +253,6 @@ class LoopbackFileSystem:
         return self._offered(self._tree.open(inode, flags, caller), flags)
 
     def _offered(self, opened: OpenFile, flags: int) -> OpenFile:
-        opened.handle = opened.handle << 1 | 1
         opened.keep_cache = self._settings.keep_cache
         self.calls["offered"] += 1
         wavers = self._settings.wavering and self.calls["offered"] % 3 == 0
@@ -254,16 +263,18 @@ class LoopbackFileSystem:
             opened.owned = True
         return opened
 
-    async def read(self, handle: int, offset: int, size: int) -> bytes:
-        if handle & 1:
+    def read(self, handle: int, offset: int, size: int) -> Answer[bytes]:
+        return self._perhaps(self._read, handle, offset, size)
+
+    def _read(self, handle: int, offset: int, size: int) -> Answer[bytes]:
+        if _is_real(handle):
             self.calls["read"] += 1
-            return self._tree.read(handle >> 1, offset, size)
+            return self._tree.read(handle, offset, size)
         inode = self._handles[handle]
         if inode == NEWS:
-            await self._news.wait()
-            return self._news_text[:size]
+            return InLoop(partial(self._read_news, size))
         if inode >= SLOW:
-            await trio.sleep_forever()
+            return InLoop(trio.sleep_forever)
         if inode == BOOM:
             raise ValueError("boom")
         if inode == ABSENT:
@@ -271,23 +282,12 @@ class LoopbackFileSystem:
         if inode == STATE:
             return self._texts[handle][offset : offset + size]
         if inode == LATER:
-            return await trio.to_thread.run_sync(self._read_later, offset, size)
+            return InThread(partial(self._read_later, offset, size))
         return b""
 
-    def read_nowait(self, handle: int, offset: int, size: int) -> bytes | Later[bytes] | None:
-        if not self._settings.at_once:
-            return None
-        if handle & 1:
-            self.calls["read"] += 1
-            return self._tree.read(handle >> 1, offset, size)
-        inode = self._handles[handle]
-        if inode == BOOM:
-            raise ValueError("boom")
-        if inode == ABSENT:
-            raise UnavailableError("it does not answer")
-        if inode == LATER:
-            return partial(self._read_later, offset, size)
-        return self._texts[handle][offset : offset + size] if inode == STATE else None
+    async def _read_news(self, size: int) -> bytes:
+        await self._news.wait()
+        return self._news_text[:size]
 
     def _read_later(self, offset: int, size: int) -> bytes:
         self.calls["later"] += 1
@@ -307,28 +307,20 @@ class LoopbackFileSystem:
         }
         return json.dumps(state).encode()
 
-    async def write(
+    def write(
         self, handle: int, offset: int, data: bytes, caller: Caller | None = None
-    ) -> int:
-        written = self._write(handle, offset, data, caller)
-        return await trio.to_thread.run_sync(written) if callable(written) else written
+    ) -> Answer[int]:
+        return self._perhaps(self._write, handle, offset, data, caller)
 
-    def write_nowait(
-        self, handle: int, offset: int, data: bytes, caller: Caller | None = None
-    ) -> int | Later[int] | None:
-        return self._write(handle, offset, data, caller) if self._settings.at_once else None
-
-    def _write(
-        self, handle: int, offset: int, data: bytes, caller: Caller | None
-    ) -> int | Later[int]:
-        if handle & 1:
+    def _write(self, handle: int, offset: int, data: bytes, caller: Caller | None) -> Answer[int]:
+        if _is_real(handle):
             self.calls["write"] += 1
-            return self._tree.write(handle >> 1, offset, data, caller)
+            return self._tree.write(handle, offset, data, caller)
         inode = self._handles[handle]
         if inode == ABSENT:
             raise UnavailableError("it does not answer")
         if PATIENT <= inode < SLOW:
-            return partial(self._write_later, data)
+            return InThread(partial(self._write_later, data))
         if inode == STALE:
             self._stale_size += 1
             self._notices.forget_attributes(STALE)
@@ -359,21 +351,20 @@ class LoopbackFileSystem:
         if self._handles.get(handle) == ABSENT:
             raise UnavailableError("it does not answer")
 
-    async def fsync(self, handle: int, *, data_only: bool) -> None:
+    def fsync(self, handle: int, *, data_only: bool) -> Answer[None]:
         self.calls["fsync"] += 1
         if self._handles.get(handle) == ABSENT:
             raise UnavailableError("it does not answer")
-        if handle & 1:
-            self._tree.fsync(handle >> 1, data_only=data_only)
+        return self._tree.fsync(handle, data_only=data_only) if _is_real(handle) else None
 
     def release(self, handle: int) -> None:
         self.calls["release"] += 1
-        if handle & 1:
-            self._tree.release(handle >> 1)
+        if _is_real(handle):
+            self._tree.release(handle)
         else:
             del self._handles[handle], self._texts[handle]
 
-    async def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
+    def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
         self.calls["poll"] += 1
         if self._handles.get(handle) != NEWS:
             raise UnsupportedError("an ordinary file")
@@ -381,35 +372,25 @@ class LoopbackFileSystem:
             self._wakes.append(wake)
         return 1 if self._news_text else 0
 
-    async def opendir(self, inode: int, caller: Caller) -> int:
-        return self._tree.opendir(self._real(inode), caller) << 1 | 1
-
-    def opendir_nowait(self, inode: int, caller: Caller) -> int | None:
-        return (
-            self._tree.opendir(self._real(inode), caller) << 1 | 1
-            if self._settings.at_once
-            else None
-        )
+    def opendir(self, inode: int, caller: Caller) -> Answer[int]:
+        return self._perhaps(self._tree.opendir, self._real(inode), caller)
 
     def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
         self.calls["readdir"] += 1
-        for name, found, following in self._tree.readdir(handle >> 1, start):
+        for name, found, following in self._tree.readdir(handle, start):
             yield name, self._known(found), following
 
     def releasedir(self, handle: int) -> None:
-        self._tree.releasedir(handle >> 1)
+        self._tree.releasedir(handle)
 
-    async def fsyncdir(self, handle: int) -> None:
-        self._tree.fsyncdir(handle >> 1)
+    def fsyncdir(self, handle: int) -> Answer[None]:
+        return self._tree.fsyncdir(handle)
 
-    async def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
+    def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
         self._tree.setxattr(self._real(inode), name, value, caller)
 
-    async def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
-        return self._getxattr(inode, name, caller)
-
-    def getxattr_nowait(self, inode: int, name: bytes, caller: Caller) -> bytes | None:
-        return self._getxattr(inode, name, caller) if self._settings.at_once else None
+    def getxattr(self, inode: int, name: bytes, caller: Caller) -> Answer[bytes]:
+        return self._perhaps(self._getxattr, inode, name, caller)
 
     def _getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
         self.calls["getxattr"] += 1
@@ -417,17 +398,14 @@ class LoopbackFileSystem:
             raise HostError(errno.ENODATA, "no attributes here")
         return self._tree.getxattr(self._real(inode), name, caller)
 
-    async def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
+    def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
         return self._tree.listxattr(self._real(inode), caller)
 
-    async def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
+    def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
         self._tree.removexattr(self._real(inode), name, caller)
 
-    async def statfs(self) -> FileSystemFigures:
-        return self._tree.figures()
-
-    async def access(self, inode: int, mode: int, caller: Caller) -> bool:
-        return True
+    def statfs(self) -> FileSystemFigures:
+        return self._tree.statfs()
 
     def backing_refused(self, handle: int, reason: str) -> None:
         self.refused[reason] += 1

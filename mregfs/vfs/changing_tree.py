@@ -1,0 +1,159 @@
+"""Gestures on the registry's tree: what `mkdir`, `ln`, `mv`, `rm` and `rmdir` lead to, and when.
+
+Decided here: which gestures are done in memory (symlinks on their way), which are transactions, and
+when the kernel is told of them. Not decided here: what gestures mean (`gestures`), how they are
+carried out (`runner`).
+"""
+
+import errno
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError
+from mregfs.model.commands import Command
+from mregfs.model.state import State
+from mregfs.ports.index import Index
+from mregfs.vfs.answers import Answer, InLoop, settle
+from mregfs.vfs.gestures import Gestures, decode_name
+from mregfs.vfs.interface import Attributes, Caller, KernelNotices
+from mregfs.vfs.nodes import Nodes
+from mregfs.vfs.pending import PendingLink, PendingLinks, is_temporary
+from mregfs.vfs.runner import Runner
+from mregfs.vfs.tree import Node, NodeKind, Tree
+from mregfs.vfs.unchanging import Unchanging
+
+__all__ = ["ChangingTree"]
+
+_RENAME_NOREPLACE = 1
+
+
+class ChangingTree(Unchanging):
+    """The registry's tree as far as gestures change it."""
+
+    def __init__(
+        self,
+        index: Index,
+        tree: Tree,
+        nodes: Nodes,
+        gestures: Gestures,
+        pending: PendingLinks,
+        runner: Runner,
+        notices: KernelNotices,
+    ) -> None:
+        self._index = index
+        self._tree = tree
+        self._nodes = nodes
+        self._gestures = gestures
+        self._pending = pending
+        self._runner = runner
+        self._notices = notices
+
+    def node(self, inode: int) -> Node:
+        """Return what a number stands for."""
+        return self._nodes.node(inode)
+
+    # ---- what is refused
+
+    def refuse_new(self, parent: int, what: str) -> MregfsError:
+        """Return the error of a request to make `what` in a directory."""
+        return self._gestures.refuse_new(self._nodes.node(parent), what)
+
+    def refuse_change(self, inode: int) -> MregfsError:
+        """Return the error of a request to change what a number stands for."""
+        return self._gestures.refuse_change(self._nodes.node(inode))
+
+    async def refuse_crossing(self, parent: int, name: bytes, *, to_drafts: bool) -> None:
+        """Raise the error of a rename into another tree."""
+        if to_drafts and self._pending.find(parent, name) is not None:
+            raise ForbiddenError("an alias cannot be moved into the staging area")
+        node = await self._nodes.child(parent, name)
+        if to_drafts:
+            raise ImmutableError("what is published cannot be moved into the staging area")
+        raise self._gestures.refuse_rename(node)
+
+    # ---- gestures
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> InLoop[Attributes]:
+        """Create a collection, or an artifact that has no version yet."""
+        commands = self._gestures.mkdir(self._nodes.node(parent), decode_name(name))
+        return InLoop(partial(self._made, commands, parent, name, caller))
+
+    def symlink(
+        self, parent: int, name: bytes, target: bytes, caller: Caller
+    ) -> Answer[Attributes]:
+        """Point an alias at a version, or keep a symlink that is on its way to become one."""
+        node = self._nodes.node(parent)
+        if node.kind is NodeKind.OWNER and is_temporary(name):
+            return self._pending.attributes(self._pending.make(parent, name, target, caller))
+        commands = self._gestures.symlink(node, decode_name(name), decode_name(target), caller)
+        return InLoop(partial(self._made, commands, parent, name, caller))
+
+    async def _made(
+        self, commands: Sequence[Command], parent: int, name: bytes, caller: Caller
+    ) -> Attributes:
+        await self._runner.commands(commands, caller)
+        return await settle(self.lookup(parent, name))
+
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> Answer[None]:
+        """Drop an alias, or take a link out of a collection."""
+        pending = self._pending.find(parent, name)
+        if pending is not None:
+            self._pending.remove(pending)
+            return None
+        return InLoop(partial(self._remove, self._gestures.unlink, parent, name, caller))
+
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> InLoop[None]:
+        """Remove an empty collection or artifact."""
+        return InLoop(partial(self._remove, self._gestures.rmdir, parent, name, caller))
+
+    async def _remove(
+        self,
+        gesture: Callable[[Node], Sequence[Command]],
+        parent: int,
+        name: bytes,
+        caller: Caller,
+    ) -> None:
+        await self._runner.commands(gesture(await self._nodes.child(parent, name)), caller)
+
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+    ) -> Answer[None]:
+        """Rename a collection or an alias, or put a symlink that was on its way in its place."""
+        if flags & ~_RENAME_NOREPLACE:
+            raise HostError(errno.EINVAL, "names of the registry cannot be exchanged")
+        pending = self._pending.find(parent, name)
+        if pending is None:
+            return InLoop(partial(self._rename, parent, name, new_parent, new_name, caller))
+        directory = self._nodes.node(new_parent)
+        if is_temporary(new_name) and directory.kind is NodeKind.OWNER:
+            self._pending.move(pending, new_parent, new_name)
+            return None
+        exclusive = bool(flags & _RENAME_NOREPLACE)
+        return InLoop(
+            partial(self._rename_pending, pending, directory, new_name, caller, exclusive=exclusive)
+        )
+
+    async def _rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, caller: Caller
+    ) -> None:
+        source = await self._nodes.child(parent, name)
+        commands = self._gestures.rename(
+            source, self._nodes.node(new_parent), decode_name(new_name)
+        )
+        await self._runner.commands(commands, caller)
+        # The kernel has moved its entry; the registry may have given the name another inode.
+        self._notices.forget_name(new_parent, new_name)
+
+    async def _rename_pending(
+        self, pending: PendingLink, directory: Node, name: bytes, caller: Caller, *, exclusive: bool
+    ) -> None:
+        text = decode_name(name)
+        if exclusive:
+            with self._index.read() as view:
+                if self._tree.lookup(State(view), directory, text) is not None:
+                    raise HostError(errno.EEXIST, f"{text!r} exists already")
+        target = decode_name(pending.target)
+        commands = self._gestures.symlink(directory, text, target, caller)
+        await self._runner.commands(commands, caller)
+        self._pending.becomes_alias(pending, directory.inode, text)
+        self._notices.forget_name(directory.inode, name)
