@@ -22,6 +22,7 @@ from mregfs.errors import (
 from mregfs.fuse.adapter import Adapter
 from mregfs.fuse.fast_path import list_entries
 from mregfs.fuse.passthrough import ReadPath, choose_read_path, pyfuse3
+from mregfs.vfs.answers import InLoop
 from mregfs.vfs.interface import Attributes, OpenFile
 
 CONTEXT = pyfuse3.RequestContext()
@@ -33,29 +34,29 @@ class Raises:
     def __init__(self, error):
         self.error = error
 
-    async def lookup(self, parent, name, caller):
+    def lookup(self, parent, name):
         raise self.error
 
-    async def read(self, handle, offset, size):
+    def read(self, handle, offset, size):
         raise self.error
 
-    async def write(self, handle, offset, data):
+    def write(self, handle, offset, data, caller):
         raise self.error
 
     def flush(self, handle):
         raise self.error
 
-    async def fsync(self, handle, *, data_only):
+    def fsync(self, handle, *, data_only):
         raise self.error
 
-    async def fsyncdir(self, handle):
+    def fsyncdir(self, handle):
         raise self.error
 
-    async def open(self, inode, flags, caller):
+    def open(self, inode, flags, caller):
         raise self.error
 
-    async def statfs(self):
-        await trio.sleep_forever()
+    def listxattr(self, inode, caller):
+        return InLoop(trio.sleep_forever)
 
     def forget(self, inode, count):
         raise self.error
@@ -124,12 +125,12 @@ async def test_a_failing_forget_does_not_end_the_session(expected_warnings):
 async def test_cancellation_passes_until_the_session_ends():
     served = adapter(None)
     with trio.move_on_after(0) as scope:
-        await served.statfs(CONTEXT)
+        await served.listxattr(7, CONTEXT)
     assert scope.cancelled_caught
 
     served.end()
     with trio.move_on_after(0), pytest.raises(pyfuse3.FUSEError) as caught:
-        await served.statfs(CONTEXT)
+        await served.listxattr(7, CONTEXT)
     assert errno.ENODEV == caught.value.errno
 
 
