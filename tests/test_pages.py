@@ -38,6 +38,23 @@ def texts(node: ast.Call) -> list[str]:
     ]
 
 
+def test_modules_that_pages_name_are_there() -> None:
+    """A page names no module that has moved or gone."""
+    there = [
+        path.relative_to(TOP).as_posix()
+        for top in (CODE, TOP / "tests")
+        for path in top.rglob("*.*")
+        if path.suffix in (".py", ".c")
+    ]
+    missing = [
+        f"{page.relative_to(TOP)}: {name}"
+        for page in (TOP / "README.md", TOP / "CONTRIBUTING.md", *CODE.rglob("*.md"))
+        for name in re.findall(r"`([\w./-]+\.(?:py|c))(?:::\w+)?`", page.read_text())
+        if not any(f"/{each}".endswith(f"/{name.removeprefix('../')}") for each in there)
+    ]
+    assert [] == missing
+
+
 def test_every_thread_is_in_the_page() -> None:
     """Every thread and pool has a name, and the page of threads has the name."""
     for module, tree in MODULES.items():
