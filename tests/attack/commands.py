@@ -20,7 +20,7 @@ import attrs
 
 import mregfs.api
 import mregfs.cli.main
-from tests.attack.people import whereabouts
+from tests.attack.people import import_all, whereabouts
 
 __all__ = ["Outcome", "begin_call", "begin_verb", "run_verb"]
 
@@ -109,6 +109,8 @@ def begin_verb(
         os.chdir(directory or "/")
         return mregfs.cli.main.run([str(word) for word in words])
 
+    if uid:
+        import_all()
     return begin_call(verb)
 
 

@@ -1,14 +1,18 @@
 """Ordinary users: each a process that has dropped everything else, and does what it is asked to.
 
-Decided here: how a user is made and asked, and how long he may take. Not decided here: what he does
-(any function of a module that the tests import: it is called in his process, by its name).
+Decided here: how a user is made and asked, how long he may take, and that he has all of mregfs in
+his process from the start. Not decided here: what he does (any function of a module that the tests
+import: it is called in his process, by its name).
 """
 
 import contextlib
 import ctypes
 import errno
+import functools
+import importlib
 import os
 import pickle
+import pkgutil
 import select
 import signal
 import struct
@@ -16,7 +20,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["HungError", "Person", "RefusedError", "answer_of", "whereabouts"]
+import mregfs
+from mregfs.model.chunking import load_cutter
+
+__all__ = ["HungError", "Person", "RefusedError", "answer_of", "import_all", "whereabouts"]
 
 PATIENCE = 20.0
 """Seconds for one job. A system call through a mount takes a millisecond, a commit some dozens."""
@@ -45,6 +52,7 @@ class Person:
         self.name = name
         self.uid = uid
         self.groups = tuple(groups)
+        import_all()
         ours, his = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -100,6 +108,20 @@ def answer_of(person: Person, job: Callable[..., Any], *args: Any) -> str:
     except RefusedError as refused:
         return errno.errorcode[refused.errno or 0]
     return "ok"
+
+
+@functools.cache
+def import_all() -> None:
+    """Import what a job may come to need, now or later.
+
+    He cannot: Python and mregfs may stand below somebody's home directory, which only that user
+    and root can search.
+    """
+    for found in pkgutil.walk_packages(mregfs.__path__, "mregfs."):
+        if not found.name.startswith(("mregfs.__main__", "mregfs.cli.demo")):
+            importlib.import_module(found.name)
+    importlib.import_module("lmdb._envid")  # which lmdb looks for when it is first used
+    load_cutter()
 
 
 def _live(uid: int, groups: tuple[int, ...], jobs: int, answers: int) -> None:

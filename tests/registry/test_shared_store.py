@@ -15,6 +15,7 @@ import pytest
 import mregfs
 from mregfs.api import init_store, open_store
 from mregfs.errors import ForbiddenError, HostError, ImmutableError, MregfsError
+from tests.attack.people import import_all
 from tests.registry.rig import write_files
 
 pytestmark = pytest.mark.slow
@@ -59,8 +60,7 @@ def fill(store: Path, out: Path) -> None:
 
 def as_user(uid: int, function: Callable[[], None], home: Path | None = None) -> None:
     """Run a function in a child that is `uid`; it must not fail, nor take a minute."""
-    import lzma  # noqa: F401  what the child needs: it may not look into root's Python
-
+    import_all()
     pid = os.fork()
     if not pid:
         code = 1
