@@ -31,7 +31,8 @@ test: $(VENV)/.dev test-packages ## every test, on real mounts, with passthrough
 		$(addprefix --ignore tests/mount/,$(NO_BYTES))
 
 check: lint ## lint, and the tests that need no mount
-	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist loadfile
+	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist worksteal --hypothesis-profile fast \
+		--ignore tests/mount --ignore tests/soak
 
 lint: $(VENV)/.dev ## format, style, types, layers, dead code
 	$(VENV)/bin/ruff format --check

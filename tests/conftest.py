@@ -9,16 +9,21 @@ import logging
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Hundreds of interpreters are started; without byte code each compiles all it imports.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 settings.register_profile(
     "default", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("ci", settings.get_profile("default"), max_examples=200)
+settings.register_profile("fast", settings.get_profile("default"), max_examples=40)
 settings.register_profile(
     "deep", settings.get_profile("default"), derandomize=False, max_examples=5000
 )

@@ -1,6 +1,7 @@
 """What the import contracts of pyproject.toml cannot see: the house rules, read off the code."""
 
 import ast
+import functools
 import re
 import tomllib
 import warnings
@@ -15,7 +16,12 @@ from mregfs.errors import HostError, MregfsError
 
 ROOM = Path(mregfs.__file__).parent
 MODULES = {path.relative_to(ROOM).as_posix(): path for path in sorted(ROOM.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(), name) for name, path in MODULES.items()}
+
+
+@functools.cache
+def _trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text(), name) for name, path in MODULES.items()}
+
 
 CATCHES_ALL = {
     "fuse/adapter.py",  # an exception that leaves a handler ends the mount
@@ -46,7 +52,7 @@ def _imports(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_decides(name):
-    assert ast.get_docstring(TREES[name])
+    assert ast.get_docstring(_trees()[name])
 
 
 CALLERS = re.compile(
@@ -63,7 +69,7 @@ CALLERS = re.compile(
 @pytest.mark.parametrize("name", MODULES)
 def test_who_calls_a_module_is_not_said_in_its_docstring(name):
     """Nobody reads it again when a caller comes; what must stay is a contract in pyproject.toml."""
-    said = " ".join((ast.get_docstring(TREES[name]) or "").split())
+    said = " ".join((ast.get_docstring(_trees()[name]) or "").split())
 
     assert [] == [found[0] for found in CALLERS.finditer(said)]
 
@@ -99,7 +105,7 @@ LARGE = {
 
 
 def _classes_above_the_bounds() -> Iterator[str]:
-    for name, tree in TREES.items():
+    for name, tree in _trees().items():
         for node in ast.walk(tree):
             if not isinstance(node, ast.ClassDef) or any(
                 _dotted(base).endswith("Protocol") for base in node.bases
@@ -131,7 +137,7 @@ def test_no_view_of_the_index_is_held_across_a_checkpoint():
     waits = (ast.Await, ast.AsyncFor, ast.AsyncWith)
     held = [
         f"{name}:{inner.lineno}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.With)
         and any(
@@ -151,7 +157,7 @@ def test_no_view_of_the_index_is_held_across_a_checkpoint():
 def test_only_the_edges_catch_everything():
     swallowed = {
         name
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ExceptHandler)
         and _names(node.type) & {"", "Exception", "BaseException"}
@@ -187,7 +193,7 @@ def test_every_error_has_an_errno_and_an_exit_code_of_its_own():
 def test_errors_are_a_closed_set():
     elsewhere = {
         f"{name}:{node.name}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         and name != "errors.py"
@@ -204,7 +210,7 @@ def test_the_model_is_pure():
         for contract in contracts["tool"]["importlinter"]["contracts"]
         if contract["name"] == "the model is pure"
     )
-    for name, tree in TREES.items():
+    for name, tree in _trees().items():
         if not name.startswith("model/") and name != "errors.py":
             continue
         for module in _imports(tree):
@@ -220,7 +226,7 @@ def test_nothing_below_the_edges_knows_the_time_or_rolls_dice():
     rooms = ("model/", "registry/", "vfs/", "errors.py", "ports/")
     guilty = {
         name: found
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         if name.startswith(rooms) and (found := _imports(tree) & unfit)
     }
 
@@ -282,9 +288,9 @@ def _is_descriptor(node: ast.expr) -> bool:
 
 def _bare_paths(name: str) -> Iterator[str]:
     """Yield the system calls of a module that are made by a path, and the modules made of such."""
-    for module in _imports(TREES[name]) & UNGUARDED_MODULES:
+    for module in _imports(_trees()[name]) & UNGUARDED_MODULES:
         yield f"{name}: import {module}"
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(_trees()[name]):
         if not isinstance(node, ast.Call) or _dotted(node.func) not in BY_NAME:
             continue
         relative = {keyword.arg for keyword in node.keywords} & {"dir_fd", "src_dir_fd"}
@@ -296,7 +302,7 @@ def test_directories_are_listed_as_they_are_now():
     """On btrfs a descriptor shows newer names only after a seek, which `host/listing.py` makes."""
     found = {
         name
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and _dotted(node.func) in ("os.listdir", "os.scandir")
@@ -308,7 +314,9 @@ def test_directories_are_listed_as_they_are_now():
 
 def test_no_system_call_is_made_by_a_path():
     """Who may change a directory on the way decides what a path means; a descriptor stays."""
-    found = {each for name in TREES if name.startswith(GUARDED_ROOMS) for each in _bare_paths(name)}
+    found = {
+        each for name in _trees() if name.startswith(GUARDED_ROOMS) for each in _bare_paths(name)
+    }
 
     assert set() == found - BARE_PATHS.keys()
 
@@ -343,7 +351,7 @@ def _constants(tree: ast.Module) -> Iterator[str]:
 def test_the_shape_of_the_mount_is_spelled_in_one_module():
     found = {
         f"{name}: {text}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         if name != "model/paths.py"
         for text in _constants(tree)
         if MOUNT_NAMES.fullmatch(text)

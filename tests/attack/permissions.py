@@ -7,13 +7,10 @@ the process of the user who makes the gesture.
 
 import json
 import os
-import pkgutil
 import shutil
 from collections.abc import Callable
-from importlib import import_module
 from typing import NamedTuple
 
-import mregfs
 from mregfs.cli.main import run
 
 __all__ = ["GESTURES", "TEAM", "Gesture", "Spot", "make_draft"]
@@ -22,11 +19,6 @@ TEAM = 64210
 """The writers' group; this host has no name for it."""
 
 THIRD_USER = 64299
-
-for _module in pkgutil.walk_packages(mregfs.__path__, "mregfs."):
-    # A verb imports what it needs when it is used; by then this process is a user's.
-    if not _module.name.endswith("__main__"):
-        import_module(_module.name)
 
 
 class Spot(NamedTuple):
