@@ -31,8 +31,10 @@ test: $(VENV)/.dev test-packages ## every test, on real mounts, with passthrough
 		$(addprefix --ignore tests/mount/,$(NO_BYTES))
 
 check: lint ## lint, and the tests that need no mount
-	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist worksteal --hypothesis-profile fast \
-		--ignore tests/mount --ignore tests/soak
+	@directory=$$(.ci/fast-directory) && trap 'rm -rf "$$directory"' EXIT INT TERM && \
+	$(PYTEST) -m "not fuse and not slow and not soak" -n 2 --dist worksteal \
+		--ignore tests/mount --ignore tests/soak --hypothesis-profile fast \
+		-o tmp_path_retention_policy=failed --basetemp "$$directory/tests"
 
 lint: $(VENV)/.dev ## format, style, types, layers, dead code
 	$(VENV)/bin/ruff format --check

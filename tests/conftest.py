@@ -10,8 +10,10 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -101,6 +103,16 @@ def expected_warnings() -> Iterator[ExpectedWarnings]:
     logger.removeHandler(handler)
     unexpected = handler.unexpected()
     assert [] == unexpected
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Make a directory for the test alone; on a disk, if the test is marked so."""
+    if request.node.get_closest_marker("disk") is None:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="mregfs-test-", dir="/var/tmp") as path:
+        yield Path(path).resolve()
 
 
 @pytest.fixture

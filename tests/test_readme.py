@@ -1,6 +1,7 @@
 """The README is complete, and its links lead somewhere (its tutorial: `mount/test_readme.py`)."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def test_pages_that_are_named_are_there() -> None:
             assert (README.parent / path).exists(), f"{page}: {path}"
 
 
+@functools.cache
+def _functions(path: str) -> dict[str, ast.FunctionDef]:
+    return {
+        each.name: each
+        for each in ast.walk(ast.parse((README.parent / path).read_text()))
+        if isinstance(each, ast.FunctionDef)
+    }
+
+
 def test_promises_are_shown_by_tests() -> None:
     """Each promise of the threat model names tests that are there and have to pass."""
     page = (README.parent / "mregfs/threat-model.md").read_text()
@@ -40,11 +50,7 @@ def test_promises_are_shown_by_tests() -> None:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promise)
         assert named, f"no test shows: {promise}"
         for path, name in named:
-            functions = {
-                each.name: each
-                for each in ast.walk(ast.parse((README.parent / path).read_text()))
-                if isinstance(each, ast.FunctionDef)
-            }
+            functions = _functions(path)
             assert name in functions, f"{path} has no {name}"
             marks = " ".join(ast.unparse(mark) for mark in functions[name].decorator_list)
             assert "xfail" not in marks.lower(), f"{path}: {name} may fail"

@@ -66,6 +66,7 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.disk
 def test_what_is_in_memory_is_known(packs):
     """A guess by both ends of the range: what the medium has to be asked for takes a thread."""
     size = 4 << 20

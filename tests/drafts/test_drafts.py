@@ -623,6 +623,7 @@ class TestAttributes:
         assert before.ctime_ns <= after.ctime_ns
         assert (before.mode, before.mtime_ns) == (after.mode, after.mtime_ns)
 
+    @pytest.mark.disk
     def test_sizes(self, tree: DraftDirectory, draft: int) -> None:
         """Through a handle or not; limits and kinds are the host's."""
         inode = write(tree, draft, b"file")

@@ -173,6 +173,7 @@ def test_an_entry_is_cut_off_when_it_lacks_its_newline() -> None:
             decode_entry(bad, KEY)
 
 
+@pytest.mark.slow
 def test_a_large_entry_of_many_changes_takes_bounded_memory() -> None:
     """A few times its size."""
     change = facts.AliasSet(P, "mnist", "best", 0, 1)

@@ -134,6 +134,7 @@ def test_directories_symlinks_and_modes(store: Store, draft: Draft) -> None:
     assert first["digest"] != other["digest"]
 
 
+@pytest.mark.slow
 def test_a_tree_deeper_than_python_recurses(store: Store, draft: Draft) -> None:
     """Also to whoever lists it: as deep as a path of the manifest may be."""
     path = draft({"config.json": b"{}"})
@@ -667,6 +668,7 @@ def test_usage(store: Store, draft: Draft) -> None:
     assert both == usage_of_all(store.index, store.content)
 
 
+@pytest.mark.slow
 def test_usage_looks_at_few_neighbours(store: Store, draft: Draft) -> None:
     """Versions that share everything are asked until nothing is left to share, not all of them."""
     for number in range(40):

@@ -267,6 +267,7 @@ def test_extents(parted: tuple[World, VersionRecord]) -> None:
         assert 3 == len(opened._extents)
 
 
+@pytest.mark.disk
 def test_what_was_read_before_needs_no_thread(parted: tuple[World, VersionRecord]) -> None:
     """Block by block, for all who open the file."""
     world, version = parted

@@ -236,6 +236,7 @@ def test_killed_while_a_commit_is_undone(
     assert fatal > 60
 
 
+@pytest.mark.slow
 def test_without_exchange_a_commit_is_undone_likewise(
     places: Callable[[int], tuple[Path, Path]],
     expected_warnings: Any,
