@@ -215,7 +215,10 @@ class Store:
                 self._guard.submit(self._protect, pack)
 
     def _protect(self, pack: str) -> None:
-        with contextlib.suppress(NotFoundError), self.packs.open(pack) as opened:
+        with (
+            contextlib.suppress(NotFoundError),
+            contextlib.closing(self.packs.open(pack)) as opened,
+        ):
             self.verity.enable(opened)
 
     def protect_all(self) -> None:

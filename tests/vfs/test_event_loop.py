@@ -1,7 +1,9 @@
 """What the event loop must not do: wait for the store. Everybody would wait with it."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from mregfs.ports.objects import ObjectStore
 from mregfs.ports.packs import PackStore
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.packs_dir import PacksDirectory
-from tests.vfs.rig import Rig
+from tests.contracts.sleeping_store import _Bucket
+from tests.far_store import far_away
+from tests.vfs.rig import Rig, open_rig
 
 LOCAL = {"open_local"}
 """What a pack store may be asked on the loop: for the local file that the kernel is to read."""
@@ -40,7 +44,20 @@ def entered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             if port is ObjectStore or name not in LOCAL:
                 method = watched(f"{adapter.__name__}.{name}", getattr(adapter, name))
                 monkeypatch.setattr(adapter, name, method)
+    for name in ("call", "names"):
+        monkeypatch.setattr(_Bucket, name, watched(f"bucket {name}", getattr(_Bucket, name)))
     return found
+
+
+@pytest.fixture(params=["here", "far away"])
+def any_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    """A file system over a store on this host, and over one whose medium has to be asked."""
+    if request.param == "here":
+        with open_rig(tmp_path) as made:
+            yield made
+    else:
+        with far_away(0.001), open_rig(tmp_path) as made:
+            yield made
 
 
 def test_the_watch_sees_who_enters(rig: Rig, entered: list[str]) -> None:
@@ -51,13 +68,25 @@ def test_the_watch_sees_who_enters(rig: Rig, entered: list[str]) -> None:
     assert ["ObjectsDirectory.exists", "PacksDirectory.list"] == entered
 
 
-async def test_no_request_enters_the_store_on_the_loop(rig: Rig, entered: list[str]) -> None:
+def test_the_watch_sees_who_enters_a_store_far_away(tmp_path: Path, entered: list[str]) -> None:
+    with far_away(0), open_rig(tmp_path) as rig:
+        entered.clear()
+        assert not rig.store.objects.exists("log/nothing")
+        list(rig.store.packs.list())
+
+    assert ["bucket call", "bucket names"] == entered
+
+
+async def test_no_request_enters_the_store_on_the_loop(any_rig: Rig, entered: list[str]) -> None:
     """Commits, moves, looks, reads, events and what others append: all of it leaves the loop."""
-    other = Rig(rig.store)
+    rig, other = any_rig, Rig(any_rig.store)
+    entered.clear()
+    large = b"3" * 3_000_000
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.runner.follow)
         handle = (await rig.fs.open((await rig.walk(".mregfs/events")).inode, 2, rig.caller)).handle
-        await rig.commit("mnist", {"a": b"1" * 100_000, "b/c": b"2"}, "--alias best")
+        files = {"a": b"1" * 100_000, "b/c": b"2", "large": large}
+        await rig.commit("mnist", files, "--alias best")
         await rig.control("ln -sf mnist:v0 c:production")
         await rig.write("staging/run/a", b"2" * 100_000)
         await rig.rename("staging/run", "artifacts/mnist/next")
@@ -65,7 +94,9 @@ async def test_no_request_enters_the_store_on_the_loop(rig: Rig, entered: list[s
         await rig.rename("collections/c/.new", "collections/c/production")
         await rig.unlink("collections/c/production")
         await rig.tree()
-        await rig.read(".mregfs/status")
+        for _ in range(2):
+            assert large[: 1 << 20] == await rig.read("artifacts/mnist/v0/large")
+        assert json.loads(await rig.read(".mregfs/status"))["lag"] == 0
         await rig.read(".mregfs/query/history")
         version = (await rig.walk("artifacts/mnist/v1")).inode
         for name in await rig.fs.listxattr(version, rig.caller):
