@@ -17,7 +17,7 @@ NO_BYTES := attack test_access.py test_commit_rights.py test_full_disk.py test_l
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench compare soak soak-tests attack crash dev man wheel any-wheel clean build-packages test-packages
+.PHONY: help demo test check lint bench far compare soak soak-tests attack crash dev man wheel any-wheel clean build-packages test-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,9 @@ lint: $(VENV)/.dev ## format, style, types, layers, dead code
 bench: $(VENV)/.dev test-packages ## how fast it is, as ratios to the disk and to its peers
 	@tests/bench/setup.sh $(VENV)/bin/python
 	$(VENV)/bin/python -m tests.bench
+
+far: $(VENV)/.dev test-packages ## how long requests wait that need no store, when it is far away
+	$(VENV)/bin/python -m tests.bench.bench_event_loop --first
 
 compare: $(VENV)/.dev test-packages ## next to another tree: OTHER=…/.venv/bin/python
 	$(VENV)/bin/python -m tests.bench.bench_trees $(OTHER)
