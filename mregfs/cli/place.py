@@ -7,8 +7,9 @@ of references and of paths below a mount (`model.reference`, `model.paths`).
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
@@ -208,79 +209,176 @@ def find_place(
             several stores, none is chosen, and there is no default one.
         UnsupportedError: the store named is an address.
     """
-    everything = read_mounts() if mounts is None else mounts
-    here = _working_directory()
-    said = store or (None if mount else environment.get("MREGFS_STORE"))
-    wanted = store_path(said) if said else None
-    named = mount or environment.get("MREGFS_MOUNT")
-    chosen: Mount | None = None
-    if named:
-        chosen = _find_mount(named, everything)
-        if chosen is None and (mount or not wanted):
-            raise not_mounted(named)
-        if chosen is not None and wanted and not is_of_store(chosen, wanted):
-            if mount or not store:
-                if not chosen.is_believed and chosen.store == wanted:
-                    raise InvalidError(
-                        f"that {named!r} is a mount of {wanted!r} is said by another user alone",
-                        "name the mount, and leave the store out, to look through it",
-                    )
-                raise InvalidError(
-                    f"{named!r} is a mount of the store {chosen.store!r}, not of {wanted!r}",
-                    "name one of the two, and leave the other out",
-                )
-            chosen = None  # an option beats the environment
-    elif wanted is None:
-        inside = [entry for entry in everything if _is_below(here, entry.point)]
-        chosen = max(inside, key=lambda entry: len(entry.point), default=None)
-    through: Mount | None = None
-    if wanted is None and chosen is not None:
-        wanted = chosen.store
-        if not chosen.is_believed:
-            through = chosen
-    if wanted is None:
-        wanted = _store_of_the_host(everything)
-    own = [through] if through else [each for each in everything if is_of_store(each, wanted)]
+    said = _Said(
+        store=store,
+        mount=mount,
+        store_variable=environment.get("MREGFS_STORE") or None,
+        mount_variable=environment.get("MREGFS_MOUNT") or None,
+        here=_working_directory(),
+        mounts=read_mounts() if mounts is None else mounts,
+    )
+    choice = next(filter(None, (source(said) for source in _SOURCES)))
+    if choice.is_through:
+        own = [choice.mount] if choice.mount else []
+    else:
+        own = [each for each in said.mounts if is_of_store(each, choice.store)]
 
     def rank(entry: Mount) -> tuple[bool, int, bool]:
-        depth = len(entry.point) if _is_below(here, entry.point) else 0
-        return entry != chosen, -depth, not entry.is_whole
+        depth = len(entry.point) if _is_below(said.here, entry.point) else 0
+        return entry != choice.mount, -depth, not entry.is_whole
 
     return Place(
-        store=wanted,
+        store=choice.store,
         mounts=sorted(own, key=rank),
-        working_directory=here,
+        working_directory=said.here,
         named_project=project or environment.get("MREGFS_PROJECT") or None,
-        through=through,
-        store_was_named=bool(said),
+        through=choice.mount if choice.is_through else None,
+        store_was_named=choice.was_named,
     )
 
 
-def _store_of_the_host(mounts: Sequence[Mount]) -> str:
-    """Return the store of the only mount that is root's or this user's; else the default one.
+class _Said(NamedTuple):
+    """All that can say which store is meant."""
+
+    store: str | None
+    mount: str | None
+    store_variable: str | None
+    mount_variable: str | None
+    here: str
+    mounts: Sequence[Mount]
+
+
+class _Choice(NamedTuple):
+    """What a source says."""
+
+    store: str
+    mount: Mount | None = None
+    was_named: bool = False
+    """Whether a person named the store: otherwise a mount did, or it is the default one."""
+
+    @property
+    def is_through(self) -> bool:
+        """Tell whether only a mount of another user says which store it is."""
+        return not self.was_named and self.mount is not None and not self.mount.is_believed
+
+
+def _option_of_store(said: _Said) -> _Choice | None:
+    """`--store`; the mount of `--mount` has to be one of it, that of the variable may be."""
+    if not said.store:
+        return None
+    store = store_path(said.store)
+    if said.mount:
+        return _Choice(store, _mount_of(said.mount, store, said.mounts), was_named=True)
+    mount = _find_mount(said.mount_variable, said.mounts) if said.mount_variable else None
+    if mount is not None and not is_of_store(mount, store):
+        mount = None
+    return _Choice(store, mount, was_named=True)
+
+
+def _option_of_mount(said: _Said) -> _Choice | None:
+    """`--mount`: its store."""
+    return _named_mount(said.mount, said.mounts)
+
+
+def _variable_of_store(said: _Said) -> _Choice | None:
+    """`$MREGFS_STORE`; where `$MREGFS_MOUNT` is mounted, it has to be one of it."""
+    if not said.store_variable:
+        return None
+    store, mount = store_path(said.store_variable), None
+    if said.mount_variable and _find_mount(said.mount_variable, said.mounts):
+        mount = _mount_of(said.mount_variable, store, said.mounts)
+    return _Choice(store, mount, was_named=True)
+
+
+def _variable_of_mount(said: _Said) -> _Choice | None:
+    """`$MREGFS_MOUNT`: its store."""
+    return _named_mount(said.mount_variable, said.mounts)
+
+
+def _mount_one_stands_in(said: _Said) -> _Choice | None:
+    inside = [entry for entry in said.mounts if _is_below(said.here, entry.point)]
+    mount = max(inside, key=lambda entry: len(entry.point), default=None)
+    return None if mount is None else _Choice(mount.store, mount)
+
+
+def _only_store(said: _Said) -> _Choice | None:
+    """The store that alone is mounted, by root or this user.
 
     A mount of another user is nobody's choice but his who names it, or stands in it.
     """
-    stores = {entry.store for entry in mounts if entry.is_believed}
-    if len(stores) == 1:
-        return stores.pop()
+    stores = _believed_stores(said)
+    return _Choice(stores[0]) if len(stores) == 1 else None
+
+
+def _default_store(said: _Said) -> _Choice | None:
+    """The default store of this user; where there is none, only if nothing is mounted either.
+
+    Raises:
+        InvalidError: there is none, and what is mounted leaves open which store is meant.
+    """
     from mregfs.config import default_store
 
     default = str(default_store())
-    if os.path.lexists(default):
-        return default
+    if os.path.lexists(default) or not said.mounts:
+        return _Choice(default)
+    stores = _believed_stores(said)
     if stores:
         raise InvalidError(
-            f"stores are mounted here, but which is meant is not said: {', '.join(sorted(stores))}",
-            "name one with --store",
+            f"several stores are mounted here: {', '.join(stores)}", "name one with --store"
         )
-    if mounts:
-        points = ", ".join(sorted(entry.point for entry in mounts))
+    points = ", ".join(sorted(entry.point for entry in said.mounts))
+    raise InvalidError(
+        f"there is no store {default}, and what is mounted here is other users': {points}",
+        "name one of these with --mount (or MREGFS_MOUNT), to look at it and work in it",
+    )
+
+
+_SOURCES: tuple[Callable[[_Said], _Choice | None], ...] = (
+    _option_of_store,
+    _option_of_mount,
+    _variable_of_store,
+    _variable_of_mount,
+    _mount_one_stands_in,
+    _only_store,
+    _default_store,
+)
+"""What says which store is meant: the first one that says anything does (`cli.md`)."""
+
+
+def _believed_stores(said: _Said) -> list[str]:
+    return sorted({entry.store for entry in said.mounts if entry.is_believed})
+
+
+def _named_mount(named: str | None, mounts: Sequence[Mount]) -> _Choice | None:
+    if not named:
+        return None
+    mount = _find_mount(named, mounts)
+    if mount is None:
+        raise not_mounted(named)
+    return _Choice(mount.store, mount)
+
+
+def _mount_of(named: str, store: str, mounts: Sequence[Mount]) -> Mount:
+    """Return the mount of that name, which is one of a store.
+
+    Raises:
+        NotFoundError: nothing is mounted there.
+        InvalidError: it is a mount of another store, or of one that only another user tells of.
+    """
+    mount = _find_mount(named, mounts)
+    if mount is None:
+        raise not_mounted(named)
+    if is_of_store(mount, store):
+        return mount
+    if not mount.is_believed and mount.store == store:
         raise InvalidError(
-            f"there is no store {default}, and what is mounted here is other users': {points}",
-            "name one of these with --mount (or MREGFS_MOUNT), to look at it and work in it",
+            f"that {named!r} is a mount of {store!r} is said by another user alone",
+            "name the mount, and leave the store out, to look through it",
         )
-    return default
+    raise InvalidError(
+        f"{named!r} is a mount of the store {mount.store!r}, not of {store!r}",
+        "name one of the two, and leave the other out",
+    )
 
 
 def store_path(named: str) -> str:
