@@ -138,7 +138,8 @@ class HostError(MregfsError):
     """The host's file system or kernel refused; carries the errno it gave.
 
     Drafts behave errno for errno like the native file system, so this is the one class whose
-    errno belongs to the instance.
+    errno belongs to the instance. What it refuses to this user ends a program as ForbiddenError
+    does.
     """
 
     exit_code = 14
@@ -146,3 +147,5 @@ class HostError(MregfsError):
     def __init__(self, code: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.errno = code
+        if code in (errno.EACCES, errno.EPERM):
+            self.exit_code = ForbiddenError.exit_code

@@ -14,7 +14,7 @@ import click
 
 from mregfs.cli.streams import OutputError, complain, let_go_of_output, set_up
 from mregfs.cli.verbs import COMPLETE_VARIABLE, SECTIONS, VERBS
-from mregfs.errors import InvalidError, MregfsError, UnsupportedError
+from mregfs.errors import ForbiddenError, InvalidError, MregfsError, UnsupportedError
 
 __all__ = [
     "EXIT_CLOSED_PIPE",
@@ -161,7 +161,7 @@ def run(arguments: Sequence[str]) -> int:
         what = f"{exc.filename}: " if exc.filename else ""
         complain(f"{what}{exc.strerror or exc}")
         _debug()
-        return EXIT_HOST
+        return ForbiddenError.exit_code if isinstance(exc, PermissionError) else EXIT_HOST
     except ModuleNotFoundError as exc:
         if (exc.name or "").startswith("mregfs"):
             return _internal(exc)

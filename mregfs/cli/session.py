@@ -9,7 +9,7 @@ Both ways take the same line of the control file's grammar, so a verb means the 
 
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, wraps
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import click
 
 from mregfs.cli.place import Mount, Place, find_place
 from mregfs.cli.streams import OutputError
-from mregfs.errors import ForbiddenError, InvalidError
+from mregfs.errors import ForbiddenError, HostError, InvalidError, NotFoundError
 from mregfs.model import paths
 from mregfs.model.forms import REASON, Form
 from mregfs.model.names import parse_project
@@ -361,5 +361,19 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         except OutputError as exc:
             exc.done = session.done
             raise
+        except (ForbiddenError, HostError, InvalidError, NotFoundError) as exc:
+            from mregfs.cli.mistakes import mistake
+
+            found = mistake(session.named_store, session.named_mount, _names(ctx, kwargs))
+            raise found or exc from exc.__cause__
 
     return run
+
+
+def _names(ctx: click.Context, said: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the arguments that are references."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if isinstance(parameter, click.Argument) and name not in _PATHS:
+            value = said.get(name)
+            yield from value if isinstance(value, tuple) else [value] if value else []

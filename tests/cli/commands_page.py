@@ -28,7 +28,7 @@ anew with `pytest tests/cli/test_commands_page.py --write-commands`.
 A name is a [reference](references.md) or a path below a mount. Every verb takes `--help`; most take
 `--store`, `--mount`, `--project` and `--json`.
 """
-_RANGE = re.compile(r" *\[[^\]]*<=[^\]]*\]$")
+_RANGE = re.compile(r" *\[[^\]]*[<>]=[^\]]*\]$")
 """What click says of the numbers that an option takes."""
 _EVERYWHERE = {"store", "mount", "project", "as_json", "help"}
 

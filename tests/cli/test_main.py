@@ -156,16 +156,34 @@ class TestErrors:
         assert 70 == run([])
         assert "Traceback" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("error", "code", "says"),
+        [
+            (PermissionError(13, "Permission denied", "/srv/store"), 7, "Permission denied"),
+            (NotADirectoryError(20, "Not a directory", "/srv/store"), 14, "Not a directory"),
+        ],
+    )
     def test_the_hosts_refusal_names_the_file(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        error: OSError,
+        code: int,
+        says: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
+        """What it refuses to this user alone ends as what a rule forbids."""
+
         def fail(_arguments: object) -> int:
-            raise PermissionError(13, "Permission denied", "/srv/store")
+            raise error
 
         monkeypatch.setattr(main_module, "_run", fail)
 
-        assert 14 == run([])
-        assert "mregfs: /srv/store: Permission denied\n" == capsys.readouterr().err
+        assert code == run([])
+        assert f"mregfs: /srv/store: {says}\n" == capsys.readouterr().err
+
+    @pytest.mark.parametrize(("number", "code"), [(1, 7), (13, 7), (28, 14)])
+    def test_what_the_host_forbids_is_forbidden(self, number: int, code: int) -> None:
+        assert code == errors.HostError(number, "refused").exit_code
 
 
 class TestStreams:

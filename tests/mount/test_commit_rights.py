@@ -123,7 +123,7 @@ def test_nobody_commits_the_private_draft_of_another(team: Mount, people: Any) -
 
     assert errno.EACCES == asked["errno"], asked
     assert "'bobs' is not yours to commit" in asked["message"]
-    assert 14 == said.code
+    assert 7 == said.code
     assert "'bobs' is not yours to commit" in said.output
     assert "ok" != by_api
     alice.do(os.mkdir, f"{mount}/artifacts/stolen")
@@ -154,7 +154,7 @@ def test_what_one_may_not_read_is_named_and_not_published(
         text = str(alice.do(asking, mount, "commit open stolen\n"))
     elif how == "cli":
         outcome = as_alice(team, "commit", draft, "stolen")
-        assert 14 == outcome.code
+        assert 7 == outcome.code
         text = outcome.output
     else:
         alice.do(os.mkdir, f"{mount}/artifacts/stolen")
