@@ -15,6 +15,7 @@ from mregfs.cli.verbs import VERBS
 
 TOP = Path(__file__).parents[1]
 CODE = TOP / "mregfs"
+ARCHITECTURE = (CODE / "ARCHITECTURE.md").read_text()
 GLOSSARY = (CODE / "GLOSSARY.md").read_text()
 CONCURRENCY = (CODE / "CONCURRENCY.md").read_text()
 MODULES = {
@@ -38,21 +39,46 @@ def texts(node: ast.Call) -> list[str]:
     ]
 
 
-def test_modules_that_pages_name_are_there() -> None:
-    """A page names no module that has moved or gone."""
+def test_what_pages_name_is_there() -> None:
+    """No page names a module or a page that has moved or gone."""
     there = [
         path.relative_to(TOP).as_posix()
         for top in (CODE, TOP / "tests")
         for path in top.rglob("*.*")
-        if path.suffix in (".py", ".c")
+        if path.suffix in (".py", ".c", ".md")
     ]
     missing = [
         f"{page.relative_to(TOP)}: {name}"
         for page in (TOP / "README.md", TOP / "CONTRIBUTING.md", *CODE.rglob("*.md"))
-        for name in re.findall(r"`([\w./-]+\.(?:py|c))(?:::\w+)?`", page.read_text())
-        if not any(f"/{each}".endswith(f"/{name.removeprefix('../')}") for each in there)
+        for name in re.findall(r"`([\w./-]+\.(?:py|c|md))(?:::\w+)?`", page.read_text())
+        if not any(
+            f"/{each}".endswith(f"/{name.lstrip('./')}") for each in [*there, "CHANGELOG.md"]
+        )
     ]
     assert [] == missing
+
+
+def test_every_package_is_in_the_architecture() -> None:
+    """So is each of the registry's, and each module that stands beside the packages."""
+    packages = {
+        f"{path.parent.relative_to(CODE).as_posix()}/"
+        for top in (CODE, CODE / "registry")
+        for path in top.glob("*/__init__.py")
+    }
+    modules = {path.name for path in CODE.glob("*.py")} - {"__init__.py", "__main__.py"}
+    named = set(re.findall(r"^\| `([\w/.]+)` \|", ARCHITECTURE, re.MULTILINE))
+    assert packages | modules | {"manual/", "decisions/"} == named
+
+
+def test_paths_in_the_architecture_are_there() -> None:
+    for path in re.findall(r"`([\w/]+(?:/|\.\w+))`", ARCHITECTURE):
+        assert (CODE / path).exists() or (TOP / path).exists(), path
+
+
+def test_what_happens_has_a_picture_each() -> None:
+    for section in ("Nouns", "Packages", "A read", "A write", "A commit", "An alias move"):
+        text = ARCHITECTURE.partition(f"## {section}\n")[2].partition("\n## ")[0]
+        assert 1 == len(re.findall(r"^```mermaid\n(?:graph|sequenceDiagram)", text, re.MULTILINE))
 
 
 def test_every_thread_is_in_the_page() -> None:

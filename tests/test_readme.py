@@ -15,7 +15,7 @@ MANUAL = README.parent / "mregfs/manual"
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of the README and of the pages next to the code is a file."""
-    pages = [README, *(README.parent / "mregfs").rglob("*.md")]
+    pages = [*README.parent.glob("*.md"), *(README.parent / "mregfs").rglob("*.md")]
     for page in pages:
         for link in re.findall(r"\]\(([^):#]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page}: {link}"

@@ -180,9 +180,9 @@ def _from_descriptor(
     """Return a descriptor of the node that is there already, if it may serve; else raise `refused`.
 
     A commit by another process gives a draft's file a second name, takes its owner and its write
-    bits, and removes the first name (`../../registry/commit.md` §3). A descriptor leads to the file
-    all the same. Whoever is not the daemon's user is refused changes by the kernel, but may read
-    what he could not read before. The daemon's user is refused nothing: so for him a descriptor
+    bits, and removes the first name (`../registry/write/commit.md` §3). A descriptor leads to the
+    file all the same. The kernel refuses changes by other users, but they may read what they could
+    not read before. The daemon's user is refused nothing: so for him a descriptor
     serves only for what no commit can have taken, that is, what has no name at all or has write
     bits, which are not trusted `to_chmod` or chown: they could be taken between this look and a
     change that gives them back.

@@ -8,7 +8,7 @@
     work.py      what is written down before anything is changed
     recovery.py  what a crashed commit leaves to be undone
 
-`../../registry/commit.md` says how these serve a commit.
+`../../registry/write/commit.md` says how these serve a commit.
 """
 
 from mregfs.stores.intake_dir.intake import IntakeDirectory

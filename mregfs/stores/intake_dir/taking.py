@@ -1,6 +1,6 @@
 """Taking a draft out of the staging area, to a place where no user has a path to it; and back.
 
-Decided here: the steps (`../../registry/commit.md` §3): who may take it, what is written down
+Decided here: the steps (`../../registry/write/commit.md` §3): who may take it, what is written down
 before, the exchange with a placeholder that keeps the name, and how each directory becomes ours and
 later its owner's again. Not decided here: what is done with the files meanwhile.
 """
