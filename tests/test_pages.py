@@ -71,7 +71,7 @@ def test_every_package_is_in_the_architecture() -> None:
 
 
 def test_paths_in_the_architecture_are_there() -> None:
-    for path in re.findall(r"`([\w/]+(?:/|\.\w+))`", ARCHITECTURE):
+    for path in re.findall(r"`([\w/]+(?:/|\.py|\.toml))`", ARCHITECTURE):
         assert (CODE / path).exists() or (TOP / path).exists(), path
 
 
