@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mregfs.api.session import Session
-from mregfs.errors import InvalidError, MregfsError, UnsupportedError
 from mregfs.model import commands as ask
-from mregfs.model.commands import Asked, Command, CommitRequest, GiveDraft
+from mregfs.model.commands import Asked
 
 if TYPE_CHECKING:
     from mregfs.registry.write.commit import CommitProgress
@@ -47,6 +46,8 @@ class Changing(Session):
             ConflictError: files are open for writing; all are named.
             InvalidError: something cannot be in a version; all of it is named.
         """
+        from mregfs.model.grammar import Statement
+        from mregfs.registry.write.changes import OneSource
 
         request = self._command(
             "commit",
@@ -61,12 +62,8 @@ class Changing(Session):
             parents=parents,
             link=link,
         )
-        assert isinstance(request, CommitRequest)
-        intake = self.store.open_intake(directory)
-        receipt = self.store.committer.commit(
-            intake, request, self._principal, progress=progress, reason=reason
-        )
-        first, *rest = receipt.results
+        source = OneSource(lambda: self.store.open_intake(directory))
+        first, *rest = self._submit_all([Statement(request)], reason, source, progress)
         return {**first, "link": rest[0]} if rest else first
 
     def link(
@@ -192,20 +189,9 @@ class Changing(Session):
             UnsupportedError: one commits a draft; that is done in its mount.
             InvalidError: one is malformed; the message names its line.
         """
-        from mregfs.model.grammar import at_statement, author_of, parse_script
+        from mregfs.model.grammar import parse_script
 
-        statements = parse_script(script, self.project)
-        if not statements:
-            raise InvalidError("there is no command")
-        commands = [_not_a_draft(each.command) for each in statements]
-        reasons = dict.fromkeys([reason, *(each.reason for each in statements)])
-        try:
-            said = "; ".join(filter(None, reasons))
-            return self._submit_all(commands, said, author_of(statements))
-        except MregfsError as exc:
-            if exc.position is None:
-                raise
-            raise at_statement(exc, statements[exc.position]) from None
+        return self._submit_all(parse_script(script, self.project), reason)
 
     def _command(self, name: str, *operands: object, **said: object) -> Asked:
         """Return a command as the control file would read it, said in Python's words."""
@@ -216,19 +202,4 @@ class Changing(Session):
         return build(COMMANDS[name], operands, said, self.project)
 
     def _change(self, name: str, *operands: object, reason: str, **said: object) -> dict[str, Any]:
-        return self._submit(_not_a_draft(self._command(name, *operands, **said)), reason)
-
-
-def _not_a_draft(command: Asked) -> Command:
-
-    if isinstance(command, GiveDraft):
-        raise UnsupportedError(
-            f"the draft {command.draft!r} can only be handed over in its mount",
-            "write to .mregfs/control there",
-        )
-    if isinstance(command, CommitRequest):
-        raise UnsupportedError(
-            f"the draft {command.draft!r} can only be committed in its mount",
-            "write to .mregfs/control there, or give commit() a directory",
-        )
-    return command
+        return self._submit(self._command(name, *operands, **said), reason)

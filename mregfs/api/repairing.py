@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from mregfs.errors import InvalidError, MregfsError
-from mregfs.host.principals import principal
-from mregfs.model.commands import MarkDamage
+from mregfs.model.commands import MarkDamage, User
+from mregfs.model.grammar import Statement
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import parse_location
 from mregfs.registry.keep.check import Checker, CheckProgress, Pace
@@ -134,10 +134,9 @@ class Repairer:
         return Step(what, lambda: self._mark(name, damage), lost=bool(damage))
 
     def _mark(self, name: str, damage: str) -> None:
-        uid = os.geteuid()  # the store's owner: nobody else opens it for writing
-        who = principal(uid, {os.getegid()}, uid)
         command = MarkDamage(parse_location(name, DEFAULT_PROJECT), damage[:1000])
-        self._store.log.submit([command], who, "mregfs fsck --repair")
+        who = User(os.geteuid(), frozenset({os.getegid()}))
+        self._store.changes.submit([Statement(command)], who, reason="mregfs fsck --repair")
 
     def _unmark(self) -> None:
         """Say of versions that were marked, and have lost nothing any more, that they are sound."""

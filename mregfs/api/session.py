@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
-from msgspec.structs import replace
-
 from mregfs.api.way import Way
 from mregfs.config import default_store, said_author
 from mregfs.errors import (
@@ -24,12 +22,15 @@ from mregfs.errors import (
     UnsupportedError,
 )
 from mregfs.host.mounts import Mount, mounts_of, read_status
-from mregfs.host.principals import principal as principal_of
-from mregfs.model.commands import Command, Principal, SetAccess
+from mregfs.model.commands import User
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.reference import Location, parse_location
 
 if TYPE_CHECKING:
+    from mregfs.model.commands import Asked
+    from mregfs.model.grammar import Statement
+    from mregfs.registry.write.changes import Drafts
+    from mregfs.registry.write.commit import CommitProgress
     from mregfs.wiring.store import Store
 
 __all__ = ["Session"]
@@ -125,26 +126,28 @@ class Session:
                 "open it as a user who may write in it",
             )
 
-    @property
-    def _principal(self) -> Principal:
-        """Who asks for a change of the store."""
-        groups = {os.getegid(), *os.getgroups()}
-        return principal_of(os.geteuid(), groups, self.store.directory.owner, self._author)
+    def _submit(self, asked: "Asked", reason: str) -> dict[str, Any]:
+        from mregfs.model.grammar import Statement
 
-    def _submit(self, command: Command, reason: str) -> dict[str, Any]:
-        return self._submit_all([command], reason)[0]
+        return self._submit_all([Statement(asked)], reason)[0]
 
     def _submit_all(
-        self, commands: Sequence[Command], reason: str, author: str = ""
+        self,
+        statements: "Sequence[Statement]",
+        reason: str,
+        drafts: "Drafts | None" = None,
+        progress: "CommitProgress | None" = None,
     ) -> list[dict[str, Any]]:
         self._check_writable()
-        principal = self._principal
-        if author:
-            principal = replace(principal, author=author)
-        results = list(self.store.log.submit(commands, principal, reason).results)
-        if any(isinstance(command, SetAccess) for command in commands):
-            self.store.hide()
-        return results
+        changed = self.store.changes.submit(
+            statements,
+            User(os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
+            drafts,
+            author=self._author,
+            reason=reason,
+            progress=progress,
+        )
+        return changed.results
 
 
 def _open(path: str, *, read_only: bool) -> "Store":

@@ -17,8 +17,8 @@ from mregfs.errors import MregfsError
 from mregfs.fuse.passthrough import passthrough_state
 from mregfs.fuse.waits import is_dying
 from mregfs.host.callers import Credentials
-from mregfs.host.principals import group_number, principal, user_of
-from mregfs.model.commands import Principal
+from mregfs.host.principals import group_number, user_of
+from mregfs.model.commands import Principal, User
 from mregfs.model.names import ProjectName
 from mregfs.model.rules.access import may_read
 from mregfs.ports.intake import Intake
@@ -79,15 +79,13 @@ class Mounted:
         self.coalescing = Coalescing(aliased.follow, self._may_coalesce)
         self.drafts: DraftTree = DraftDirectory(store.directory, STAGING, shown=self._shown)
         transactions = Transactions(
-            store.log,
+            store.changes,
             self.tail,
-            store.committer,
             self.drafts,
             self._open_draft_intake,
             store.recover,
             with_groups,
             user_of,
-            self._identify,
             is_dying,
             read_only=options.read_only,
         )
@@ -141,7 +139,8 @@ class Mounted:
 
     def _identify(self, caller: Caller) -> Principal:
         """Return who a caller is for the rules and for history."""
-        return principal(caller.uid, {caller.gid, *(caller.groups or ())}, self._modes.uid)
+        groups = frozenset({caller.gid, *(caller.groups or ())})
+        return self._store.identify(User(caller.uid, groups))
 
     def _shown(self, project: str) -> tuple[int, int, bool]:
         """Return group and mode of a staging directory, and whether drafts in it are private."""

@@ -40,6 +40,7 @@ __all__ = [
     "Tag",
     "Unlink",
     "Unprotect",
+    "User",
     "signature",
 ]
 
@@ -49,6 +50,14 @@ class _Everything:
 
     def __contains__(self, item: object) -> bool:
         return True
+
+
+class User(msgspec.Struct, frozen=True):
+    """A user of this host who asks for something, by what the kernel says of him."""
+
+    uid: int
+    gids: frozenset[int]
+    """All groups that he is in."""
 
 
 class Principal(msgspec.Struct, frozen=True):

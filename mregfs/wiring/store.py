@@ -22,8 +22,10 @@ from mregfs.config import cache_index, is_remote, temporary_index
 from mregfs.errors import CorruptError, ForbiddenError, MregfsError, NoSpaceError, NotFoundError
 from mregfs.host import oserrors
 from mregfs.host.memory import memory_for_checkpoint
+from mregfs.host.principals import principal
 from mregfs.host.priority import let_others_go_first, read_when_idle
 from mregfs.model.changes import ENTRY_GRAIN, entry_key
+from mregfs.model.commands import Principal, User
 from mregfs.model.features import Features
 from mregfs.model.records import VersionRecord
 from mregfs.model.reference import format_time
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from mregfs.host.callers import Credentials
     from mregfs.registry.keep.coalesce import Coalescer
     from mregfs.registry.read.verifier import Verifier
+    from mregfs.registry.write.changes import Changes
     from mregfs.registry.write.commit import Committer
     from mregfs.stores.scanner_direct import DirectScanner
 
@@ -204,6 +207,23 @@ class Store:
             begin_thread=let_others_go_first,
             protect=self.protect,
         )
+
+    @cached_property
+    def changes(self) -> "Changes":
+        """The one door for changes."""
+        from mregfs.registry.write.changes import Changes
+
+        return Changes(
+            self.log,
+            self.index,
+            lambda: self.committer,
+            identify=self.identify,
+            on_access=self.hide,
+        )
+
+    def identify(self, user: User) -> Principal:
+        """Return who a user of this host is for the rules and for history."""
+        return principal(user.uid, user.gids, self.directory.owner)
 
     def protect(self, packs: Iterable[str]) -> None:
         """Let fs-verity guard packs that are in the log, in a thread, where it is offered.

@@ -13,7 +13,8 @@ from mregfs.api import Store
 from mregfs.errors import UnavailableError
 from mregfs.host.callers import Credentials
 from mregfs.model import operands
-from mregfs.model.commands import LogVersion, Principal
+from mregfs.model.commands import Command, CommitRequest, LogVersion, Principal
+from mregfs.model.grammar import Statement
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
 from mregfs.model.state import STATE_TABLES
@@ -21,6 +22,7 @@ from mregfs.ports.index import Index
 from mregfs.ports.intake import Intake
 from mregfs.registry.log.log import Log
 from mregfs.registry.read.catalog import Catalog
+from mregfs.registry.write.changes import Changed, OneSource
 from mregfs.stores.index_memory import IndexMemory
 from mregfs.stores.objects_memory import ObjectsMemory
 
@@ -128,7 +130,15 @@ def commit(
     """Commit a directory, and return the first result."""
     request = operands.commit_request("run", artifact, DEFAULT_PROJECT, **more)
     intake = draft_intake(store, path) if consume else store.open_intake(path)
-    return store.committer.commit(intake, request, PRINCIPAL).results[0]
+    return commit_intake(store, intake, request).results[0]
+
+
+def commit_intake(
+    store: Store, intake: Intake, request: CommitRequest, *more: Command, **said: Any
+) -> Changed:
+    """Commit one intake, and carry out more commands in the same transaction."""
+    statements = [Statement(request), *map(Statement, more)]
+    return store.changes.submit(statements, PRINCIPAL, OneSource(lambda: intake), **said)
 
 
 def draft_intake(store: Store, path: Path, who: Credentials | None = None) -> Intake:

@@ -49,12 +49,15 @@ def test_load_ahead_leaves_no_import_to_the_first_commit(tmp_path: Path, out: Pa
     code = (
         "import sys; from mregfs.api import init_store, open_store\n"
         "from mregfs.model import operands; from mregfs.model.commands import Principal\n"
+        "from mregfs.model.grammar import Statement\n"
+        "from mregfs.registry.write.changes import OneSource\n"
         "from mregfs.model.names import DEFAULT_PROJECT\n"
-        "init_store('store'); store = open_store('store'); store.committer; store.load_ahead()\n"
+        "init_store('store'); store = open_store('store'); store.changes; store.load_ahead()\n"
         "before = set(sys.modules)\n"
         "request = operands.commit_request('out', 'mnist', DEFAULT_PROJECT)\n"
-        "intake = store.open_intake('out')\n"
-        "store.committer.commit(intake, request, Principal('ann', privileged=True))\n"
+        "source = OneSource(lambda: store.open_intake('out'))\n"
+        "who = Principal('ann', privileged=True)\n"
+        "store.changes.submit([Statement(request)], who, source)\n"
         "new = set(sys.modules) - before\n"
         "print(sorted(m for m in new if m.startswith(('mregfs', 'pyfastcdc'))))"
     )

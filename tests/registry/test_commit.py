@@ -40,6 +40,7 @@ from tests.registry.rig import (
     PRINCIPAL,
     bytes_of,
     commit,
+    commit_intake,
     draft_intake,
     flip,
     in_threads,
@@ -340,7 +341,7 @@ def test_more_commands_in_the_same_transaction(store: Store, draft: Draft) -> No
         MoveAlias(Location(DEFAULT_PROJECT, "mnist", alias="extra"), latest),
     ]
     intake = draft_intake(store, draft(FILES))
-    receipt = store.committer.commit(intake, request, PRINCIPAL, extra=extra, reason="because")
+    receipt = commit_intake(store, intake, request, *extra, reason="because").receipt
     assert 1 == receipt.sequence
     assert 5 == len(receipt.results)
     for ref in (("classifier", "production"), ("more", "best"), ("mnist", "extra")):
@@ -445,7 +446,7 @@ def test_a_write_during_the_commit_is_noticed(
     kept = os.open(path / "model.bin", os.O_PATH)  # a way that nobody can take from him
     request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"changed while being committed: 'model.bin'"):
-        store.committer.commit(draft_intake(store, path), request, PRINCIPAL, progress=disturb)
+        commit_intake(store, draft_intake(store, path), request, progress=disturb)
     writer[0].join()
     os.close(kept)
     assert packs == packs_of(store)
@@ -465,7 +466,7 @@ def test_a_small_file_that_changes_is_noticed(store: Store, draft: Draft) -> Non
 
     request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
     with pytest.raises(ConflictError, match=r"'sub/tokens.bin'"):
-        store.committer.commit(draft_intake(store, path), request, PRINCIPAL, progress=disturb)
+        commit_intake(store, draft_intake(store, path), request, progress=disturb)
     assert {} == packs_of(store)
     assert LARGE == (path / "model.bin").read_bytes()
 
@@ -644,7 +645,7 @@ def test_progress_ends_at_its_total(store: Store, draft: Draft) -> None:
     steps: list[tuple[str, int, int]] = []
     request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
     intake = draft_intake(store, draft(FILES))
-    store.committer.commit(intake, request, PRINCIPAL, progress=lambda *step: steps.append(step))
+    commit_intake(store, intake, request, progress=lambda *step: steps.append(step))
     total = sum(map(len, FILES.values()))
     assert ("hash", total, total) == [step for step in steps if step[0] == "hash"][-1]
     assert ("store", len(SMALL), len(SMALL)) == steps[-1]

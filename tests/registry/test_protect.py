@@ -8,7 +8,7 @@ from mregfs.errors import ConflictError
 from mregfs.model.commands import MoveAlias
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.model.reference import Location
-from tests.registry.rig import PRINCIPAL, commit, draft_intake, packs_of
+from tests.registry.rig import commit, commit_intake, draft_intake, packs_of
 
 FILES = {"model.bin": bytes(400_000), "small.bin": os.urandom(5000)}
 
@@ -41,7 +41,7 @@ def fail(store, path) -> None:
     where = Location(DEFAULT_PROJECT, "mnist", alias="best")
     wrong = MoveAlias(where, Location(DEFAULT_PROJECT, "mnist", number=0), "v7")
     intake = draft_intake(store, path)
-    store.committer.commit(intake, request, PRINCIPAL, extra=[wrong])
+    commit_intake(store, intake, request, wrong)
 
 
 def test_where_it_is_not_offered_protecting_does_nothing(store, draft):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 from mregfs.errors import CorruptError, ExistsError, MregfsError, UnavailableError
-from mregfs.model.commands import Command, CommitRequest, Principal
+from mregfs.model.commands import Command, CommitRequest
 from mregfs.model.layout import Layout, encode_layout, layout_key, make_layout
 from mregfs.model.manifest import (
     Manifest,
@@ -29,7 +29,6 @@ from mregfs.ports.intake import Intake, IntakeEntry
 from mregfs.ports.objects import ObjectStore
 from mregfs.ports.packs import PackStore
 from mregfs.registry.log.log import Log
-from mregfs.registry.log.receipt import Receipt
 from mregfs.registry.read.content import Content
 from mregfs.registry.write.hashing import LARGE, Hashed, hash_files
 from mregfs.registry.write.packing import Packing
@@ -210,45 +209,16 @@ class Committer:
         self._threads = threads
         self._begin_thread = begin_thread
 
-    def commit(
-        self,
-        intake: Intake,
-        request: CommitRequest,
-        principal: Principal,
-        *,
-        progress: CommitProgress | None = None,
-        extra: Sequence[Command] = (),
-        reason: str = "",
-    ) -> Receipt:
-        """Make the directory a version, and carry out `extra` in the same transaction.
-
-        The first result is the version's. Whatever is raised, KeyboardInterrupt too: the log is
-        unchanged and the directory as it was, or else the version is in the log whole.
-
-        Raises:
-            UnavailableError: the store did not say whether the entry arrived.
-            MregfsError: refused, or failed; nothing changed.
-        """
-        prepared = self.prepare(intake, request, principal=principal, progress=progress)
-        try:
-            receipt = self.log.submit((*prepared.commands, *extra), principal, reason)
-        except BaseException:
-            prepared.abort()
-            raise
-        prepared.done()
-        return receipt
-
     def prepare(
         self,
         intake: Intake,
         request: CommitRequest,
         *,
-        principal: Principal | None = None,
         progress: CommitProgress | None = None,
     ) -> Prepared:
         """Store the content of a directory, so that `Prepared.commands` make it a version.
 
-        With `principal`, a request that the rules would refuse is refused before anything is read.
+        Whatever is raised, KeyboardInterrupt too: the directory is as it was.
 
         Raises:
             InvalidError: something in the directory cannot be in a version.
@@ -260,8 +230,6 @@ class Committer:
         try:
             since = self.log.catch_up(strict=True)
             intake.recover(self.is_committed)
-            if principal is not None:
-                self._rehearse(request, principal)
             layout_id = self.new_id()
             intake.take(layout_id, since)
             entries = intake.scan()
@@ -342,11 +310,6 @@ class Committer:
             self._content.add(version, manifest, layout)
         except MregfsError as exc:
             log.warning("content of v%d is not in the index yet: %s", version.number, exc)
-
-    def _rehearse(self, request: CommitRequest, principal: Principal) -> None:
-        """Ask the rules now, before hours of hashing, whether such a version may be."""
-        commands = request.commands(digest="0" * 64, layout="0" * 32, size=0, files=0, entries=0)
-        self.log.rehearse(commands, principal)
 
     def _load_neighbours(self, request: CommitRequest) -> None:
         """Have the versions in the index that the new one is likely to share bytes with."""
