@@ -13,7 +13,7 @@ from mregfs.model import commands as ask
 from mregfs.model.commands import Asked
 
 if TYPE_CHECKING:
-    from mregfs.registry.write.commit import CommitProgress
+    from mregfs.registry.write.progress import CommitProgress
 
 __all__ = ["Changing"]
 

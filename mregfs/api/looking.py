@@ -14,7 +14,7 @@ from mregfs.model import paths
 from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
-    from mregfs.registry.write.commit import CommitProgress
+    from mregfs.registry.write.progress import CommitProgress
 
 __all__ = ["Looking"]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mregfs.model.commands import Asked
     from mregfs.model.grammar import Statement
     from mregfs.registry.write.changes import Drafts
-    from mregfs.registry.write.commit import CommitProgress
+    from mregfs.registry.write.progress import CommitProgress
     from mregfs.wiring.store import Store
 
 __all__ = ["Session"]

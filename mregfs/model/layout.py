@@ -1,7 +1,7 @@
 """Layouts: where the bytes of a version are.
 
 Decided here: the form of a layout (`registry/format.md` §6). Not decided here: which file goes
-where (`registry/write/packing`).
+where (`model/plan`).
 
 MessagePack. A layout may change (another pack) while the manifest, the identity, stays.
 """

@@ -17,7 +17,7 @@ from mregfs.ports.intake import Intake
 from mregfs.registry.log.receipt import Receipt
 from mregfs.registry.log.tail import LogTail
 from mregfs.registry.write.changes import Changes, Source
-from mregfs.registry.write.commit import CommitProgress
+from mregfs.registry.write.progress import CommitProgress
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.follower import changes_names
 from mregfs.vfs.interface import Caller, DraftTree

@@ -209,9 +209,9 @@ def test_sharing_is_decided_by_digests(
     store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks that only look alike are stored apart."""
-    from mregfs.registry.write import dedup
+    from mregfs.registry.write import cutting
 
-    monkeypatch.setattr(dedup, "sketch", lambda read, start, size: size.to_bytes(16, "big"))
+    monkeypatch.setattr(cutting, "sketch", lambda read, start, size: size.to_bytes(16, "big"))
     files = [random.Random(n).randbytes(2 << 20) for n in range(2)]
     for data in files:
         commit(store, draft({"m": safetensors(data)}))
@@ -223,9 +223,9 @@ def test_a_large_file_without_tensors_shares_its_ends(
     store: Store, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only its ends are looked at, until something is found there; then all of it is."""
-    from mregfs.registry.write import dedup
+    from mregfs.registry.write import cutting
 
-    monkeypatch.setattr(dedup, "_ALL_BY_CONTENT", 1 << 20)
+    monkeypatch.setattr(cutting, "_ALL_BY_CONTENT", 1 << 20)
     data = random.Random(5).randbytes(12 << 20)
     commit(store, draft({"m": data}))
     changed = data[: 5 << 20] + b"inserted" + data[5 << 20 :]

@@ -10,9 +10,10 @@ import pytest
 
 from mregfs.errors import HostError
 from mregfs.model.digest import BLOCK, block_digests, file_digest
+from mregfs.model.plan import INLINE, Hashed
 from mregfs.ports.intake import IntakeEntry
 from mregfs.registry.write import hashing
-from mregfs.registry.write.hashing import Hashed, hash_files
+from mregfs.registry.write.hashing import hash_files
 
 DATA = random.Random(1).randbytes(9 * BLOCK)
 SIZES = (
@@ -75,7 +76,12 @@ def test_a_digest_is_the_same_however_a_file_is_shared_out(threads: ThreadPoolEx
     for size in SIZES:
         blocks = block_digests(DATA[:size])
         assert (
-            Hashed(file_digest(blocks, size), blocks if size > BLOCK else b"") == hashed[str(size)]
+            Hashed(
+                file_digest(blocks, size),
+                blocks if size > BLOCK else b"",
+                DATA[:size] if size <= INLINE else None,
+            )
+            == hashed[str(size)]
         ), size
     assert sum(SIZES) == sum(done)
 

@@ -22,7 +22,6 @@ __all__ = [
     "PACK_KEY_SIZE",
     "ROOT",
     "FileEntry",
-    "Place",
     "Verdict",
     "entry_row",
     "name_key",
@@ -83,14 +82,6 @@ class FileEntry(msgspec.Struct, frozen=True):
     target: str
     digest: bytes
     """Of a file; empty of anything else."""
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a chunk stands."""
-
-    pack: str
-    offset: int
-    length: int
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -157,10 +148,10 @@ def parse_layout(row: bytes) -> FileLayout:
     return FileLayout(size, extents=extents, whole=row[0] == 2)
 
 
-def parse_chunk(row: bytes) -> Place:
+def parse_chunk(row: bytes) -> Extent:
     """Return where a chunk stands."""
     pack, offset, length = _CHUNK.unpack(row)
-    return Place(pack.hex(), offset, length)
+    return Extent(pack.hex(), offset, length)
 
 
 def content_row(digest: str, layout: str) -> bytes:

@@ -28,7 +28,8 @@ from mregfs.ports.index import Index
 from mregfs.ports.intake import Intake
 from mregfs.registry.log.log import Log
 from mregfs.registry.log.receipt import Receipt
-from mregfs.registry.write.commit import CommitProgress, Committer
+from mregfs.registry.write.commit import Committer
+from mregfs.registry.write.progress import CommitProgress
 
 __all__ = ["Changed", "Changes", "Drafts", "NoDrafts", "OneSource", "Source"]
 
@@ -254,10 +255,8 @@ class Changes:
                     try:
                         source = drafts.take(request)
                         ending.add(source.consumed, source.give_back)
-                        prepared = self._committer().prepare(
-                            source.intake, request, progress=progress
-                        )
-                        ending.add(prepared.done, prepared.abort)
+                        prepared = self._committer().prepare(source.intake, request, progress)
+                        ending.add(prepared.unsettled.done, prepared.unsettled.abort)
                     except MregfsError as exc:
                         raise at_statement(exc, statement) from None
                     if source.intake.is_private:

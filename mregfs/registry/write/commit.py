@@ -1,179 +1,57 @@
 """Commits: how a directory becomes a version.
 
-Decided here: the order (seal, digest, packs, layout, manifest, log entry, index) and what is undone
-when a step fails (`commit.md`). Not decided here: which files become packs (`packing`), how a file
-is kept from changing (the intake), whether the version may be (`model.rules`). Any thread may
-commit.
+Decided here: the steps, and what each makes of what the one before it has found (`commit.md` §1):
+entries, digests, a manifest, what is known, a plan, what is stored, commands. Not decided here: any
+of the steps, what is undone when one fails (`unsettled`), whether the version may be
+(`model.rules`). Any thread may commit.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-from mregfs.errors import CorruptError, ExistsError, MregfsError, UnavailableError
+import msgspec
+
+from mregfs.errors import MregfsError, UnavailableError
 from mregfs.model.commands import Command, CommitRequest
-from mregfs.model.layout import Layout, encode_layout, layout_key, make_layout
+from mregfs.model.layout import Layout, encode_layout
 from mregfs.model.manifest import (
     Manifest,
     ManifestEntry,
     encode_manifest,
     make_manifest,
     manifest_digest,
-    manifest_key,
 )
-from mregfs.model.records import VersionRecord
-from mregfs.model.state import State
+from mregfs.model.plan import LARGE, Hashed, make_plan
 from mregfs.ports.index import Index
 from mregfs.ports.intake import Intake, IntakeEntry
 from mregfs.ports.objects import ObjectStore
 from mregfs.ports.packs import PackStore
 from mregfs.registry.log.log import Log
 from mregfs.registry.read.content import Content
-from mregfs.registry.write.hashing import LARGE, Hashed, hash_files
-from mregfs.registry.write.packing import Packing
+from mregfs.registry.write.cutting import CUT_FROM, cut
+from mregfs.registry.write.dedup import Sharing
+from mregfs.registry.write.hashing import hash_files
+from mregfs.registry.write.neighbours import find_version, load_neighbours
+from mregfs.registry.write.progress import CommitProgress, Meters
+from mregfs.registry.write.storing import store
+from mregfs.registry.write.unsettled import Unsettled
 
-__all__ = ["CommitProgress", "Committer", "Prepared"]
+__all__ = ["Committer", "Prepared"]
 
 log = logging.getLogger(__name__)
 
-CommitProgress = Callable[[str, int, int], None]
-"""Called with the stage (`copy`, `hash`, `store`), bytes done, and their total; in the caller's
-thread. What it raises ends the commit."""
 
-_NEIGHBOURS = 8  # newest versions of the artifact whose content is looked through for shared bytes
+class Prepared(msgspec.Struct, frozen=True):
+    """Content that is stored, and not yet a version."""
 
-
-class Prepared:
-    """Content that is stored, and not yet a version. End it with `done` or with `abort`."""
-
-    def __init__(
-        self,
-        committer: "Committer",
-        intake: Intake,
-        request: CommitRequest,
-        manifest: Manifest,
-        since: int,
-        layout_id: str,
-    ) -> None:
-        self.manifest = manifest
-        data = encode_manifest(manifest)
-        self.digest = manifest_digest(data)
-        self.layout_id = ""
-        """Of the new layout; empty when the content is a version already."""
-        self.commands: tuple[Command, ...] = ()
-        """What makes it a version; to be submitted in one transaction."""
-        self._committer = committer
-        self._intake = intake
-        self._request = request
-        self._since = since
-        self._new_layout_id = layout_id
-        self._data = data
-        self._packing: Packing | None = None
-        self._layout: Layout | None = None
-        self._ended = False
-
-    def done(self) -> None:
-        """The transaction is in the log: give up the draft, put the content into the index."""
-        if self._ended:
-            return
-        self._ended = True
-        try:
-            if self._packing is not None and self._layout is not None:
-                self._settle(self._packing, self._layout)
-        except MregfsError as exc:
-            log.warning("the commit succeeded, but left something behind: %s", exc)
-        self._intake.release()
-        if self._packing is not None:
-            self._committer.protect(self._packing.written)
-
-    def _settle(self, packing: Packing, layout: Layout) -> None:
-        committer = self._committer
-        if committer.log.has_layout(self.layout_id, self._since) is False:
-            # Somebody committed the same content meanwhile: ours is not needed.
-            packing.discard()
-            committer.objects.delete(layout_key(self.layout_id))
-            return
-        version = committer.find(self._request, self.digest)
-        if version is not None and version.layout == self.layout_id:
-            committer.index_content(version, self.manifest, layout)
-
-    def abort(self) -> None:
-        """The transaction failed: put the draft back as it was, delete what was stored.
-
-        Safe at any point, also when it turns out that the transaction is in the log after all, or
-        that nobody can say: then all stays where it is until that is known.
-        """
-        if self._ended:
-            return
-        try:
-            known = self._committer.log.has_layout(self.layout_id, self._since)
-        except MregfsError as exc:
-            log.warning("cannot tell whether the commit succeeded: %s", exc)
-            known = None
-        if known:
-            self.done()
-            return
-        self._ended = True
-        if known is None:
-            self._intake.abandon()
-            return
-        try:
-            if self._packing is not None:
-                self._packing.undo()
-            if self._layout is not None:
-                self._committer.objects.delete(layout_key(self.layout_id))
-        except MregfsError as exc:
-            log.warning("a failed commit left something for gc: %s", exc)
-        finally:
-            self._intake.restore()
-
-    # ---- what `Committer.prepare` does in order
-
-    def reuse(self, version: VersionRecord) -> None:
-        """The artifact has a version with this content: nothing needs to be stored."""
-        self._set_commands(version.layout, known=True)
-
-    def store(self, packing: Packing, hashed: dict[str, Hashed], files: list[IntakeEntry]) -> None:
-        """Store packs, layout and manifest."""
-        committer = self._committer
-        self._packing = packing
-        places = packing.plan(files, hashed)
-        positions = {entry.path: n for n, entry in enumerate(self.manifest.entries, 1)}
-        files_at = {positions[path]: place for path, place in places.items()}
-        packs = packing.packs()
-        layout = make_layout(files_at, packs)
-        self.layout_id = self._new_layout_id
-        self._intake.announce(packing.adoptions)
-        packing.store()
-        self._intake.verify()
-        self._layout = layout
-        committer.objects.create(layout_key(self.layout_id), encode_layout(layout))
-        try:
-            committer.objects.create(manifest_key(self.digest), self._data)
-        except ExistsError:
-            pass
-        new = {pack: info.size for pack, info in packs.items() if pack in packing.written}
-        self._set_commands(self.layout_id, new, [pack for pack in packs if pack not in new])
-
-    def _set_commands(
-        self,
-        layout: str,
-        packs: Mapping[str, int] = MappingProxyType({}),
-        shared: Sequence[str] = (),
-        *,
-        known: bool = False,
-    ) -> None:
-        self.commands = self._request.commands(
-            digest=self.digest,
-            layout=layout,
-            size=self.manifest.size,
-            files=self.manifest.files,
-            entries=len(self.manifest.entries),
-            packs=packs,
-            shared=shared,
-            known=known,
-        )
+    commands: tuple[Command, ...]
+    """What makes it a version; to be submitted in one transaction."""
+    unsettled: Unsettled
+    """What is to end then, one way or the other."""
 
 
 class Committer:
@@ -210,11 +88,7 @@ class Committer:
         self._begin_thread = begin_thread
 
     def prepare(
-        self,
-        intake: Intake,
-        request: CommitRequest,
-        *,
-        progress: CommitProgress | None = None,
+        self, intake: Intake, request: CommitRequest, progress: CommitProgress | None = None
     ) -> Prepared:
         """Store the content of a directory, so that `Prepared.commands` make it a version.
 
@@ -226,62 +100,82 @@ class Committer:
             ConflictError: files are open for writing, or change meanwhile; all are named.
             NoSpaceError: there is no room for what must be copied.
         """
-        prepared: Prepared | None = None
+        unsettled = Unsettled(self.log, self.objects, self._packs, intake, self.protect)
         try:
-            since = self.log.catch_up(strict=True)
-            intake.recover(self.is_committed)
-            layout_id = self.new_id()
-            intake.take(layout_id, since)
-            entries = intake.scan()
-            files = [entry for entry in entries if entry.kind == "file"]
-            copying = _Meter(progress, "copy", sum(entry.size for entry in files))
-            intake.seal([entry.path for entry in files if entry.size >= LARGE], copying.add)
-            with ThreadPoolExecutor(self._threads, "commit", self._begin_thread) as threads:
-                try:
-                    hashing = _Meter(progress, "hash", sum(entry.size for entry in files))
-                    storing = _Meter(progress, "store", 0)
-                    packing = Packing(
-                        intake, self._packs, self._index, threads, self.new_id, storing.add
-                    )
-                    packing.begin(files)
-                    hashed = hash_files(intake, files, threads, hashing.add)
-                    manifest = make_manifest(_described(entry, hashed) for entry in entries)
-                    prepared = Prepared(self, intake, request, manifest, since, layout_id)
-                    version = self.find(request, prepared.digest)
-                    if version is not None:
-                        intake.verify()
-                        self._check_stored(version, manifest, hashed, packing)
-                        prepared.reuse(version)
-                        return prepared
-                    self._load_neighbours(request)
-                    prepared.store(packing, hashed, files)
-                except BaseException:
-                    threads.shutdown(cancel_futures=True)
-                    raise
+            return Prepared(self._store(intake, request, progress, unsettled), unsettled)
         except BaseException:
-            if prepared is None:
-                intake.restore()
-            else:
-                prepared.abort()
+            unsettled.abort()
             raise
-        return prepared
 
-    def _check_stored(
+    def _store(
         self,
-        version: VersionRecord,
-        manifest: Manifest,
-        hashed: Mapping[str, Hashed],
-        packing: Packing,
-    ) -> None:
-        """Verify a version that stands for a draft with the same content, which then goes."""
-        files = self._content.layout(version).files
-        for position, entry in enumerate(manifest.entries, 1):
-            if entry.kind != "file" or packing.is_sound(files[position], hashed[entry.path]):
-                continue
-            raise CorruptError(
-                f"v{version.number} has this content already, but {entry.path!r} is damaged there",
-                f"delete the version and commit again: mregfs rm --force NAME:v{version.number}",
+        intake: Intake,
+        request: CommitRequest,
+        progress: CommitProgress | None,
+        unsettled: Unsettled,
+    ) -> tuple[Command, ...]:
+        """Do all steps, and return the commands that make a version of what is stored."""
+        unsettled.since = self.log.catch_up(strict=True)
+        intake.recover(self.is_committed)
+        layout_id = self.new_id()
+        intake.take(layout_id, unsettled.since)
+        entries = intake.scan()
+        sizes = {entry.path: entry.size for entry in entries if entry.kind == "file"}
+        meters = Meters(progress, sum(sizes.values()))
+        intake.seal([path for path, size in sizes.items() if size >= LARGE], meters.copied)
+        with self._pool() as threads:
+            cuts = {
+                path: threads.submit(cut, partial(intake.read_at, path), size)
+                for path, size in sizes.items()
+                if size >= CUT_FROM
+            }
+            files = [entry for entry in entries if entry.kind == "file"]
+            hashed = hash_files(intake, files, threads, meters.hashed)
+            manifest = make_manifest(_described(entry, hashed) for entry in entries)
+            encoded = encode_manifest(manifest)
+            digest = manifest_digest(encoded)
+            sharing = Sharing(self._index, self._packs, threads)
+            version = find_version(self._index, request, digest)
+            if version is not None:
+                intake.verify()
+                stored = self._content.layout(version)
+                sharing.require_sound(version.number, stored, manifest, hashed)
+                return _commands(request, manifest, digest, version.layout, known=True)
+            load_neighbours(self._index, self._content, request)
+            known = sharing.find(
+                sizes, hashed, cuts, lambda path: partial(intake.read_at, path), self.new_id
             )
+        plan = make_plan(sizes, hashed, known, self.new_id)
+        layout = plan.layout(manifest)
+        unsettled.layout = layout_id
+        unsettled.published = partial(
+            self._index_content, request, digest, manifest, layout, layout_id
+        )
+        store(
+            plan,
+            encode_layout(layout),
+            encoded,
+            hashed,
+            intake=intake,
+            packs=self._packs,
+            objects=self.objects,
+            unsettled=unsettled,
+            report=meters.stored,
+        )
+        new = plan.new_packs()
+        packs = {pack: info.size for pack, info in plan.packs.items() if pack in new}
+        shared = [pack for pack in plan.packs if pack not in new]
+        return _commands(request, manifest, digest, layout_id, packs=packs, shared=shared)
+
+    @contextmanager
+    def _pool(self) -> Iterator[Executor]:
+        """Give threads; when something is raised, what they have not begun is given up."""
+        with ThreadPoolExecutor(self._threads, "commit", self._begin_thread) as threads:
+            try:
+                yield threads
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
 
     def is_committed(self, layout: str, since: int) -> bool:
         """Tell whether the log, after the entry `since`, has a version with this layout.
@@ -294,60 +188,33 @@ class Committer:
             raise UnavailableError("an append is still in doubt", "try again later")
         return known
 
-    def find(self, request: CommitRequest, digest: str) -> VersionRecord | None:
-        """Return the version of the request's artifact that has this content, or None."""
-        with self._index.read() as view:
-            state = State(view)
-            artifact = state.artifact(request.artifact.project, request.artifact.name)
-            if artifact is None:
-                return None
-            number = state.sound_number(artifact.inode, digest)
-            return None if number is None else state.version(artifact.inode, number)
-
-    def index_content(self, version: VersionRecord, manifest: Manifest, layout: Layout) -> None:
+    def _index_content(
+        self, request: CommitRequest, digest: str, manifest: Manifest, layout: Layout, id_: str
+    ) -> None:
         """Put the content of a new version into the index; if that fails it is loaded later."""
+        version = find_version(self._index, request, digest)
+        if version is None or version.layout != id_:
+            return
         try:
             self._content.add(version, manifest, layout)
         except MregfsError as exc:
             log.warning("content of v%d is not in the index yet: %s", version.number, exc)
 
-    def _load_neighbours(self, request: CommitRequest) -> None:
-        """Have the versions in the index that the new one is likely to share bytes with."""
-        versions: list[VersionRecord] = []
-        with self._index.read() as view:
-            state = State(view)
-            artifact = state.artifact(request.artifact.project, request.artifact.name)
-            if artifact is not None:
-                newest = state.versions(artifact.inode, reverse=True)
-                versions += [
-                    version for version, _ in zip(newest, range(_NEIGHBOURS), strict=False)
-                ]
-            for parent in request.parents:
-                try:
-                    versions.append(state.resolve(parent).version)
-                except MregfsError:
-                    continue  # the rules will say so
-        for version in versions:
-            try:
-                self._content.ensure(version)
-            except CorruptError as exc:
-                log.error("not sharing with v%d: %s", version.number, exc)
+
+def _commands(
+    request: CommitRequest, manifest: Manifest, digest: str, layout: str, **stored: Any
+) -> tuple[Command, ...]:
+    return request.commands(
+        digest=digest,
+        layout=layout,
+        size=manifest.size,
+        files=manifest.files,
+        entries=len(manifest.entries),
+        **stored,
+    )
 
 
-class _Meter:
-    def __init__(self, progress: CommitProgress | None, stage: str, total: int) -> None:
-        self._progress = progress
-        self._stage = stage
-        self._done = 0
-        self.total = total
-
-    def add(self, count: int) -> None:
-        self._done += count
-        if self._progress is not None:
-            self._progress(self._stage, self._done, max(self.total, self._done))
-
-
-def _described(entry: IntakeEntry, hashed: dict[str, Hashed]) -> ManifestEntry:
+def _described(entry: IntakeEntry, hashed: Mapping[str, Hashed]) -> ManifestEntry:
     if entry.kind == "file":
         digest = hashed[entry.path].digest.hex()
         return ManifestEntry(entry.path, "file", entry.size, entry.executable, digest)

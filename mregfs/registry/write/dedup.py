@@ -1,113 +1,140 @@
-"""What a file of a commit has in common with what is stored.
+"""What the files of a commit have in common with what is stored.
 
-Decided here: how much of a new file is cut, which chunks are looked for, and that bytes are only
-taken for stored when their digests say so (`commit.md` §4). Not decided here: where cuts are
-(`model.chunking`), what is done with the answer (`packing`).
+Decided here: which chunks are looked for, and that bytes are only taken for stored when their
+digests say so (`commit.md` §4). Not decided here: where cuts are (`cutting`), what is done with the
+answer (`model.plan`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 
-from mregfs.errors import MregfsError, NotFoundError
-from mregfs.model.chunking import boundaries
-from mregfs.model.digest import BLOCK, block_digest, block_digests, sketch
-from mregfs.model.layout import Chunk, FileLayout
+from mregfs.errors import CorruptError, MregfsError, NotFoundError
+from mregfs.model.digest import BLOCK, block_digest, block_digests
+from mregfs.model.layout import Chunk, Extent, FileLayout, Layout
+from mregfs.model.manifest import Manifest
+from mregfs.model.plan import INLINE, LARGE, Hashed, Known, in_parts
 from mregfs.model.state import State, View
-from mregfs.model.tensors import Read, read_tensors
+from mregfs.model.tensors import Read
 from mregfs.ports.index import Index
 from mregfs.ports.packs import PackStore
 from mregfs.registry.read import rows
 from mregfs.registry.read.blocks import Blocks
 from mregfs.registry.read.open_content import OpenContent
-from mregfs.registry.read.rows import Place
+from mregfs.registry.write.cutting import Cut, cut
 
-__all__ = ["Cut", "Sharing", "Source", "cut"]
-
-_ALL_BY_CONTENT = 8 << 20
-"""Bytes of a file without tensors that are cut by content as a whole: at 3 GB/s a core that takes
-longer than hashing them. Of larger ones only both ends are, until something there is found."""
-
-_ENDS = 32  # parts of a file that one end is
-_LEAST_END = 1 << 20
-_MOST_END = 16 << 20
+__all__ = ["Sharing"]
 
 _SPAN = 16 * BLOCK  # bytes that one thread verifies at a time
 
-Source = tuple[Read, int]
+_Source = tuple[Read, int]
 """Reads a file, and its size in bytes."""
-
-Cut = tuple[tuple[Chunk, ...], bool]
-"""Chunks, and whether the file was cut as a whole."""
-
-
-def cut(read: Read, size: int, *, whole: bool = False) -> Cut:
-    """Cut a file of `size` bytes into chunks; `whole` however long it takes."""
-    end = max(_LEAST_END, min(size // _ENDS, _MOST_END))
-    if whole or size <= _ALL_BY_CONTENT or not _mostly_opaque(read, size):
-        return _chunks(read, boundaries(read, size)), True
-    tail = size - end
-
-    def read_tail(offset: int, length: int) -> bytes:
-        return read(tail + offset, min(length, end - offset))
-
-    ends = [*boundaries(lambda offset, length: read(offset, min(length, end - offset)), end), tail]
-    ends += [tail + position for position in boundaries(read_tail, end)]
-    return _chunks(read, ends), False
-
-
-def _mostly_opaque(read: Read, size: int) -> bool:
-    table = read_tensors(read, size)
-    if table is None:
-        return True
-    cheap = sum(r.end - r.start for r in table.regions if r.kind in ("tensor", "compressed"))
-    return size - cheap > _ALL_BY_CONTENT and 8 * cheap < 7 * size
-
-
-def _chunks(read: Read, ends: Sequence[int]) -> tuple[Chunk, ...]:
-    return tuple(
-        Chunk(end - start, sketch(read, start, end - start)) for start, end in pairwise([0, *ends])
-    )
 
 
 class Sharing:
-    """What is stored at the time of one commit, in versions that exist.
+    """What is stored at the time of one commit, in versions that exist."""
 
-    Args:
-        mine: reads the file of this same commit that is to become a pack; None for other packs.
-    """
-
-    def __init__(
-        self,
-        index: Index,
-        packs: PackStore,
-        threads: Executor,
-        mine: Callable[[str], Source | None],
-    ) -> None:
+    def __init__(self, index: Index, packs: PackStore, threads: Executor) -> None:
         self._index = index
         self._packs = packs
         self._threads = threads
-        self._mine = mine
         self._sizes: dict[str, int] = {}
-        self._own: dict[bytes, Place] = {}
+        self._own: dict[bytes, Extent] = {}
+        self._own_files: dict[str, _Source] = {}
 
-    def same_file(self, digest: bytes, blocks: bytes) -> FileLayout | None:
-        """Return where a file with this digest is stored; without blocks and chunks.
+    def find(
+        self,
+        sizes: Mapping[str, int],
+        hashed: Mapping[str, Hashed],
+        cuts: Mapping[str, "Future[Cut]"],
+        read: Callable[[str], Read],
+        new_id: Callable[[], str],
+    ) -> Known:
+        """Find out what of some files is stored already, and what later ones share with earlier.
+
+        Args:
+            sizes: of the files, by path, in bytes.
+            hashed: their digests.
+            cuts: the large ones, cut in the threads.
+            read: returns what reads a large file.
+            new_id: makes ids for packs.
+        """
+        files = self._same_files(
+            {known.digest: known for path, known in hashed.items() if sizes[path] > INLINE}
+        )
+        chunks: dict[str, tuple[Chunk, ...]] = {}
+        parts: dict[str, tuple[Extent | None, ...]] = {}
+        own: dict[str, str] = {}
+        seen = set(files)
+        for path in sorted(path for path, size in sizes.items() if size >= LARGE):
+            chunks[path], whole = cuts[path].result() if path in cuts else ((), True)
+            if hashed[path].digest in seen:
+                continue
+            seen.add(hashed[path].digest)
+            own[path] = new_id()
+            source = read(path), sizes[path]
+            chunks[path], places = self._parts(source, chunks[path], whole=whole)
+            if in_parts(sizes[path], places):
+                parts[path] = places
+            else:
+                self._own_files[own[path]] = source
+                self._remember(own[path], chunks[path])
+        packs = {pack: size for pack, size in self._sizes.items() if size >= 0}
+        return Known(files, chunks, parts, packs, own)
+
+    def _parts(
+        self, source: _Source, chunks: tuple[Chunk, ...], *, whole: bool
+    ) -> tuple[tuple[Chunk, ...], tuple[Extent | None, ...]]:
+        """Return the chunks of a file, and where each is stored if that is worth its while."""
+        read, size = source
+        hints = self._hints(chunks)
+        if hints and not whole:
+            self._cut_stored(hints)
+            chunks = cut(read, size, whole=True)[0]
+            hints = self._hints(chunks)
+        if not hints or not in_parts(size, hints):
+            return chunks, ()
+        return chunks, self._confirmed(read, chunks, self._candidates(chunks))
+
+    def _same_files(self, wanted: Mapping[bytes, Hashed]) -> dict[bytes, tuple[Extent, ...]]:
+        """Return where files with these digests are stored in packs.
 
         What is stored is read and verified: nobody gives up good bytes for damaged ones.
         """
+        found: dict[bytes, FileLayout] = {}
         with self._index.read() as view:
-            key = view.get("file", digest)
-            row = None if key is None else view.get("layout", key)
-            if row is None:
-                return None
-            layout = rows.parse_layout(row)
-            if not all(self._holds(view, e.pack, e.offset, e.length) for e in layout.extents):
-                return None
-        return layout if self.is_sound(layout, blocks or digest) else None
+            for digest in wanted:
+                key = view.get("file", digest)
+                row = None if key is None else view.get("layout", key)
+                if row is not None:
+                    layout = rows.parse_layout(row)
+                    if layout.extents and all(self._holds(view, each) for each in layout.extents):
+                        found[digest] = layout
+        return {
+            digest: layout.extents
+            for digest, layout in found.items()
+            if self._is_sound(layout, wanted[digest].blocks or digest)
+        }
 
-    def is_sound(self, layout: FileLayout, digests: bytes) -> bool:
+    def require_sound(
+        self, number: int, layout: Layout, manifest: Manifest, hashed: Mapping[str, Hashed]
+    ) -> None:
+        """Verify a version that stands for a draft with the same content, which then goes.
+
+        Raises:
+            CorruptError: it is damaged.
+        """
+        for position, entry in enumerate(manifest.entries, 1):
+            if entry.kind != "file":
+                continue
+            known = hashed[entry.path]
+            if not self._is_sound(layout.files[position], known.blocks or known.digest):
+                raise CorruptError(
+                    f"v{number} has this content already, but {entry.path!r} is damaged there",
+                    f"delete the version and commit again: mregfs rm --force NAME:v{number}",
+                )
+
+    def _is_sound(self, layout: FileLayout, digests: bytes) -> bool:
         """Tell whether the stored bytes of a file have these digests (of its blocks, joined)."""
         if layout.inline is not None:
             return block_digests(layout.inline) == digests
@@ -132,43 +159,38 @@ class Sharing:
                 wait(verifying)
         return True
 
-    def places(self, read: Read, chunks: Sequence[Chunk]) -> list[Place | None]:
-        """Return where each chunk of the file that `read` reads is stored, confirmed by digest."""
-        candidates = self._candidates(chunks)
-        return self._confirmed(read, chunks, candidates)
-
-    def hints(self, chunks: Sequence[Chunk]) -> list[Place]:
+    def _hints(self, chunks: Sequence[Chunk]) -> list[Extent]:
         """Return where chunks may be stored; nothing is confirmed."""
         return [place for place in self._candidates(chunks) if place is not None]
 
-    def remember(self, pack: str, chunks: Sequence[Chunk]) -> None:
+    def _remember(self, pack: str, chunks: Sequence[Chunk]) -> None:
         """Let later files of this commit share with one that becomes the pack `pack`."""
         offset = 0
         for chunk in chunks:
-            self._own.setdefault(chunk.sketch, Place(pack, offset, chunk.length))
+            self._own.setdefault(chunk.sketch, Extent(pack, offset, chunk.length))
             offset += chunk.length
 
-    def cut_stored(self, places: Sequence[Place]) -> None:
+    def _cut_stored(self, places: Sequence[Extent]) -> None:
         """Cut the packs of these places as a whole, for the rest of this commit."""
         for pack in dict.fromkeys(place.pack for place in places):
             with suppress(MregfsError), self._reading(pack) as (read, size):  # else of no use
-                self.remember(pack, cut(read, size, whole=True)[0])
+                self._remember(pack, cut(read, size, whole=True)[0])
 
-    def _candidates(self, chunks: Sequence[Chunk]) -> list[Place | None]:
-        found: list[Place | None] = []
+    def _candidates(self, chunks: Sequence[Chunk]) -> list[Extent | None]:
+        found: list[Extent | None] = []
         with self._index.read() as view:
             for chunk in chunks:
                 row = view.get("chunk", chunk.sketch)
                 place = None if row is None else rows.parse_chunk(row)
-                if place is None or not self._holds(view, place.pack, place.offset, place.length):
+                if place is None or not self._holds(view, place):
                     place = self._own.get(chunk.sketch)
                 found.append(place if place and place.length == chunk.length else None)
         return found
 
     def _confirmed(
-        self, read: Read, chunks: Sequence[Chunk], candidates: Sequence[Place | None]
-    ) -> list[Place | None]:
-        def confirm(item: tuple[int, int, Place | None]) -> Place | None:
+        self, read: Read, chunks: Sequence[Chunk], candidates: Sequence[Extent | None]
+    ) -> tuple[Extent | None, ...]:
+        def confirm(item: tuple[int, int, Extent | None]) -> Extent | None:
             start, length, place = item
             if place is None:
                 return None
@@ -180,13 +202,13 @@ class Sharing:
                 return None  # unreadable, so of no use
             return place if stored == wanted else None
 
-        return list(self._threads.map(confirm, _located(chunks, candidates)))
+        return tuple(self._threads.map(confirm, _located(chunks, candidates)))
 
     @contextmanager
-    def _reading(self, pack: str) -> Iterator[Source]:
-        mine = self._mine(pack)
-        if mine is not None:
-            yield mine
+    def _reading(self, pack: str) -> Iterator[_Source]:
+        """Open a pack: that of a file of this commit is the file itself."""
+        if pack in self._own_files:
+            yield self._own_files[pack]
             return
         opened = self._packs.open(pack)
         try:
@@ -194,12 +216,12 @@ class Sharing:
         finally:
             opened.close()
 
-    def _holds(self, view: View, pack: str, offset: int, length: int) -> bool:
+    def _holds(self, view: View, place: Extent) -> bool:
         """Tell whether a pack has so many bytes, and belongs to a version that exists."""
-        size = self._sizes.get(pack)
+        size = self._sizes.get(place.pack)
         if size is None:
-            size = self._sizes[pack] = self._size(view, pack)
-        return offset + length <= size
+            size = self._sizes[place.pack] = self._size(view, place.pack)
+        return place.offset + place.length <= size
 
     def _size(self, view: View, pack: str) -> int:
         """Return the bytes of a pack that a version uses and that is whole; -1 of any other."""
@@ -214,8 +236,8 @@ class Sharing:
 
 
 def _located(
-    chunks: Sequence[Chunk], candidates: Sequence[Place | None]
-) -> Iterator[tuple[int, int, Place | None]]:
+    chunks: Sequence[Chunk], candidates: Sequence[Extent | None]
+) -> Iterator[tuple[int, int, Extent | None]]:
     start = 0
     for chunk, place in zip(chunks, candidates, strict=True):
         yield start, chunk.length, place

@@ -14,30 +14,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from functools import cache
 
-import msgspec
-
 from mregfs.model.digest import BLOCK, block_digest, block_digests, file_digest
+from mregfs.model.plan import INLINE, LARGE, Hashed
 from mregfs.ports.intake import Intake, IntakeEntry
 
-__all__ = ["LARGE", "Hashed", "hash_files"]
-
-LARGE = 256 << 10
-"""Bytes from which a file may become a pack of its own: below, a lease and a name of its own cost
-more than copying the bytes."""
+__all__ = ["hash_files"]
 
 _SPAN = 16 * BLOCK
 _WHOLE = 4 * _SPAN  # up to this size one thread has a file to itself
 _WINDOW = 48  # spans that wait for a thread, or for those before them, at a time
 _HOLE = 4096 * BLOCK  # of a hole at a time, so that whoever waits for the commit may give it up
 _SMALL_BATCH = 64  # files of one task
-
-
-class Hashed(msgspec.Struct, frozen=True):
-    """A file's identity, and what its blocks are verified with."""
-
-    digest: bytes
-    blocks: bytes
-    """Empty when there is one block."""
 
 
 def hash_files(
@@ -59,7 +46,8 @@ def hash_files(
     def digest_small(entries: Sequence[IntakeEntry]) -> int:
         for entry in entries:
             data = intake.read(entry.path)
-            hashed[entry.path] = Hashed(block_digests(data), b"")
+            kept = data if len(data) <= INLINE else None
+            hashed[entry.path] = Hashed(block_digests(data), b"", kept)
         return sum(entry.size for entry in entries)
 
     def digest_medium(entry: IntakeEntry) -> int:

@@ -2,7 +2,7 @@
 
 Decided here: how a file is made unchangeable and given to the pack store, and how all of it is
 undone (`../../registry/write/commit.md` §3). Not decided here: which files become packs
-(`registry.write.packing`), where packs are (`ports.packs`), how a draft is taken (`taking`).
+(`model.plan`), where packs are (`ports.packs`), how a draft is taken (`taking`).
 """
 
 import contextlib
