@@ -14,6 +14,7 @@ from mregfs.model.manifest import Manifest
 
 __all__ = [
     "ALIGNMENT",
+    "EMPTY",
     "INLINE",
     "LARGE",
     "Hashed",
@@ -109,10 +110,19 @@ class Plan(msgspec.Struct, frozen=True):
         return make_layout(files, self.packs)
 
     def new_packs(self) -> dict[str, int]:
-        """Return the packs that are not stored yet, in the order in which they are made."""
-        sizes = {pack: self.files[path].size for path, pack in self.adoptions.items()}
-        sizes |= {each.pack: each.size for each in self.shared}
-        return sizes | {each.pack: each.size for each in self.parts}
+        """Return the packs that are not stored yet, and their sizes in bytes."""
+        new = {*self.adoptions.values(), *(each.pack for each in self.shared)}
+        new.update(each.pack for each in self.parts)
+        return {pack: info.size for pack, info in self.packs.items() if pack in new}
+
+    def shared_packs(self) -> tuple[str, ...]:
+        """Return the packs of other versions that are used."""
+        new = self.new_packs()
+        return tuple(pack for pack in self.packs if pack not in new)
+
+
+EMPTY = Plan({}, {}, {}, (), ())
+"""Nothing is to be stored."""
 
 
 def in_parts(size: int, places: Iterable[Extent | None]) -> bool:
@@ -158,11 +168,12 @@ def make_plan(
             extents = (Extent(adoptions[path], 0, size),)
         places[identity.digest] = extents
         layouts[path] = FileLayout(size, extents=extents, blocks=identity.blocks, chunks=chunks)
-    plan = Plan(layouts, {}, adoptions, shared.packs(), tuple(parts))
-    sizes_of = {**known.packs, **plan.new_packs()}
+    sizes_of = {**known.packs, **{pack: sizes[path] for path, pack in adoptions.items()}}
+    sizes_of |= {each.pack: each.size for each in shared.packs()}
+    sizes_of |= {each.pack: each.size for each in parts}
     used = (extent.pack for path in sorted(layouts) for extent in layouts[path].extents)
-    plan.packs.update((pack, PackInfo(sizes_of[pack])) for pack in used)
-    return plan
+    packs = {pack: PackInfo(sizes_of[pack]) for pack in used}
+    return Plan(layouts, packs, adoptions, shared.packs(), tuple(parts))
 
 
 class _Shared:

@@ -7,27 +7,27 @@ of the steps, what is undone when one fails (`unsettled`), whether the version m
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from mregfs.errors import MregfsError, UnavailableError
 from mregfs.model.commands import Command, CommitRequest
-from mregfs.model.layout import Layout, encode_layout
+from mregfs.model.layout import Layout, encode_layout, layout_key
 from mregfs.model.manifest import (
     Manifest,
     ManifestEntry,
     encode_manifest,
     make_manifest,
     manifest_digest,
+    manifest_key,
 )
-from mregfs.model.plan import LARGE, Hashed, make_plan
+from mregfs.model.plan import EMPTY, LARGE, make_plan
 from mregfs.ports.index import Index
-from mregfs.ports.intake import Intake, IntakeEntry
+from mregfs.ports.intake import Intake
 from mregfs.ports.objects import ObjectStore
 from mregfs.ports.packs import PackStore
 from mregfs.registry.log.log import Log
@@ -37,7 +37,8 @@ from mregfs.registry.write.dedup import Sharing
 from mregfs.registry.write.hashing import hash_files
 from mregfs.registry.write.neighbours import find_version, load_neighbours
 from mregfs.registry.write.progress import CommitProgress, Meters
-from mregfs.registry.write.storing import store
+from mregfs.registry.write.soundness import require_sound
+from mregfs.registry.write.storing import store_all
 from mregfs.registry.write.unsettled import Unsettled
 
 __all__ = ["Committer", "Prepared"]
@@ -100,72 +101,75 @@ class Committer:
             ConflictError: files are open for writing, or change meanwhile; all are named.
             NoSpaceError: there is no room for what must be copied.
         """
-        unsettled = Unsettled(self.log, self.objects, self._packs, intake, self.protect)
-        try:
-            return Prepared(self._store(intake, request, progress, unsettled), unsettled)
-        except BaseException:
-            unsettled.abort()
-            raise
-
-    def _store(
-        self,
-        intake: Intake,
-        request: CommitRequest,
-        progress: CommitProgress | None,
-        unsettled: Unsettled,
-    ) -> tuple[Command, ...]:
-        """Do all steps, and return the commands that make a version of what is stored."""
-        unsettled.since = self.log.catch_up(strict=True)
-        intake.recover(self.is_committed)
-        layout_id = self.new_id()
-        intake.take(layout_id, unsettled.since)
-        entries = intake.scan()
-        sizes = {entry.path: entry.size for entry in entries if entry.kind == "file"}
-        meters = Meters(progress, sum(sizes.values()))
-        intake.seal([path for path, size in sizes.items() if size >= LARGE], meters.copied)
-        with self._pool() as threads:
-            cuts = {
-                path: threads.submit(cut, partial(intake.read_at, path), size)
-                for path, size in sizes.items()
-                if size >= CUT_FROM
-            }
-            files = [entry for entry in entries if entry.kind == "file"]
-            hashed = hash_files(intake, files, threads, meters.hashed)
-            manifest = make_manifest(_described(entry, hashed) for entry in entries)
-            encoded = encode_manifest(manifest)
-            digest = manifest_digest(encoded)
-            sharing = Sharing(self._index, self._packs, threads)
-            version = find_version(self._index, request, digest)
-            if version is not None:
-                intake.verify()
-                stored = self._content.layout(version)
-                sharing.require_sound(version.number, stored, manifest, hashed)
-                return _commands(request, manifest, digest, version.layout, known=True)
-            load_neighbours(self._index, self._content, request)
-            known = sharing.find(
-                sizes, hashed, cuts, lambda path: partial(intake.read_at, path), self.new_id
+        with Unsettled(self.log, self.objects, self._packs, intake, self.protect) as unsettled:
+            unsettled.since = self.log.catch_up(strict=True)
+            intake.recover(self.is_committed)
+            layout_id = self.new_id()
+            intake.take(layout_id, unsettled.since)
+            entries = intake.scan()
+            sizes = {entry.path: entry.size for entry in entries if entry.kind == "file"}
+            meters = Meters(progress, sum(sizes.values()))
+            intake.seal([path for path, size in sizes.items() if size >= LARGE], meters.copied)
+            with self._pool() as threads:
+                # Cut by the threads that digest the same bytes next.
+                cuts = {
+                    path: threads.submit(cut, partial(intake.read_at, path), size)
+                    for path, size in sizes.items()
+                    if size >= CUT_FROM
+                }
+                hashed = hash_files(intake, entries, threads, meters.hashed)
+                manifest = make_manifest(
+                    ManifestEntry(
+                        entry.path,
+                        entry.kind,
+                        entry.size,
+                        entry.executable,
+                        hashed[entry.path].digest.hex() if entry.kind == "file" else "",
+                        entry.target,
+                    )
+                    for entry in entries
+                )
+                encoded = encode_manifest(manifest)
+                digest = manifest_digest(encoded)
+                version = find_version(self._index, request, digest)
+                if version is not None:
+                    intake.verify()
+                    stored = self._content.layout(version)
+                    require_sound(version.number, stored, manifest, hashed, self._packs, threads)
+                    plan, layout_id = EMPTY, version.layout
+                else:
+                    load_neighbours(self._index, self._content, request)
+                    sharing = Sharing(self._index, self._packs, threads)
+                    known = sharing.find(sizes, hashed, cuts, intake.read_at, self.new_id)
+                    plan = make_plan(sizes, hashed, known, self.new_id)
+            if version is None:
+                layout = plan.layout(manifest)
+                unsettled.layout = layout_id
+                unsettled.published = partial(
+                    self._index_content, request, digest, manifest, layout, layout_id
+                )
+                store_all(
+                    plan,
+                    (layout_key(layout_id), encode_layout(layout)),
+                    (manifest_key(digest), encoded),
+                    hashed,
+                    intake=intake,
+                    packs=self._packs,
+                    objects=self.objects,
+                    unsettled=unsettled,
+                    report=meters.stored,
+                )
+            commands = request.commands(
+                digest=digest,
+                layout=layout_id,
+                size=manifest.size,
+                files=manifest.files,
+                entries=len(manifest.entries),
+                packs=plan.new_packs(),
+                shared=plan.shared_packs(),
+                known=version is not None,
             )
-        plan = make_plan(sizes, hashed, known, self.new_id)
-        layout = plan.layout(manifest)
-        unsettled.layout = layout_id
-        unsettled.published = partial(
-            self._index_content, request, digest, manifest, layout, layout_id
-        )
-        store(
-            plan,
-            encode_layout(layout),
-            encoded,
-            hashed,
-            intake=intake,
-            packs=self._packs,
-            objects=self.objects,
-            unsettled=unsettled,
-            report=meters.stored,
-        )
-        new = plan.new_packs()
-        packs = {pack: info.size for pack, info in plan.packs.items() if pack in new}
-        shared = [pack for pack in plan.packs if pack not in new]
-        return _commands(request, manifest, digest, layout_id, packs=packs, shared=shared)
+            return Prepared(commands, unsettled)
 
     @contextmanager
     def _pool(self) -> Iterator[Executor]:
@@ -199,23 +203,3 @@ class Committer:
             self._content.add(version, manifest, layout)
         except MregfsError as exc:
             log.warning("content of v%d is not in the index yet: %s", version.number, exc)
-
-
-def _commands(
-    request: CommitRequest, manifest: Manifest, digest: str, layout: str, **stored: Any
-) -> tuple[Command, ...]:
-    return request.commands(
-        digest=digest,
-        layout=layout,
-        size=manifest.size,
-        files=manifest.files,
-        entries=len(manifest.entries),
-        **stored,
-    )
-
-
-def _described(entry: IntakeEntry, hashed: Mapping[str, Hashed]) -> ManifestEntry:
-    if entry.kind == "file":
-        digest = hashed[entry.path].digest.hex()
-        return ManifestEntry(entry.path, "file", entry.size, entry.executable, digest)
-    return ManifestEntry(entry.path, entry.kind, target=entry.target)

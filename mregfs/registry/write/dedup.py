@@ -6,26 +6,23 @@ answer (`model.plan`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
+from functools import partial
 
-from mregfs.errors import CorruptError, MregfsError, NotFoundError
-from mregfs.model.digest import BLOCK, block_digest, block_digests
-from mregfs.model.layout import Chunk, Extent, FileLayout, Layout
-from mregfs.model.manifest import Manifest
+from mregfs.errors import MregfsError, NotFoundError
+from mregfs.model.digest import block_digest
+from mregfs.model.layout import Chunk, Extent, FileLayout
 from mregfs.model.plan import INLINE, LARGE, Hashed, Known, in_parts
 from mregfs.model.state import State, View
 from mregfs.model.tensors import Read
 from mregfs.ports.index import Index
 from mregfs.ports.packs import PackStore
 from mregfs.registry.read import rows
-from mregfs.registry.read.blocks import Blocks
-from mregfs.registry.read.open_content import OpenContent
 from mregfs.registry.write.cutting import Cut, cut
+from mregfs.registry.write.soundness import is_sound
 
 __all__ = ["Sharing"]
-
-_SPAN = 16 * BLOCK  # bytes that one thread verifies at a time
 
 _Source = tuple[Read, int]
 """Reads a file, and its size in bytes."""
@@ -47,7 +44,7 @@ class Sharing:
         sizes: Mapping[str, int],
         hashed: Mapping[str, Hashed],
         cuts: Mapping[str, "Future[Cut]"],
-        read: Callable[[str], Read],
+        read_at: Callable[[str, int, int], bytes],
         new_id: Callable[[], str],
     ) -> Known:
         """Find out what of some files is stored already, and what later ones share with earlier.
@@ -56,7 +53,7 @@ class Sharing:
             sizes: of the files, by path, in bytes.
             hashed: their digests.
             cuts: the large ones, cut in the threads.
-            read: returns what reads a large file.
+            read_at: reads some bytes of a large file.
             new_id: makes ids for packs.
         """
         files = self._same_files(
@@ -72,7 +69,7 @@ class Sharing:
                 continue
             seen.add(hashed[path].digest)
             own[path] = new_id()
-            source = read(path), sizes[path]
+            source = partial(read_at, path), sizes[path]
             chunks[path], places = self._parts(source, chunks[path], whole=whole)
             if in_parts(sizes[path], places):
                 parts[path] = places
@@ -113,51 +110,8 @@ class Sharing:
         return {
             digest: layout.extents
             for digest, layout in found.items()
-            if self._is_sound(layout, wanted[digest].blocks or digest)
+            if is_sound(layout, wanted[digest].blocks or digest, self._packs, self._threads)
         }
-
-    def require_sound(
-        self, number: int, layout: Layout, manifest: Manifest, hashed: Mapping[str, Hashed]
-    ) -> None:
-        """Verify a version that stands for a draft with the same content, which then goes.
-
-        Raises:
-            CorruptError: it is damaged.
-        """
-        for position, entry in enumerate(manifest.entries, 1):
-            if entry.kind != "file":
-                continue
-            known = hashed[entry.path]
-            if not self._is_sound(layout.files[position], known.blocks or known.digest):
-                raise CorruptError(
-                    f"v{number} has this content already, but {entry.path!r} is damaged there",
-                    f"delete the version and commit again: mregfs rm --force NAME:v{number}",
-                )
-
-    def _is_sound(self, layout: FileLayout, digests: bytes) -> bool:
-        """Tell whether the stored bytes of a file have these digests (of its blocks, joined)."""
-        if layout.inline is not None:
-            return block_digests(layout.inline) == digests
-        name = f"a file of {layout.size} bytes in pack {layout.extents[0].pack}"
-        with OpenContent(name, layout, self._packs, Blocks(name, digests)) as content:
-
-            def verify(start: int) -> None:
-                for offset in range(start, min(start + _SPAN, layout.size), BLOCK):
-                    content.read(offset, BLOCK)
-
-            verifying = [
-                self._threads.submit(verify, start) for start in range(0, layout.size, _SPAN)
-            ]
-            try:
-                for future in verifying:
-                    future.result()
-            except MregfsError:
-                return False
-            finally:
-                for future in verifying:
-                    future.cancel()
-                wait(verifying)
-        return True
 
     def _hints(self, chunks: Sequence[Chunk]) -> list[Extent]:
         """Return where chunks may be stored; nothing is confirmed."""

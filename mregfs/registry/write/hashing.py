@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from functools import cache
+from typing import NamedTuple
 
 from mregfs.model.digest import BLOCK, block_digest, block_digests, file_digest
 from mregfs.model.plan import INLINE, LARGE, Hashed
@@ -22,93 +23,102 @@ __all__ = ["hash_files"]
 
 _SPAN = 16 * BLOCK
 _WHOLE = 4 * _SPAN  # up to this size one thread has a file to itself
-_WINDOW = 48  # spans that wait for a thread, or for those before them, at a time
+_WINDOW = 48  # tasks that wait for a thread, or for those before them, at a time
 _HOLE = 4096 * BLOCK  # of a hole at a time, so that whoever waits for the commit may give it up
 _SMALL_BATCH = 64  # files of one task
 
 
 def hash_files(
     intake: Intake,
-    files: Sequence[IntakeEntry],
+    entries: Sequence[IntakeEntry],
     threads: Executor,
     report: Callable[[int], None],
 ) -> dict[str, Hashed]:
-    """Digest all files; `report` is called with the bytes that were done since it was last called.
+    """Digest all files among the entries.
+
+    `report` is called with the bytes that were done since it was last called.
 
     Raises:
         ConflictError: a file is shorter than it was when it was scanned.
         HostError: the disk failed.
     """
+    files = [entry for entry in entries if entry.kind == "file"]
     hashed: dict[str, Hashed] = {}
-    small = [entry for entry in files if entry.size < LARGE]
-    pending: set[Future[int]] = set()
-
-    def digest_small(entries: Sequence[IntakeEntry]) -> int:
-        for entry in entries:
-            data = intake.read(entry.path)
-            kept = data if len(data) <= INLINE else None
-            hashed[entry.path] = Hashed(block_digests(data), b"", kept)
-        return sum(entry.size for entry in entries)
-
-    def digest_medium(entry: IntakeEntry) -> int:
-        hashed[entry.path] = _hashed(_hash_span(intake, entry, 0, entry.size), entry.size)
-        return entry.size
-
-    try:
-        for start in range(0, len(small), _SMALL_BATCH):
-            pending.add(threads.submit(digest_small, small[start : start + _SMALL_BATCH]))
-        for entry in files:
-            if LARGE <= entry.size < _WHOLE:
-                pending.add(threads.submit(digest_medium, entry))
-        for entry in files:
-            if entry.size >= _WHOLE:
-                _drain(pending, report, least=0)
-                hashed[entry.path] = _hash_in_spans(intake, entry, threads, report)
-        while pending:
-            _drain(pending, report, least=1)
-    finally:
-        for future in pending:
-            future.cancel()
-        wait(pending)
-    return hashed
-
-
-def _drain(pending: set[Future[int]], report: Callable[[int], None], *, least: int) -> None:
-    done, _ = wait(pending, timeout=0 if least == 0 else None, return_when="FIRST_COMPLETED")
-    for future in done:
-        pending.discard(future)
-        report(future.result())
-
-
-def _hash_in_spans(
-    intake: Intake, entry: IntakeEntry, threads: Executor, report: Callable[[int], None]
-) -> Hashed:
-    """Digest a very large file, with a bounded number of its spans in the hands of the threads."""
-    pieces: list[bytes] = []
-    window: deque[tuple[Future[bytes] | bytes, int]] = deque()
+    blocks: dict[str, list[bytes]] = {}
+    window: deque[tuple[_Task, Future[_Found] | bytes]] = deque()
 
     def take_first() -> None:
-        piece, length = window[0]
-        pieces.append(piece if isinstance(piece, bytes) else piece.result())
+        task, given = window[0]
+        found = given if isinstance(given, bytes) else given.result()
         window.popleft()
-        report(length)
+        if isinstance(found, dict):
+            hashed.update(found)
+        else:
+            blocks.setdefault(task.entries[0].path, []).append(found)
+        report(task.end - task.start)
 
     try:
-        for start, end, empty in _spans(intake, entry):
+        for task in _tasks(intake, files):
             if len(window) >= _WINDOW:
                 take_first()
-            if empty:
-                window.append((_zeros(end - start), end - start))
+            if len(task.entries) != 1 or task.entries[0].size < LARGE:
+                window.append((task, threads.submit(_hash_small, intake, task.entries)))
+            elif task.empty:
+                window.append((task, _zeros(task.end - task.start)))
             else:
-                window.append((threads.submit(_hash_span, intake, entry, start, end), end - start))
+                span = intake, task.entries[0], task.start, task.end
+                window.append((task, threads.submit(_hash_span, *span)))
         while window:
             take_first()
     finally:
-        unfinished = [piece for piece, _ in window if not isinstance(piece, bytes)]
+        unfinished = [given for _, given in window if not isinstance(given, bytes)]
         for future in unfinished:
             future.cancel()
         wait(unfinished)
-    return _hashed(b"".join(pieces), entry.size)
+    for entry in files:
+        if entry.path in blocks:
+            joined = b"".join(blocks[entry.path])
+            digest = file_digest(joined, entry.size)
+            hashed[entry.path] = Hashed(digest, joined if entry.size > BLOCK else b"")
+    return hashed
+
+
+_Found = bytes | dict[str, Hashed]
+"""What a task comes to: digests of the blocks of its span, or whole files."""
+
+
+class _Task(NamedTuple):
+    """What one thread does at a time: small files as a whole, or a span of a large one."""
+
+    entries: Sequence[IntakeEntry]
+    start: int
+    end: int
+    """Bytes from `start`: of the span, or of all the files."""
+    empty: bool = False
+    """The span is a hole."""
+
+
+def _tasks(intake: Intake, files: Sequence[IntakeEntry]) -> Iterator[_Task]:
+    small = [entry for entry in files if entry.size < LARGE]
+    for start in range(0, len(small), _SMALL_BATCH):
+        batch = small[start : start + _SMALL_BATCH]
+        yield _Task(batch, 0, sum(entry.size for entry in batch))
+    for entry in files:
+        if LARGE <= entry.size < _WHOLE:
+            yield _Task([entry], 0, entry.size)
+    for entry in files:
+        if entry.size >= _WHOLE:
+            for start, end, empty in _spans(intake, entry):
+                yield _Task([entry], start, end, empty)
+
+
+def _hash_small(intake: Intake, entries: Sequence[IntakeEntry]) -> dict[str, Hashed]:
+    hashed = {}
+    for entry in entries:
+        data = intake.read(entry.path)
+        kept = data if len(data) <= INLINE else None
+        hashed[entry.path] = Hashed(block_digests(data), b"", kept)
+    return hashed
 
 
 def _spans(intake: Intake, entry: IntakeEntry) -> Iterator[tuple[int, int, bool]]:
@@ -149,7 +159,3 @@ def _hash_span(intake: Intake, entry: IntakeEntry, start: int, end: int) -> byte
                 intake.read_into(entry.path, offset, block)
                 digests.append(block_digest(block))
     return b"".join(digests)
-
-
-def _hashed(blocks: bytes, size: int) -> Hashed:
-    return Hashed(file_digest(blocks, size), blocks if size > BLOCK else b"")

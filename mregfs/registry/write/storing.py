@@ -9,23 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 
 from mregfs.errors import ConflictError, ExistsError
 from mregfs.model.digest import block_digest
-from mregfs.model.layout import layout_key
-from mregfs.model.manifest import manifest_digest, manifest_key
 from mregfs.model.plan import ALIGNMENT, Hashed, Parts, Plan, SharedPack
 from mregfs.ports.intake import Intake
 from mregfs.ports.objects import ObjectStore
 from mregfs.ports.packs import PackStore
 from mregfs.registry.write.unsettled import Unsettled
 
-__all__ = ["store"]
+__all__ = ["store_all"]
 
 _PIECE = 8 << 20
 
 
-def store(
+def store_all(
     plan: Plan,
-    layout: bytes,
-    manifest: bytes,
+    layout: tuple[str, bytes],
+    manifest: tuple[str, bytes],
     hashed: Mapping[str, Hashed],
     *,
     intake: Intake,
@@ -38,8 +36,8 @@ def store(
 
     Args:
         plan: what goes where.
-        layout: encoded; its id is `unsettled.layout`.
-        manifest: encoded.
+        layout: its key in the store, and itself.
+        manifest: likewise; its key is its digest.
         hashed: the digests of the files, by path: small ones are read again.
         intake: what they are read from.
         packs: where they go.
@@ -58,18 +56,20 @@ def store(
         intake.adopt(path, pack)
     for shared in plan.shared:
         unsettled.written.append(shared.pack)
-        packs.create(shared.pack, _small_files(shared, hashed, intake, report))
+        pieces = _small_files(shared, hashed, intake, report)
+        packs.create(shared.pack, pieces)
     for parts in plan.parts:
         unsettled.written.append(parts.pack)
-        packs.create(parts.pack, _parts(parts, intake, report))
+        pieces = _parts(parts, intake, report)
+        packs.create(parts.pack, pieces)
     packs.sync(unsettled.written)
     intake.verify()
-    unsettled.has_layout = True
-    objects.create(layout_key(unsettled.layout), layout)
+    unsettled.layout_stored = True
+    objects.create(*layout)
     try:
-        objects.create(manifest_key(manifest_digest(manifest)), manifest)
+        objects.create(*manifest)
     except ExistsError:
-        pass  # it is the same, as its key is its digest
+        pass  # it is the same one
 
 
 def _small_files(

@@ -6,6 +6,7 @@ it did (`commit.md` §5). Not decided here: how the intake puts a draft back.
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Self
 
 from mregfs.errors import MregfsError
 from mregfs.model.layout import layout_key
@@ -34,7 +35,7 @@ class Unsettled:
     Attributes:
         since: the log's head when the commit began.
         layout: the id of its layout; empty as long as there is nothing that an entry could name.
-        has_layout: whether the layout may be in the store.
+        layout_stored: whether the layout may be in the store.
         adopted: packs that files of the draft become.
         written: all new packs so far, also those not finished.
         published: called when the version is in the log; puts its content into the index.
@@ -56,10 +57,18 @@ class Unsettled:
         self._ended = False
         self.since = 0
         self.layout = ""
-        self.has_layout = False
+        self.layout_stored = False
         self.adopted: frozenset[str] = frozenset()
         self.written: list[str] = []
         self.published: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Undo what was done when something is raised, whatever it is."""
+        if error is not None:
+            self.abort()
 
     def done(self) -> None:
         """The transaction is in the log: give up the draft, put the content into the index."""
@@ -67,10 +76,10 @@ class Unsettled:
             return
         self._ended = True
         try:
-            if self.has_layout and self._log.has_layout(self.layout, self.since) is False:
+            if self.layout_stored and self._log.has_layout(self.layout, self.since) is False:
                 # Somebody committed the same content meanwhile: ours is not needed.
                 self._delete(self.written)
-            elif self.has_layout:
+            elif self.layout_stored:
                 self.published()
         except MregfsError as exc:
             log.warning("the commit succeeded, but left something behind: %s", exc)
@@ -109,5 +118,5 @@ class Unsettled:
     def _delete(self, packs: Sequence[str]) -> None:
         for pack in packs:
             self._packs.delete(pack)
-        if self.has_layout:
+        if self.layout_stored:
             self._objects.delete(layout_key(self.layout))
