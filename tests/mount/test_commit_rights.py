@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import mregfs.wiring.store  # noqa: F401 - alice may not be able to read this interpreter's modules
 from tests.attack import gestures
 from tests.attack.commands import Outcome, run_verb
 from tests.attack.people import Person, answer_of
