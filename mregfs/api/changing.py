@@ -46,9 +46,6 @@ class Changing(Session):
             ConflictError: files are open for writing; all are named.
             InvalidError: something cannot be in a version; all of it is named.
         """
-        from mregfs.model.grammar import Statement
-        from mregfs.registry.write.changes import OneSource
-
         request = self._command(
             "commit",
             "directory",
@@ -62,6 +59,9 @@ class Changing(Session):
             parents=parents,
             link=link,
         )
+        from mregfs.model.grammar import Statement
+        from mregfs.registry.write.changes import OneSource
+
         source = OneSource(lambda: self.store.open_intake(directory))
         first, *rest = self._submit_all([Statement(request)], reason, source, progress)
         return {**first, "link": rest[0]} if rest else first

@@ -65,9 +65,9 @@ class Unsettled:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         """Undo what was done when something is raised, whatever it is."""
-        if error is not None:
+        if exc_info[0] is not None:
             self.abort()
 
     def done(self) -> None:
