@@ -1,7 +1,9 @@
 """Who may read and change a registry, as real users find it through a real mount."""
 
+import errno
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +13,11 @@ from typing import Any
 import pytest
 
 from mregfs.host.callers import groups_of_process
+from mregfs.model.commands import GiveDraft
+from tests.attack.commands import run_verb
 from tests.attack.people import Person, answer_of
 from tests.mount.conftest import MakeMount, Mount, reachable_directory
+from tests.registry.changing import THEIRS, WRITTEN
 
 TEAM, OTHERS = 64210, 64211
 """Groups that this host has no name for."""
@@ -472,3 +477,28 @@ def test_an_author_stands_beside_the_user(team: Mount, people: dict[str, Person]
     team.cli("tag", "mnist", "better", "--author", "the nightly build")
     (line, *_) = json.loads(team.cli("history", "mnist", "--json").stdout)
     assert "the nightly build (root)" == line["author"]
+
+
+def test_each_face_refuses_everything_to_whoever_may_not(
+    team: Mount, people: dict[str, Person]
+) -> None:
+    """On the control file and by a verb, in the same words; the log is as it was."""
+    team.cli("access", "--writers", str(TEAM))
+    team.cli("access", str(THEIRS), "--writers", str(OTHERS))
+    alice = people["alice"]
+    alice.do(making, f"{team.path}/staging/mine")
+    before = team.status()["sequence"]
+    environment = {"MREGFS_STORE": str(team.store), "MREGFS_MOUNT": str(team.path)}
+    for kind, line in WRITTEN.items():
+        reply = alice.do(asking, f"{team.path}/.mregfs/control", f"{line}\n")
+        assert not reply["ok"], kind
+        assert errno.EPERM == reply["errno"], (kind, reply)
+        assert "'uid 64201'" in reply["message"]
+        words = shlex.split(line)
+        if kind is GiveDraft:
+            words = ["draft", "give", f"{team.path}/{words[1]}", words[2]]
+        said = run_verb(words, uid=64201, groups=(TEAM,), environment=environment)
+        assert 0 != said.code, kind
+        assert reply["message"] in said.output, kind
+    assert before == team.status()["sequence"]
+    assert ["mine"] == alice.do(listing, f"{team.path}/staging")
