@@ -146,7 +146,11 @@ class ObjectStoreContract:
         )
         writer.start()
         for number in range(count):
-            while not objects.exists(f"log/{number}"):
+            is_there = False
+            while not is_there:
+                is_made = not writer.is_alive()
+                is_there = objects.exists(f"log/{number}")
+                assert is_there or not is_made
                 with contextlib.suppress(NotFoundError):
                     assert data == objects.get(f"log/{number}")
             assert data == objects.get(f"log/{number}")
