@@ -23,6 +23,7 @@ from mregfs.cli.session import Session
 from mregfs.errors import InvalidError, NotFoundError
 from mregfs.host.mounts import Mount, check_alive
 from mregfs.model import paths
+from mregfs.model.bounds import said_of
 from mregfs.model.forms import QUESTIONS
 
 if TYPE_CHECKING:
@@ -60,12 +61,15 @@ def _version_pairs(info: "VersionInfo") -> list[tuple[str, str]]:
         ("created", f"{human_time(info.created_at_ns)} by {info.author}"),
         ("aliases", ", ".join(info.aliases)),
         ("links", "\n".join(info.links)),
-        ("tags", ", ".join(info.tags)),
-        ("run", info.run),
         ("parents", "\n".join(info.parents)),
-        ("description", info.description),
-        ("metadata", _metadata(info.metadata)),
+        *((name, _said(value)) for name, value in said_of(info).items()),
     ]
+
+
+def _said(value: str | tuple[str, ...] | dict[str, Any]) -> str:
+    if isinstance(value, dict):
+        return _metadata(value)
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def _owner_pairs(info: "OwnerInfo") -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ Bounds are kept by the field's name, so a new fact that uses known names is cove
 has no bound of its own yet gets one by its type.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -28,8 +28,12 @@ __all__ = [
     "MAX_RUN",
     "MAX_TAGS",
     "MAX_TIME_NS",
+    "SAID",
     "check_text",
+    "checked_said",
     "find_flaw",
+    "said_of",
+    "sorted_tags",
 ]
 
 MAX_DESCRIPTION = 65_536
@@ -70,6 +74,42 @@ def check_text(text: str, what: str, limit: int = MAX_DESCRIPTION) -> str:
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidError(f"the {what} is not plain text", "write UTF-8 without NUL bytes")
     return text
+
+
+def sorted_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags as they are stored: sorted, each once.
+
+    Raises:
+        InvalidError: one is not a valid tag, or there are too many.
+    """
+    chosen = sorted({check_tag(tag) for tag in tags})
+    if len(chosen) > MAX_TAGS:
+        raise InvalidError(f"{len(chosen)} tags are too many", f"give at most {MAX_TAGS}")
+    return tuple(chosen)
+
+
+SAID: dict[str, Callable[[Any], Any]] = {
+    "tags": sorted_tags,
+    "run": lambda text: check_text(text, "run", MAX_RUN),
+    "description": lambda text: check_text(text, "description"),
+    "metadata": normalise,
+}
+"""What a person says of a version, by the name of its field in the command, the fact, the record
+and the answer. Each returns the value as it is stored, or raises InvalidError."""
+
+
+def said_of(version: object) -> dict[str, Any]:
+    """Return what is said of a version, by field: of a command, a fact or a record."""
+    return {name: getattr(version, name) for name in SAID}
+
+
+def checked_said(command: object) -> dict[str, Any]:
+    """Return what a command says of a version, as it is stored.
+
+    Raises:
+        InvalidError: something said cannot be stored.
+    """
+    return {name: check(getattr(command, name)) for name, check in SAID.items()}
 
 
 def _project(text: str) -> None:
@@ -127,13 +167,6 @@ def _shown(number: int) -> str:
     return str(number) if abs(number) < 1 << 128 else f"a number of {number.bit_length()} bits"
 
 
-def _tags(tags: tuple[str, ...]) -> None:
-    if len(tags) > MAX_TAGS:
-        raise InvalidError(f"{len(tags)} tags are too many")
-    for tag in tags:
-        check_tag(tag)
-
-
 def _pack_ids(packs: Collection[str]) -> None:
     if len(packs) > MAX_ENTRIES:
         raise InvalidError(f"{len(packs)} packs are too many")
@@ -163,17 +196,16 @@ def _parents(parents: tuple[Any, ...]) -> None:
 
 
 BOUNDS: dict[str, Callable[[Any], object]] = {
+    **SAID,
     "alias": check_alias,
     "artifact": lambda name: check_name(name, "artifact name"),
     "damage": _text(MAX_DESCRIPTION),
     "collection": lambda name: check_name(name, "collection name"),
-    "description": _text(MAX_DESCRIPTION),
     "digest": _digits(64),
     "entries": _integer(MAX_ENTRIES),
     "files": _integer(MAX_ENTRIES),
     "group": _group,
     "layout": _digits(32),
-    "metadata": normalise,
     "name": check_name,
     "new_name": check_name,
     "number": _integer(MAX_NUMBER),
@@ -184,11 +216,9 @@ BOUNDS: dict[str, Callable[[Any], object]] = {
     "private_drafts": _anything,
     "project": _project,
     "readers": _who,
-    "run": _text(MAX_RUN),
     "shared": _pack_ids,
     "size": _integer(_MAX_SIZE),
     "source_project": _project,
-    "tags": _tags,
     "type": _type,
     "version": _integer(MAX_NUMBER),
     "writers": _who,

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from mregfs.model.bounds import said_of
 from mregfs.model.names import ProjectName
 from mregfs.model.reference import Location
 
@@ -351,11 +352,8 @@ class CommitRequest(msgspec.Struct, frozen=True):
             known=known,
             type=self.type,
             aliases=self.aliases,
-            description=self.description,
-            metadata=self.metadata,
-            tags=self.tags,
-            run=self.run,
             parents=self.parents,
+            **said_of(self),
         )
         if self.link is None:
             return (logged,)

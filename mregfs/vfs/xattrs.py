@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from mregfs.model.bounds import SAID
 from mregfs.model.records import OwnerRecord, VersionRecord
 from mregfs.model.reference import format_time
 from mregfs.model.state import State
@@ -19,22 +20,23 @@ __all__ = ["PREFIX", "ExtendedAttributes"]
 
 PREFIX = "user.mregfs."
 
-_VERSION = (
-    "aliases",
-    "artifact",
-    "author",
-    "created_at",
-    "description",
-    "digest",
-    "files",
-    "links",
-    "metadata",
-    "parents",
-    "run",
-    "size",
-    "tags",
-    "unique_size",
-    "version",
+_VERSION = tuple(
+    sorted(
+        (
+            *SAID,
+            "aliases",
+            "artifact",
+            "author",
+            "created_at",
+            "digest",
+            "files",
+            "links",
+            "parents",
+            "size",
+            "unique_size",
+            "version",
+        )
+    )
 )
 _OWNER = (
     "aliases",

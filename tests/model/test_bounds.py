@@ -9,9 +9,20 @@ import pytest
 
 from mregfs.errors import CorruptError
 from mregfs.model import changes as facts
-from mregfs.model.bounds import BOUNDS
-from mregfs.model.changes import Change, Entry, Request, decode_entry, encode_entry, entry_key
-from mregfs.model.records import Parent
+from mregfs.model.bounds import BOUNDS, SAID
+from mregfs.model.changes import (
+    Change,
+    Entry,
+    Request,
+    VersionLogged,
+    decode_entry,
+    encode_entry,
+    entry_key,
+)
+from mregfs.model.commands import CommitRequest, LogVersion
+from mregfs.model.forms import COMMANDS
+from mregfs.model.records import Parent, VersionRecord
+from mregfs.registry.read.results import VersionInfo
 
 P = "default/default"
 KEY = entry_key(7)
@@ -195,3 +206,15 @@ def test_every_field_of_every_fact_has_a_bound_of_its_own() -> None:
         if name not in BOUNDS
     }
     assert set() == unbounded
+
+
+@pytest.mark.parametrize(
+    "kind", [LogVersion, CommitRequest, VersionLogged, VersionRecord, VersionInfo]
+)
+def test_what_is_said_of_a_version_is_a_field_wherever_it_passes(kind):
+    """From the command to the answer: a field that is added to the table is missed nowhere."""
+    assert SAID.keys() <= set(kind.__struct_fields__)
+
+
+def test_what_is_said_of_a_version_can_be_said():
+    assert SAID.keys() <= {option.key for option in COMMANDS["commit"].options}

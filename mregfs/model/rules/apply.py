@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mregfs.model.bounds import said_of
 from mregfs.model.changes import (
     AccessSet,
     AliasDropped,
@@ -198,11 +199,8 @@ def _version_logged(state: WritableState, fact: VersionLogged) -> None:
         entries=fact.entries,
         created_at_ns=state.stamp.at_ns,
         author=state.stamp.author,
-        description=fact.description,
-        metadata=fact.metadata,
-        tags=fact.tags,
-        run=fact.run,
         parents=fact.parents,
+        **said_of(fact),
     )
     state.put("version", number_key(artifact.inode, fact.number), record)
     state.put("digest", _digest_key(artifact.inode, fact.digest, fact.number), b"")

@@ -6,6 +6,7 @@ with what is made in them (`decide_versions`, `decide_links`).
 """
 
 from mregfs.errors import ExistsError, InvalidError, NotEmptyError
+from mregfs.model.bounds import sorted_tags
 from mregfs.model.changes import (
     Change,
     CollectionRenamed,
@@ -34,7 +35,6 @@ from mregfs.model.rules.preconditions import (
     check_free,
     check_text,
     require_group,
-    sorted_tags,
     title,
 )
 from mregfs.model.state import State

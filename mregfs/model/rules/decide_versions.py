@@ -9,7 +9,7 @@ import re
 import msgspec
 
 from mregfs.errors import ConflictError, ForbiddenError, InvalidError
-from mregfs.model.bounds import MAX_PARENTS, MAX_RUN, MAX_TAGS
+from mregfs.model.bounds import MAX_PARENTS, MAX_TAGS, checked_said
 from mregfs.model.changes import (
     AliasDropped,
     AliasSet,
@@ -29,7 +29,6 @@ from mregfs.model.commands import (
     Principal,
     Unlink,
 )
-from mregfs.model.metadata import normalise
 from mregfs.model.names import LATEST, check_alias, check_name
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
 from mregfs.model.rules.decide_packs import check_packs
@@ -40,7 +39,6 @@ from mregfs.model.rules.preconditions import (
     distinct,
     move_alias,
     require_group,
-    sorted_tags,
     title,
     with_project,
 )
@@ -176,11 +174,8 @@ def _version_of(state: State, command: LogVersion) -> VersionLogged:
         entries=command.entries,
         packs=dict(command.packs),
         shared=distinct(command.shared),
-        description=check_text(command.description, "description"),
-        metadata=normalise(command.metadata),
-        tags=sorted_tags(command.tags),
-        run=check_text(command.run, "run", MAX_RUN),
         parents=distinct(parents),
+        **checked_said(command),
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from mregfs.errors import ConflictError, ExistsError, ForbiddenError, InvalidError
-from mregfs.model.bounds import MAX_GROUP, MAX_TAGS, check_text
+from mregfs.model.bounds import MAX_GROUP, check_text
 from mregfs.model.changes import AliasSet, Change, ProjectCreated
 from mregfs.model.commands import Principal
-from mregfs.model.names import ProjectName, check_alias, check_tag, parse_number
+from mregfs.model.names import ProjectName, check_alias, parse_number
 from mregfs.model.records import OwnerRecord, ProtectionRecord
 from mregfs.model.reference import Location
 from mregfs.model.state import State
@@ -28,7 +28,6 @@ __all__ = [
     "move_alias",
     "require_expected",
     "require_group",
-    "sorted_tags",
     "title",
     "with_project",
 ]
@@ -51,18 +50,6 @@ def title(owner: OwnerRecord) -> str:
 def distinct(items: Iterable[_T]) -> tuple[_T, ...]:
     """Return the items without repetitions, in their order."""
     return tuple(dict.fromkeys(items))
-
-
-def sorted_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags as they are stored: sorted, each once.
-
-    Raises:
-        InvalidError: one is not a valid tag, or there are too many.
-    """
-    chosen = sorted({check_tag(tag) for tag in tags})
-    if len(chosen) > MAX_TAGS:
-        raise InvalidError(f"{len(chosen)} tags are too many", f"give at most {MAX_TAGS}")
-    return tuple(chosen)
 
 
 def check_free(state: State, project: ProjectName | str, name: str) -> None:

@@ -7,6 +7,7 @@ resolves to (`model.state`), how it is printed (`cli`).
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from mregfs.model.bounds import said_of
 from mregfs.model.names import ProjectName
 from mregfs.model.records import ArtifactRecord, CollectionRecord, OwnerRecord, Parent
 from mregfs.model.reference import Location
@@ -158,10 +159,7 @@ def _version(state: State, resolved: Resolved) -> VersionInfo:
         files=version.files,
         created_at_ns=version.created_at_ns,
         author=version.author,
-        description=version.description,
-        metadata=version.metadata,
-        tags=version.tags,
-        run=version.run,
+        **said_of(version),
         parents=tuple(_parent(parent) for parent in version.parents),
         aliases=tuple(state.aliases_of(owner.inode, number)),
         links=tuple(_links(state, artifact.inode, version.number)),
