@@ -1,5 +1,7 @@
 """What the tests of the use cases share: logs in memory, commits, stores that fail."""
 
+import errno
+import fcntl
 import itertools
 import os
 import sys
@@ -8,6 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mregfs.api import Store
 from mregfs.errors import UnavailableError
@@ -212,3 +216,22 @@ def flip(path: str | os.PathLike[str], offset: int = 0) -> None:
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
+
+
+def failing_reads(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let a disk fail that holds one file."""
+    inode = path.stat().st_ino
+    for name in ("pread", "copy_file_range"):
+        call = getattr(os, name)
+
+        def fail(fd: int, *rest: Any, call: Callable[..., Any] = call) -> Any:
+            if os.fstat(fd).st_ino == inode:
+                raise OSError(errno.EIO, "Input/output error")
+            return call(fd, *rest)
+
+        monkeypatch.setattr(os, name, fail)
+
+    def fail_to_clone(*arguments: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "ioctl", fail_to_clone)

@@ -1,31 +1,22 @@
 """Copies in one piece: what is copied, what is verified, what is evicted, what a pin keeps."""
 
-import errno
-import fcntl
 import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mregfs.api import Registry, Store, init_store
 from mregfs.errors import (
     CorruptError,
-    HostError,
-    InvalidError,
     NoSpaceError,
     NotFoundError,
     UnavailableError,
 )
-from mregfs.host.beneath import Beneath
 from mregfs.registry.keep.aliased import Aliased
 from mregfs.registry.keep.coalesce import Stopped
 from mregfs.stores.index_memory import IndexMemory
-from mregfs.stores.whole_files_dir import WholeFilesDirectory, default_limit
-from tests.registry.rig import flip
+from tests.registry.rig import failing_reads, flip
 
 MIB = 1 << 20
 A, B, C = ("a" * 64, "ab" + "0" * 62, "c" * 64)
@@ -308,25 +299,6 @@ def test_a_pack_that_cannot_be_read_does_not_stop_others(
     assert "extents" == path_of(registry, "v1")  # an error of the disk is not asked for twice
 
 
-def failing_reads(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Let a disk fail that holds one file."""
-    inode = path.stat().st_ino
-    for name in ("pread", "copy_file_range"):
-        call = getattr(os, name)
-
-        def fail(fd: int, *rest: Any, call: Callable[..., Any] = call) -> Any:
-            if os.fstat(fd).st_ino == inode:
-                raise OSError(errno.EIO, "Input/output error")
-            return call(fd, *rest)
-
-        monkeypatch.setattr(os, name, fail)
-
-    def fail_to_clone(*arguments: Any) -> int:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(fcntl, "ioctl", fail_to_clone)
-
-
 @pytest.mark.parametrize("error", [NoSpaceError("full"), UnavailableError("no answer")])
 @pytest.mark.parametrize("method", ["files", "coalesce"])
 def test_what_may_succeed_later_is_tried_again(
@@ -349,229 +321,6 @@ def test_what_may_succeed_later_is_tried_again(
     monkeypatch.undo()
     aliased.follow()
     assert ["coalesced", "coalesced"] == [path_of(registry, each) for each in ("v1", "v3")]
-
-
-# ---- the cache itself
-
-
-class Bytes:
-    """A pack that is a file."""
-
-    def __init__(self, path: Path, data: bytes) -> None:
-        path.write_bytes(data)
-        self._fd = os.open(path, os.O_RDONLY)
-        self.size = len(data)
-
-    def backing(self) -> int:
-        return self._fd
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._fd, length, offset)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> WholeFilesDirectory:
-    return WholeFilesDirectory(Beneath.at(tmp_path))
-
-
-@pytest.fixture
-def add(whole: WholeFilesDirectory, tmp_path: Path) -> Callable[..., bool]:
-    def add(digest: str, size: int, keep: tuple[str, ...] = ()) -> bool:
-        pack = Bytes(tmp_path / "pack", bytes(size))
-        draft = whole.create(digest, size, keep)
-        if draft is not None:
-            with draft:
-                draft.append(pack, 0, size)
-                draft.finish()
-        pack.close()
-        return draft is not None
-
-    return add
-
-
-def test_nothing_is_seen_before_it_is_finished(whole, tmp_path):
-    pack = Bytes(tmp_path / "pack", b"abcdef")
-    draft = whole.create(A, 4)
-    draft.append(pack, 1, 2)
-
-    assert whole.open(A) is None
-    assert b"bc" == draft.read(0, 4)
-    assert 4 == whole.figures().used
-    with pytest.raises(InvalidError):
-        draft.finish()
-    with pytest.raises(InvalidError):
-        draft.append(pack, 0, 3)
-    with pytest.raises(CorruptError):
-        draft.append(pack, 5, 2)
-
-    draft.append(pack, 4, 2)
-    draft.finish()
-    draft.close()
-    with_bytes = whole.open(A)
-    assert b"bcef" == with_bytes.read(0, 100)
-    assert 4 == with_bytes.size
-    with_bytes.close()
-    pack.close()
-
-
-@pytest.mark.parametrize("offset", [0, 1])  # as for reflinks, and not so
-def test_an_error_says_whether_reading_or_writing_failed(whole, tmp_path, monkeypatch, offset):
-    pack = Bytes(tmp_path / "pack", bytes(3 * 4096))
-    draft = whole.create(A, 2 * 4096)
-    failing_reads(monkeypatch, tmp_path / "pack")
-    with pytest.raises(HostError, match=r"cannot read '.*/pack': Input/output error") as caught:
-        draft.append(pack, offset, 4096)
-    assert errno.EIO == caught.value.errno
-
-    monkeypatch.undo()
-    monkeypatch.setattr(os, "copy_file_range", _refuse)
-    monkeypatch.setattr(os, "pwrite", _refuse)
-    with pytest.raises(NoSpaceError, match=rf"cannot write '.*/{A}\..*': No space left"):
-        draft.append(pack, offset, 4096)
-    draft.close()
-    pack.close()
-
-
-def _refuse(*arguments: Any) -> int:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_what_was_unused_longest_is_evicted_first(whole, add):
-    whole.set_limit(100)
-    for number, digest in enumerate((A, B)):
-        add(digest, 40)
-        os.utime(f"{whole.path}/{digest[:2]}/{digest}", (1000 + number, 1000))
-    whole.open(A).close()
-
-    assert add(C, 60)
-    assert {A: 40, C: 60} == whole.files()
-
-
-def test_pinned_and_kept_files_stay(whole, add):
-    whole.set_limit(100)
-    whole.pin("x", [A])
-    add(A, 40)
-    add(B, 40)
-
-    assert not add(C, 40, keep=(B,))
-    assert {A: 40, B: 40} == whole.files()
-    assert not add(C, 80)
-    assert {A: 40, B: 40} == whole.files()  # nothing is evicted in vain
-    assert add(C, 60)
-    assert {A: 40, C: 60} == whole.files()
-    assert (100, 100, 2, 40) == tuple(
-        getattr(whole.figures(), name) for name in ("limit", "used", "files", "pinned")
-    )
-
-
-def test_the_limit_counts_what_others_are_making(whole, add, tmp_path):
-    other = WholeFilesDirectory(Beneath.at(tmp_path))
-    whole.set_limit(100)
-    draft = other.create(A, 80)
-
-    assert not add(B, 40)
-    draft.close()
-    assert add(B, 40)
-
-
-def test_what_a_crash_left_makes_room(whole, add):
-    whole.set_limit(100)
-    draft = whole.create(A, 80)
-    os.close(draft._fd)  # as the end of the process does
-
-    assert 80 == whole.figures().used
-    assert add(B, 40)
-    assert 40 == whole.figures().used
-
-
-def test_an_open_file_outlives_its_eviction(whole, add):
-    add(A, 40)
-    opened = whole.open(A)
-    whole.delete(A)
-
-    assert bytes(40) == opened.read(0, 40)
-    opened.close()
-    assert whole.open(A) is None
-
-
-def test_unreadable_pins_are_none(whole, add, expected_warnings):
-    whole.pin("x", [A])
-    (Path(whole.path) / "pins.json").write_text("{")
-    expected_warnings.expect("nothing is pinned")
-
-    assert {} == whole.pins()
-
-
-def test_nothing_is_made_where_the_disk_is_not(tmp_path):
-    (tmp_path / "store").mkdir()
-    whole = WholeFilesDirectory(Beneath.at(tmp_path / "store"))
-    (tmp_path / "store").rmdir()
-
-    assert whole.open(A) is None
-    assert {} == whole.files()
-    whole.set_limit(None)
-    assert [] == list(tmp_path.iterdir())
-
-
-def test_the_default_is_a_tenth_and_not_more_than_32_gib():
-    assert 10 << 30 == default_limit(100 << 30)
-    assert 32 << 30 == default_limit(10 << 40)
-
-
-def test_a_full_disk_makes_no_copy_and_no_error(tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "mregfs-test", disk], check=True)
-    try:
-        whole = WholeFilesDirectory(Beneath.at(disk))
-        whole.set_limit(100 * MIB)
-        assert whole.create(A, 3 * MIB) is None
-        assert 0 == whole.figures().used
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
-
-
-@pytest.mark.slow
-def test_reflinks_take_no_space(tmp_path):
-    """On XFS what is equally aligned is shared with the packs; the rest is copied."""
-    if os.geteuid() != 0 or shutil.which("mkfs.xfs") is None:
-        pytest.skip("needs root and mkfs.xfs")
-    image, disk = tmp_path / "image", tmp_path / "disk"
-    disk.mkdir()
-    with image.open("wb") as file:
-        file.truncate(400 * MIB)
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
-    try:
-        whole = WholeFilesDirectory(Beneath.at(disk))
-        data = os.urandom(16 * MIB + 1000)
-        pack = Bytes(disk / "pack", data)
-        os.fsync(pack.backing())
-        before = os.statvfs(disk).f_bfree
-        with whole.create(A, 12 * MIB + 77) as draft:
-            draft.append(pack, 100, 12 * MIB + 77)  # not aligned alike: copied
-            draft.finish()
-        with whole.create(B, 16 * MIB + 1000) as draft:
-            draft.append(pack, 0, 10 * MIB + 5)
-            draft.append(pack, 10 * MIB + 5, 6 * MIB + 995)
-            draft.finish()
-        opened = whole.open(B)
-        assert data == opened.read(0, 20 * MIB)
-        opened.close()
-        opened = whole.open(A)
-        assert data[100 : 100 + 12 * MIB + 77] == opened.read(0, 20 * MIB)
-        opened.close()
-        pack.close()
-        block = os.statvfs(disk).f_bsize
-        taken = (before - os.statvfs(disk).f_bfree) * block
-        assert taken < 16 * MIB
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_the_store_keeps_its_cache_beside_its_packs(store: Store):

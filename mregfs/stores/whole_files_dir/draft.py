@@ -155,8 +155,9 @@ class Draft:
     def _append_read(self, pack: PackFile, offset: int, length: int) -> None:
         """Append what is no file of this host."""
         for start in range(offset, offset + length, _PIECE):
-            data = pack.read(start, min(_PIECE, offset + length - start))
-            if not data:
+            size = min(_PIECE, offset + length - start)
+            data = pack.read(start, size)
+            if len(data) < size:
                 raise CorruptError("a pack is too short", "see which: mregfs fsck")
             while data:
                 count = self._write(data)
