@@ -21,11 +21,10 @@ from mregfs.host.callers import Credentials
 from mregfs.stores.intake_dir import DraftPlace, IntakeDirectory
 from mregfs.stores.intake_dir import intake as module
 from mregfs.stores.packs_dir import PacksDirectory
+from tests.contracts.intake import BIG, FILES, PACK, IntakeContract
 from tests.registry.rig import in_child, write_files
 
-PACK = "ab" * 16
 NOBODY = 65534
-BIG = b"b" * 300_000
 
 
 @pytest.fixture
@@ -65,6 +64,45 @@ def at(draft: Path) -> Path:
 
 def pack_of(draft: Path) -> Path:
     return store_of(draft) / "packs" / "ab" / PACK
+
+
+class TestIntakeOfDrafts(IntakeContract):
+    @pytest.fixture
+    def source(self, place):
+        return place
+
+    def local_packs(self, source):
+        return PacksDirectory(Beneath.at(store_of(source)))
+
+    def open(self, source, packs):
+        place = DraftPlace("default/default", source.name)
+        return IntakeDirectory(Beneath.at(store_of(source)), packs, place)
+
+    def inside(self, source):
+        return at(source)
+
+    @pytest.fixture(autouse=True)
+    def allow_recovery_to_speak(self, expected_warnings):
+        expected_warnings.expect("the commit of the draft default/default/run, which a crash")
+
+
+class TestIntakeOfDirectories(IntakeContract):
+    is_consumed = False
+
+    @pytest.fixture
+    def source(self, tmp_path):
+        init_store(tmp_path / "store")
+        write_files(tmp_path / "elsewhere", FILES)
+        return tmp_path / "elsewhere"
+
+    def local_packs(self, source):
+        return PacksDirectory(Beneath.at(source.parent / "store"))
+
+    def open(self, source, packs):
+        return IntakeDirectory(Beneath.at(source.parent / "store"), packs, source)
+
+    def inside(self, source):
+        return source
 
 
 def test_the_life_of_a_draft(place: Path) -> None:
