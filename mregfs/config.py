@@ -1,23 +1,28 @@
 """Where things are on this host, and who is asking: what the environment says.
 
-Decided here: the default store, the index's directory, the author of changes. Not decided here:
-which store a command line means (`cli.place`). Besides `cli`, nothing else reads the environment.
+Decided here: the default store, where a host may keep its own things, the author of changes. Not
+decided here: which store a command line means (`cli.place`). Besides `cli`, nothing else reads the
+environment.
 """
 
 import contextlib
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
-    "cache_index",
     "default_store",
+    "host_homes",
     "is_remote",
     "mount_policies",
     "said_author",
-    "temporary_index",
+    "said_host_directory",
 ]
+
+ROOT_HOME = Path("/var/lib/mregfs-host")
+"""Where root keeps a host's own things of stores."""
 
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "fuse")
 
@@ -32,17 +37,31 @@ def default_store() -> Path:
     return Path.home() / ".local" / "share" / "mregfs"
 
 
-def cache_index(store_id: str) -> Path | None:
-    """Return where the index of a store is that this user cannot write in; None: he has no home."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    bases = [Path(cache)] if os.path.isabs(cache) else []
+def said_host_directory() -> str | None:
+    """Return where this host's own things of stores are to be kept; None: nobody says."""
+    said = os.environ.get("MREGFS_HOST_DIRECTORY", "")
+    return os.path.abspath(said) if said else None
+
+
+def host_homes() -> Iterator[Path]:
+    """Yield where this host's own things of stores may be kept, the best place first.
+
+    None is below a directory of another user; a temporary one is made, this user's alone.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    homes = [Path(state) / "mregfs"] if os.path.isabs(state) else []
+    if os.geteuid() == 0:
+        homes.append(ROOT_HOME)
     with contextlib.suppress(RuntimeError):
-        bases.append(Path.home() / ".cache")
+        homes.append(Path.home() / ".local" / "state" / "mregfs")
     with contextlib.suppress(KeyError):
         # sudo may keep the home of who called it, and what is in it is his to change.
-        bases.append(Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".cache")
-    found = next((base for base in bases if _is_ours(base)), None)
-    return None if found is None else found / "mregfs" / "index" / store_id
+        home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+        homes.append(home / ".local" / "state" / "mregfs")
+    yield from dict.fromkeys(home for home in homes if _is_ours(home))
+    temporary = _temporary_home()
+    if temporary is not None:
+        yield temporary
 
 
 def _is_ours(path: Path) -> bool:
@@ -65,8 +84,8 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def temporary_index(store_id: str) -> Path | None:
-    """Return where the index of a user without a cache is, in a directory that is his alone.
+def _temporary_home() -> Path | None:
+    """Return a temporary directory that is this user's alone, for one without a home.
 
     None: there is no such directory, or somebody else made the one of that name.
     """
@@ -87,7 +106,7 @@ def temporary_index(store_id: str) -> Path | None:
         except OSError:
             continue
         if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077:
-            return private / "index" / store_id
+            return private
     return None
 
 

@@ -327,7 +327,7 @@ MOUNT_NAMES = re.compile(r"(?:.*/)?(?:artifacts|collections|projects|staging|\.m
 
 SAME_WORD = {
     "api/in_mount.py: projects": "a question",
-    "wiring/store.py: staging": "a directory of this host's",
+    "wiring/host_directories.py: staging": "a directory of this host's",
     "drafts/directory.py: staging": "likewise",
     "stores/intake_dir/taking.py: staging": "likewise",
     "model/forms.py: projects": "a question",

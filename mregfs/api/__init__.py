@@ -22,9 +22,9 @@ from mregfs.config import default_store
 from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
 
 if TYPE_CHECKING:
+    from mregfs.wiring.opening import init_store as init_store
+    from mregfs.wiring.opening import open_store as open_store
     from mregfs.wiring.store import Store as Store
-    from mregfs.wiring.store import init_store as init_store
-    from mregfs.wiring.store import open_store as open_store
 
 __all__ = [
     "Diff",
@@ -41,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what opens a store when it is first asked for: not every host has what that needs."""
     if name in ("Store", "init_store", "open_store"):
-        from mregfs.wiring import store
+        from mregfs.wiring import opening
 
-        return getattr(store, name)
+        return getattr(opening, name)
     raise AttributeError(name)

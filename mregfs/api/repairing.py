@@ -20,7 +20,8 @@ from mregfs.registry.keep.check_content import versions_of
 from mregfs.registry.keep.findings import Report
 from mregfs.registry.keep.repair import LogRepair, Step, lost_versions, repair_contents
 from mregfs.registry.keep.repair_packs import PackRepair
-from mregfs.wiring.store import Store, open_store
+from mregfs.wiring.opening import open_store
+from mregfs.wiring.store import Store
 
 __all__ = ["Repairer", "checker_of"]
 

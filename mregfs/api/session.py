@@ -25,6 +25,7 @@ from mregfs.host.mounts import Mount, mounts_of, read_status
 from mregfs.model.commands import User
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_project
 from mregfs.model.reference import Location, parse_location
+from mregfs.wiring.address import StoreAddress
 
 if TYPE_CHECKING:
     from mregfs.model.commands import Asked
@@ -55,11 +56,11 @@ class Session:
         self._why_no_store: MregfsError | None = None
         point = None if mount is None else os.path.abspath(mount)
         if store is not None or point is None:
-            path = os.path.abspath(store or default_store())
+            address = StoreAddress.parse(store or default_store())
             try:
-                self._store = _open(path, read_only=read_only)
+                self._store = _open(address, read_only=read_only)
             except _CLOSED as exc:
-                point = point or next((each.point for each in mounts_of(path)), None)
+                point = point or next((each.point for each in mounts_of(str(address))), None)
                 if point is None:
                     raise
                 self._why_no_store = exc
@@ -122,7 +123,7 @@ class Session:
             )
         if self._store.read_only:
             raise ImmutableError(
-                f"the store {self._store.path} is open for reading only",
+                f"the store {self._store.address} is open for reading only",
                 "open it as a user who may write in it",
             )
 
@@ -150,15 +151,15 @@ class Session:
         return changed.results
 
 
-def _open(path: str, *, read_only: bool) -> "Store":
+def _open(address: StoreAddress, *, read_only: bool) -> "Store":
     if find_spec("lmdb") is None:
         raise UnsupportedError(
             "this installation only looks through mounts",
             "name a mount, or install the rest with: pip install 'mregfs[mount]'",
         )
-    from mregfs.wiring.store import open_store
+    from mregfs.wiring.opening import open_store
 
-    return open_store(path, read_only=read_only)
+    return open_store(str(address), read_only=read_only)
 
 
 def _project_of(point: str) -> ProjectName:

@@ -23,6 +23,7 @@ from mregfs.errors import InvalidError, NotFoundError, UnavailableError
 from mregfs.host.mounts import Mount
 from mregfs.model import paths
 from mregfs.model.forms import COMMANDS, Form, Operand
+from mregfs.wiring.address import StoreAddress
 
 __all__ = ["commit", "export", "find_draft", "import_"]
 
@@ -116,7 +117,7 @@ def _commit_draft(session: Session, mount: Mount, draft: str, said: dict[str, An
 
 
 def _commit_directory(session: Session, directory: str, said: dict[str, Any]) -> None:
-    _check_apart(directory, session.place.own_store)
+    _check_apart(directory, StoreAddress.parse(session.place.own_store))
     located = session.located(_COMMIT, said)
     artifact = located.pop("artifact")
     metadata = _metadata_text(located.pop("metadata"))
@@ -132,15 +133,17 @@ def _commit_directory(session: Session, directory: str, said: dict[str, Any]) ->
     _say_commit(session, result)
 
 
-def _check_apart(directory: str, store: str) -> None:
+def _check_apart(directory: str, store: StoreAddress) -> None:
     """Refuse a directory that is the store, or holds it: the commit would be of itself.
 
     Raises:
         InvalidError: it is, or does.
     """
-    real, home = os.path.realpath(directory), os.path.realpath(store)
+    if not store.is_directory:
+        return
+    real, home = os.path.realpath(directory), store.resolved().directory
     if os.path.commonpath([real, home]) == real:
-        holds = "is the store" if real == home else f"holds the store {store!r}"
+        holds = "is the store" if real == home else f"holds the store {store.directory!r}"
         raise InvalidError(f"{directory!r} {holds}", "name the directory of the model alone")
 
 

@@ -22,11 +22,11 @@ import msgspec
 
 from mregfs import errors
 from mregfs.cli.output import print_json
-from mregfs.cli.place import store_path
 from mregfs.cli.policies import NAMES, Policies
 from mregfs.cli.progress import Report, progress
 from mregfs.cli.session import Session, verb
 from mregfs.cli.streams import COMPLAINT
+from mregfs.config import default_store
 from mregfs.errors import (
     InvalidError,
     MregfsError,
@@ -36,6 +36,7 @@ from mregfs.errors import (
 )
 from mregfs.host.mounts import read_mounts, read_status
 from mregfs.model.names import DEFAULT_PROJECT, parse_project
+from mregfs.wiring.address import StoreAddress
 
 __all__ = ["mount", "parse_options", "umount"]
 
@@ -75,6 +76,7 @@ class GivenOptions(msgspec.Struct):
     passthrough: bool = True
     private_drafts: bool | None = None
     project: str | None = None
+    host_directory: str | None = None
     policies: Policies = msgspec.field(default_factory=Policies.of_environment)
 
 
@@ -97,13 +99,15 @@ def parse_options(texts: tuple[str, ...]) -> GivenOptions:
             given.private_drafts = name == "private-drafts"
         elif name == "project" and equals:
             given.project = value
+        elif name == "host_directory" and value:
+            given.host_directory = os.path.abspath(value)
         elif name in NAMES and equals:
             given.policies.set(name, value)
         elif name and name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
             raise InvalidError(
                 f"unknown mount option {option!r}",
                 "mregfs knows ro, allow_other, nopassthrough, private-drafts, noprivate-drafts, "
-                "project=ENTITY/PROJECT, "
+                "project=ENTITY/PROJECT, host_directory=DIR, "
                 "verify=first-read|commit|always, coalesce=off|pinned|aliased, cache_size=BYTES",
             )
     return given
@@ -176,6 +180,7 @@ def mount(
                 verify=given.policies.verify,
                 coalesce=given.policies.coalesce,
                 cache_size=given.policies.cache_size,
+                host_directory=given.host_directory,
                 ready_fd=ready_fd,
                 log_level=log_level,
             )
@@ -190,6 +195,8 @@ def mount(
         arguments += ["-o", "nopassthrough"]
     if given.private_drafts is not None:
         arguments += ["-o", "private-drafts" if given.private_drafts else "noprivate-drafts"]
+    if given.host_directory is not None:
+        arguments += ["-o", f"host_directory={given.host_directory}"]
     arguments += ["-o", given.policies.options()]
     log = Path(log_file).absolute() if log_file else _log_path(place)
     pid = _start([*arguments, "--", store, place], log)
@@ -212,12 +219,8 @@ def _store(session: Session, named: str | None) -> str:
     if named and session.named_store:
         raise click.UsageError("name the store once: as STORE or with --store")
     said = named or session.named_store or os.environ.get("MREGFS_STORE")
-    if said:
-        store = os.path.realpath(store_path(said))
-    else:
-        from mregfs.config import default_store
-
-        store = os.path.realpath(default_store())
+    address = StoreAddress.parse(said or default_store()).resolved()
+    store = address.directory
     if not os.path.exists(os.path.join(store, "store.json")):
         raise InvalidError(f"{store} is not a store", f"make one with: mregfs init {store}")
     return store

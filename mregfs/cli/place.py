@@ -6,7 +6,6 @@ of references and of paths below a mount (`model.reference`, `model.paths`).
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -18,15 +17,13 @@ from mregfs.errors import (
     InvalidError,
     NotFoundError,
     UnavailableError,
-    UnsupportedError,
 )
 from mregfs.host.mounts import Mount, is_of_store, read_mounts, read_status
 from mregfs.model import paths
 from mregfs.model.names import DEFAULT_PROJECT, ProjectName, parse_number, parse_project
+from mregfs.wiring.address import StoreAddress
 
 __all__ = ["Mount", "Place", "find_place", "not_mounted", "store_path"]
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Place(msgspec.Struct):
@@ -385,15 +382,10 @@ def store_path(named: str) -> str:
     """Return the absolute path of a store that a person named.
 
     Raises:
-        UnsupportedError: it is an address, of an object store say: no directory is meant.
+        InvalidError: it is a URL that names no place.
+        UnsupportedError: it is the address of a bucket: no directory is meant.
     """
-    if _ADDRESS.match(named):
-        raise UnsupportedError(
-            f"{named!r} is an address, and stores on object storage are not supported by this "
-            "version",
-            "name a directory",
-        )
-    return os.path.abspath(named)
+    return StoreAddress.parse(named).directory
 
 
 def _working_directory() -> str:

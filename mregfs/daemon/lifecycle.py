@@ -10,7 +10,6 @@ stops, the index and the store are closed. A transaction that has begun is carri
 
 import gc
 import logging
-import os
 import signal
 
 import trio
@@ -25,7 +24,8 @@ from mregfs.fuse.notices import Notices
 from mregfs.fuse.serve import serve
 from mregfs.host.callers import give_up_privileges, why_not_for_others
 from mregfs.model.names import ProjectName, parse_project
-from mregfs.wiring.store import Store, open_store
+from mregfs.wiring.opening import open_store
+from mregfs.wiring.store import Store
 
 __all__ = ["run_mount"]
 
@@ -58,13 +58,13 @@ def run_mount(options: MountOptions) -> None:
         read_only=options.read_only,
         verification=options.verify,
         coalesced=options.coalesce != "off",
+        host_directory=options.host_directory,
     )
     try:
         store.log.catch_up()
         if store.read_only and not options.read_only:
-            is_own = os.fstat(store.directory.fd).st_uid == os.geteuid()
             log.log(
-                logging.WARNING if is_own else logging.INFO,
+                logging.WARNING if store.is_own else logging.INFO,
                 "%s cannot be written by this user: mounting it read-only",
                 options.store,
             )
@@ -147,7 +147,7 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions, wait
             await serve(
                 mount.file_system,
                 options.mountpoint,
-                source=store.address,
+                source=str(store.address),
                 read_only=options.read_only,
                 allow_other=options.allow_other,
                 passthrough=options.passthrough,

@@ -5,7 +5,6 @@ the store (`wiring`), when a mount begins and ends (`lifecycle`), what its statu
 """
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 
@@ -43,7 +42,8 @@ from mregfs.vfs.special import SpecialTree
 from mregfs.vfs.transactions import Transactions
 from mregfs.vfs.tree import Tree
 from mregfs.vfs.xattrs import ExtendedAttributes
-from mregfs.wiring.store import STAGING, Store
+from mregfs.wiring.host_directories import STAGING
+from mregfs.wiring.store import Store
 
 __all__ = ["Mounted"]
 
@@ -66,8 +66,7 @@ class Mounted:
         self._store = store
         self._project = project
         self._options = options
-        where = os.stat(store.path)
-        self._modes = Modes(store.index, where.st_uid, where.st_gid, group_number)
+        self._modes = Modes(store.index, *store.owner, group_number)
         tree = Tree(project, store.content, self._modes)
         verifier = (
             store.verify_in_background(lambda: passthrough_state().available)
@@ -77,7 +76,7 @@ class Mounted:
         self.tail = LogTail(store.log, store.index, time.monotonic_ns)
         aliased = Aliased(store.index, self.tail.entries, store.coalescer)
         self.coalescing = Coalescing(aliased.follow, self._may_coalesce)
-        self.drafts: DraftTree = DraftDirectory(store.directory, STAGING, shown=self._shown)
+        self.drafts: DraftTree = DraftDirectory(store.host.drafts, STAGING, shown=self._shown)
         transactions = Transactions(
             store.changes,
             self.tail,

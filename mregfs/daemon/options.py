@@ -27,6 +27,8 @@ class MountOptions(msgspec.Struct, frozen=True):
     """`off`, `pinned` or `aliased`: which files are read from a whole-file copy."""
     cache_size: int | None = None
     """Bytes of all such copies; None: as at the last mount, or the default."""
+    host_directory: str | None = None
+    """Where the index is kept, if not where `MREGFS_HOST_DIRECTORY` says, or in the store."""
     ready_fd: int | None = None
     """Descriptor that gets `ready` and a newline once the mount answers, and is closed then."""
     log_level: str = "INFO"

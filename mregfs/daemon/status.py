@@ -67,7 +67,7 @@ class Status:
         passthrough = passthrough_state()
         access = self._modes.access(str(self._project))
         status = {
-            "store": store.address,
+            "store": str(store.address),
             "store_id": store.id,
             "project": str(self._project),
             "mountpoint": self._options.mountpoint,

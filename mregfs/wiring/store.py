@@ -1,7 +1,8 @@
-"""Stores in directories: made, opened, put together from adapters.
+"""Everything of one open store, put together from adapters.
 
-Decided here: which adapters a store is made of and where its parts stand on this host. Not decided
-here: the format of a store (`registry/format.md`).
+Decided here: what each use case is given, and what is made only when it is asked for. Not decided
+here: how a store is opened (`opening`), where a host keeps its own things (`host_directories`), the
+format of a store (`registry/format.md`).
 """
 
 import contextlib
@@ -15,33 +16,30 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mregfs import __version__
-from mregfs.config import cache_index, is_remote, temporary_index
-from mregfs.errors import CorruptError, ForbiddenError, MregfsError, NoSpaceError, NotFoundError
+from mregfs.errors import CorruptError, NoSpaceError, NotFoundError
 from mregfs.host import oserrors
 from mregfs.host.memory import memory_for_checkpoint
 from mregfs.host.principals import principal
 from mregfs.host.priority import let_others_go_first, read_when_idle
-from mregfs.model.changes import ENTRY_GRAIN, entry_key
+from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.model.commands import Principal, User
 from mregfs.model.features import Features
 from mregfs.model.records import VersionRecord
-from mregfs.model.reference import format_time
-from mregfs.model.state import STATE_TABLES, State
+from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.ports.intake import Intake
-from mregfs.registry.log.description import StoreDescription, describe_new_store, read_description
+from mregfs.registry.log.description import read_description
 from mregfs.registry.log.log import Log
-from mregfs.registry.read.content import CONTENT_TABLES, Content, Verification
+from mregfs.registry.read.content import Content, Verification
 from mregfs.stores.index_lmdb import IndexLmdb
-from mregfs.stores.objects_dir import ObjectsDirectory
-from mregfs.stores.ownership import DIRECTORY
 from mregfs.stores.packs_dir import PacksDirectory
 from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
-from mregfs.wiring.holding import Held, hold_store, make_directory
+from mregfs.wiring.address import StoreAddress
+from mregfs.wiring.holding import Held
+from mregfs.wiring.host_directories import HostDirectories
 
 if TYPE_CHECKING:
     from mregfs.host.callers import Credentials
@@ -51,12 +49,9 @@ if TYPE_CHECKING:
     from mregfs.registry.write.commit import Committer
     from mregfs.stores.scanner_direct import DirectScanner
 
-__all__ = ["STAGING", "Store", "init_store", "open_store"]
+__all__ = ["Owner", "Store", "new_id"]
 
 log = logging.getLogger(__name__)
-
-STAGING = "staging"
-"""Where drafts are, in a store."""
 
 _LATER = (
     "ctypes",
@@ -69,94 +64,51 @@ _LATER = (
 )
 """Modules that a daemon imports when it has nothing better to do."""
 
-INDEX_SCHEMA = "4"
-"""Changed with the form of any record or row of the index, so that older indexes are rebuilt."""
 
+class Owner(NamedTuple):
+    """Whose a store is."""
 
-def init_store(path: str | os.PathLike[str], *, private: bool = False) -> None:
-    """Make a new store in a directory that does not exist yet, or is empty.
-
-    It is this user's alone. Others may read it, unless it is `private`: then they need a mount.
-
-    Raises:
-        ExistsError: it is a store already, or holds something else.
-        ForbiddenError: the directory is another user's.
-    """
-    where = os.path.abspath(path)
-    description = StoreDescription(
-        format=1,
-        id=secrets.token_hex(16),
-        created_at=format_time(time.time_ns()),
-        created_by=f"mregfs {__version__}",
-    )
-    with make_directory(where, private=private) as top:
-        objects = ObjectsDirectory(top)
-        describe_new_store(objects, description, where)
-        objects.reserve.fill()
-        try:
-            # Now, as the disk may be read-only when the store is first mounted.
-            top.ensure_directory(STAGING, DIRECTORY)
-        except OSError as exc:
-            raise oserrors.translated(exc, f"cannot make {STAGING!r} in {where!r}") from exc
-
-
-def open_store(
-    path: str | os.PathLike[str],
-    *,
-    read_only: bool = False,
-    verification: Verification = "first-read",
-    coalesced: bool = True,
-) -> "Store":
-    """Open the store in a directory.
-
-    Its owner may change it; others, but root, may read it.
-
-    Without `coalesced`, whole-file copies are not used for reading.
-
-    Raises:
-        InvalidError: there is no store.
-        ForbiddenError: others than its owner may write in it; or this is root, and it is not his.
-        UnsupportedError: a newer program made it.
-    """
-    held = hold_store(os.path.abspath(path))
-    try:
-        writable = held.writable and not read_only
-        return Store(
-            held,
-            read_only=not writable,
-            verification=verification,
-            coalesced=coalesced,
-        )
-    except BaseException:
-        held.top.close()
-        raise
+    uid: int
+    gid: int
 
 
 class Store:
-    """Everything of one open store. Close it when done."""
+    """Everything of one open store. Close it when done.
+
+    Args:
+        address: where it is.
+        held: its directory; the store's to close from now on, as all that follows.
+        host: what this host keeps of it.
+        index: of this host.
+        read_only: nothing of it is changed.
+        verification: what is verified when it is read.
+        coalesced: whole-file copies are used for reading.
+    """
 
     def __init__(
         self,
+        address: StoreAddress,
         held: Held,
+        host: HostDirectories,
+        index: IndexLmdb,
         *,
         read_only: bool,
         verification: Verification,
         coalesced: bool = True,
     ) -> None:
-        self.directory = held.top
-        """By which everything in the store is reached; paths are for people."""
-        self.path = path = held.top.path
-        self.address = path
-        """What names the store in a list of mounts."""
+        self.address = address
+        self.host = host
         self.id = held.description.id
         self.description = held.description
+        self.is_own = held.is_own
+        """Its owner is this user."""
         self.read_only = read_only
         self.clock = time.time_ns
         self.objects = objects = held.objects
-        self.packs_path = os.path.join(path, "packs")
         self.packs = PacksDirectory(held.top)
-        self.drafts_path = os.path.join(path, STAGING)
-        self.index = _open_index(held)
+        self.index = index
+        self._held = held
+        self._directory = held.top
         self.log = Log(
             objects,
             self.index,
@@ -169,7 +121,7 @@ class Store:
             free_reserve=objects.reserve.release,
         )
         self.verity = FsVerity(held.top)
-        self.whole_files = WholeFilesDirectory(held.top)
+        self.whole_files = WholeFilesDirectory(host.cache)
         self.content = Content(
             objects,
             self.packs,
@@ -180,9 +132,15 @@ class Store:
 
     def _identify(self) -> None:
         """Check that the store is still the one that was opened."""
-        found = read_description(self.objects, self.path)
+        found = read_description(self.objects, str(self.address))
         if found.id != self.id:
-            raise NotFoundError(f"another store is in the place of {self.path}")
+            raise NotFoundError(f"another store is in the place of {self.address}")
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is."""
+        found = os.fstat(self._directory.fd)
+        return Owner(found.st_uid, found.st_gid)
 
     @cached_property
     def coalescer(self) -> "Coalescer":
@@ -223,7 +181,7 @@ class Store:
 
     def identify(self, user: User) -> Principal:
         """Return who a user of this host is for the rules and for history."""
-        return principal(user.uid, user.gids, self.directory.owner)
+        return principal(user.uid, user.gids, self.owner.uid)
 
     def protect(self, packs: Iterable[str]) -> None:
         """Let fs-verity guard packs that are in the log, in a thread, where it is offered.
@@ -286,12 +244,12 @@ class Store:
         """Return the names of temporary files that crashes left, below the store's directory."""
         from mregfs.stores.leftovers import find_leftovers
 
-        return find_leftovers(self.directory)
+        return find_leftovers(self._directory)
 
     def remove_leftover(self, name: str) -> None:
         """Remove one of `leftovers`, if that can be."""
         with contextlib.suppress(OSError):
-            self.directory.unlink(name)
+            self._directory.unlink(name)
 
     def features(self) -> Features:
         """Return what `store.json` and the log say that a program must know for what."""
@@ -302,7 +260,7 @@ class Store:
         """Return a directory or a file elsewhere as the source of one commit."""
         from mregfs.stores.intake_dir import IntakeDirectory
 
-        return IntakeDirectory(self.directory, self.packs, path)
+        return IntakeDirectory(self.host.drafts, self.packs, path)
 
     def open_draft_intake(
         self, project: str, draft: str, inode: int = 0, who: "Credentials | None" = None
@@ -317,7 +275,7 @@ class Store:
         """
         from mregfs.stores.intake_dir import DraftPlace, IntakeDirectory
 
-        return IntakeDirectory(self.directory, self.packs, DraftPlace(project, draft, inode), who)
+        return IntakeDirectory(self.host.drafts, self.packs, DraftPlace(project, draft, inode), who)
 
     def hide(self) -> None:
         """Let nobody else into the directory, if not everybody may see all that is in the store.
@@ -329,13 +287,17 @@ class Store:
         with self.index.read() as view:
             if self.read_only or everybody_reads(State(view)):
                 return
-        mode = stat.S_IMODE(os.fstat(self.directory.fd).st_mode)
+        mode = stat.S_IMODE(os.fstat(self._directory.fd).st_mode)
         if mode & 0o077:
             try:
-                os.fchmod(self.directory.fd, mode & 0o700)
+                os.fchmod(self._directory.fd, mode & 0o700)
             except OSError as exc:
-                raise oserrors.translated(exc, f"cannot close {self.path!r} to others") from exc
-            log.info("nobody else may look into %s any more: not everybody may read it", self.path)
+                raise oserrors.translated(
+                    exc, f"cannot close {str(self.address)!r} to others"
+                ) from exc
+            log.info(
+                "nobody else may look into %s any more: not everybody may read it", self.address
+            )
 
     def recover(self) -> None:
         """Finish or undo what crashed commits left behind, where this user may write.
@@ -343,9 +305,9 @@ class Store:
         It stays when the log cannot say what became of them.
         """
         try:
-            if not self.read_only and self.directory.listdir("intake"):
+            if not self.read_only and self.host.drafts.listdir("intake"):
                 self.log.catch_up(strict=True)
-                self.open_intake(self.path).recover(self.committer.is_committed)
+                self.open_intake(self._directory.path).recover(self.committer.is_committed)
         except FileNotFoundError:
             pass
         except (CorruptError, NoSpaceError) as exc:
@@ -370,14 +332,14 @@ class Store:
     def facts(self) -> dict[str, Any]:
         """Return what there is to tell of the store beside what is in it."""
         return {
-            "store": self.address,
+            "store": str(self.address),
             "id": self.id,
             "format": self.description.format,
             "created_at": self.description.created_at,
             "entries": self.index.applied(),
             "free": self.packs.free_bytes(),
             "index": self.index.path,
-            "read_only": not os.access(self.path, os.W_OK),
+            "read_only": not self._held.writable,
             "trouble": self.log.trouble and str(self.log.trouble),
         }
 
@@ -396,41 +358,8 @@ class Store:
         self.index.close()
         self.packs.close()
         self.objects.close()
-        self.directory.close()
-
-
-def _open_index(held: Held) -> IndexLmdb:
-    """Open the index in the store where it is this user's and can be mapped, else in his cache.
-
-    Who has no cache either, such as a service without a home, has it in a temporary directory.
-    """
-    top = held.top
-    tables = (*STATE_TABLES, *CONTENT_TABLES)
-
-    def anchored(applied: int) -> bool:
-        try:
-            return not applied or held.objects.exists(entry_key(applied))
-        except MregfsError:
-            return False
-
-    if held.writable and not is_remote(top.fd):
-        try:
-            return IndexLmdb("index", tables, schema=INDEX_SCHEMA, within=top, anchored=anchored)
-        except ForbiddenError as exc:
-            log.info("not using the store's own index: %s", exc)
-    for find in (cache_index, temporary_index):
-        where = find(held.description.id)
-        if where is None:
-            continue
-        try:
-            where.parent.mkdir(parents=True, exist_ok=True)
-            return IndexLmdb(where, tables, schema=INDEX_SCHEMA)
-        except (ForbiddenError, OSError) as exc:
-            log.info("not using an index in %s: %s", where, exc)
-    raise ForbiddenError(
-        f"there is no directory for the index of {top.path!r} that this user may write in",
-        "set XDG_CACHE_HOME to one",
-    )
+        self.host.close()
+        self._directory.close()
 
 
 def new_id() -> str:

@@ -47,7 +47,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def mount(make_mount, disk: Path, tmp_path: Path) -> Mount:
     made: Mount = make_mount()
     made.store = disk / "store"
-    made.environment |= {"MREGFS_STORE": str(made.store), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    made.environment |= {"MREGFS_STORE": str(made.store), "XDG_STATE_HOME": str(tmp_path / "cache")}
     made.init()
     made.start()
     for number in range(4):

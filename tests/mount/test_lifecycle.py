@@ -538,7 +538,7 @@ def test_a_full_disk_changes_nothing(make_mount, tmp_path) -> None:
         mount = make_mount()
         mount.store = small / "store"
         mount.environment["MREGFS_STORE"] = str(mount.store)
-        mount.environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+        mount.environment["XDG_STATE_HOME"] = str(tmp_path / "cache")
         mount.init()
         mount.start()
         mount.commit("mnist", {"config.json": b'{"number": 0}'})

@@ -29,7 +29,7 @@ def test_a_store_on_a_read_only_disk_that_was_never_mounted_is(
     mount = make_mount(options=options)
     mount.expect_log("cannot be written by this user: mounting it read-only")
     mount.store = disk / "store"
-    mount.environment |= {"MREGFS_STORE": str(mount.store), "XDG_CACHE_HOME": str(tmp_path / "c")}
+    mount.environment |= {"MREGFS_STORE": str(mount.store), "XDG_STATE_HOME": str(tmp_path / "c")}
     mount.init()
     (tmp_path / "model").mkdir()
     (tmp_path / "model/weights").write_bytes(b"weights")

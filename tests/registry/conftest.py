@@ -55,7 +55,13 @@ def draft(store: Store) -> Callable[[dict[str, bytes]], Path]:
     numbers = itertools.count()
 
     def write(files: dict[str, bytes]) -> Path:
-        path = Path(store.drafts_path) / "default" / "default" / f"run-{next(numbers)}"
+        path = (
+            Path(store.host.drafts.path)
+            / "staging"
+            / "default"
+            / "default"
+            / f"run-{next(numbers)}"
+        )
         write_files(path, files)
         return path
 

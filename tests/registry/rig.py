@@ -148,12 +148,18 @@ def commit_intake(
 def draft_intake(store: Store, path: Path, who: Credentials | None = None) -> Intake:
     """Return a draft of the store, given its path on the host, as the source of a commit."""
     project, name = os.path.split(path)
-    return store.open_draft_intake(os.path.relpath(project, store.drafts_path), name, who=who)
+    return store.open_draft_intake(
+        os.path.relpath(project, f"{store.host.drafts.path}/staging"), name, who=who
+    )
 
 
 def taken(store: Store) -> Path:
     """Return where the draft is that is being committed: no user but root can get there."""
-    (found,) = (path for path in Path(store.path, "intake").glob("*/tree") if any(path.iterdir()))
+    (found,) = (
+        path
+        for path in Path(store.host.drafts.path, "intake").glob("*/tree")
+        if any(path.iterdir())
+    )
     return found
 
 

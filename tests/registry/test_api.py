@@ -416,17 +416,18 @@ def test_read_only(tmp_path: Path, out: Path) -> None:
 def test_the_index_of_a_store_that_is_not_ours(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever may not write in the store has an index in his cache."""
+    """Whoever may not write in the store has an index of his own elsewhere."""
     init_store(tmp_path / "store")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with mregfs.Registry(tmp_path / "store") as registry:
         registry.commit(out, "mnist")
-        identity = registry.store.id
+        identity, address = registry.store.id, registry.store.address
     monkeypatch.setattr(os, "access", lambda path, mode, **options: False)
     with mregfs.Registry(tmp_path / "store") as registry:
         assert "v0" == registry.get("mnist").version
         assert registry.store.read_only
-    assert (tmp_path / "cache" / "mregfs" / "index" / identity).is_dir()
+    assert [f"{identity}-{address.digest}"] == os.listdir(tmp_path / "state" / "mregfs")
+    assert ["index"] == os.listdir(tmp_path / "state" / "mregfs" / f"{identity}-{address.digest}")
 
 
 def test_the_index_of_a_user_without_a_home(
@@ -441,7 +442,9 @@ def test_the_index_of_a_user_without_a_home(
     runtime = tmp_path / "run"
     runtime.mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("mregfs.config.ROOT_HOME", tmp_path / "file")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     store = str(tmp_path / "store")
@@ -450,12 +453,12 @@ def test_the_index_of_a_user_without_a_home(
     for _ in range(2):
         with mregfs.Registry(store) as registry:
             assert "v0" == registry.get("mnist").version
-        assert (private / "index" / identity).is_dir()
+        assert [identity] == [each.name.partition("-")[0] for each in private.iterdir()]
         assert 0o700 == private.stat().st_mode & 0o777
     private.chmod(0o755)
     with pytest.raises(ForbiddenError, match="index") as caught:
         mregfs.Registry(store)
-    assert "XDG_CACHE_HOME" in str(caught.value)
+    assert "MREGFS_HOST_DIRECTORY" in str(caught.value)
 
 
 def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from mregfs.model.commands import Asked, CommitRequest, GiveDraft, Principal, Us
 from mregfs.model.grammar import Statement, parse_script
 from mregfs.model.names import DEFAULT_PROJECT
 from mregfs.registry.write.changes import Changed, OneSource, Source
-from mregfs.wiring.store import Store, init_store
+from mregfs.wiring.opening import init_store
+from mregfs.wiring.store import Store
 from tests.registry.changing import ALL, UNWRITTEN, WRITTEN
 from tests.registry.rig import PRINCIPAL, draft_intake, in_child
 
@@ -117,7 +118,7 @@ def test_a_source_ends_in_one_of_two_ways(store: Store) -> None:
     class Two(Untouched):
         def take(self, request: CommitRequest) -> Source:
             name = request.draft
-            path = Path(store.drafts_path, "default", "default", name)
+            path = Path(store.host.drafts.path, "staging", "default", "default", name)
             intake = draft_intake(store, path)
             return Source(
                 intake, lambda: ended.append(name), lambda: ended.append(f"{name} back"), 7
@@ -140,7 +141,7 @@ def test_a_source_ends_in_one_of_two_ways(store: Store) -> None:
 
 
 def _draft(store: Store, name: str) -> Path:
-    path = Path(store.drafts_path, "default", "default", name)
+    path = Path(store.host.drafts.path, "staging", "default", "default", name)
     path.mkdir(parents=True)
     (path / "file").write_bytes(os.urandom(400_000))
     return path

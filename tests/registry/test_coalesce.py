@@ -99,7 +99,7 @@ def test_pinning_twice_copies_once(registry, models):
 def copies(registry: Registry) -> list[Path]:
     return [
         each
-        for each in (Path(registry.store.path) / "cache/whole").glob("??/*")
+        for each in (Path(registry.store.host.cache.path) / "cache/whole").glob("??/*")
         if len(each.name) == 64
     ]
 
@@ -324,4 +324,4 @@ def test_what_may_succeed_later_is_tried_again(
 
 
 def test_the_store_keeps_its_cache_beside_its_packs(store: Store):
-    assert os.path.dirname(store.packs_path) == str(Path(store.whole_files.path).parents[1])
+    assert str(store.address) == str(Path(store.whole_files.path).parents[1])

@@ -109,7 +109,7 @@ def test_another_directory_is_left_alone(store: Store, tmp_path: Path) -> None:
     assert before == snapshot(path)
     (path / "model.bin").write_bytes(b"other")
     assert FILES == bytes_of(store, "mnist", 0)
-    assert [] == os.listdir(Path(store.path) / "intake")
+    assert [] == os.listdir(Path(store.host.drafts.path) / "intake")
 
 
 def test_directories_symlinks_and_modes(store: Store, draft: Draft) -> None:
@@ -360,7 +360,7 @@ def failing(store: Store, path: Path, error: type[MregfsError], match: str, **mo
     assert before == snapshot(path)
     assert packs == packs_of(store)
     assert [] == list(store.objects.list("layouts/"))
-    intake = Path(store.path) / "intake"
+    intake = Path(store.host.drafts.path) / "intake"
     assert not intake.exists() or [] == os.listdir(intake)
 
 

@@ -72,7 +72,7 @@ def as_user(uid: int, function: Callable[[], None], home: Path | None = None) ->
                 os.setgid(GROUP)
                 os.setuid(uid)
             if home is not None:
-                os.environ["XDG_CACHE_HOME"] = str(home)
+                os.environ["XDG_STATE_HOME"] = str(home)
             function()
             code = 0
         finally:
@@ -122,6 +122,32 @@ def test_others_read_a_store_and_only_its_owner_writes_in_it(tmp_path: Path, uma
                 mode
             ), path
         assert 0 == path.stat().st_uid
+
+
+def test_a_copy_and_its_original_share_no_index(store: Path, tmp_path: Path) -> None:
+    """They have one id. To another user each is shown as it is, whichever he looked at before."""
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", store, copy], check=True)
+
+    def tags(of: Path) -> list[str]:
+        with mregfs.Registry(of) as registry:
+            assert registry.store.log.trouble is None
+            return list(registry.get("mnist:v0").tags)
+
+    def look(expected: dict[Path, list[str]]) -> None:
+        """Look at both, together and one after the other."""
+        with mregfs.Registry(store), mregfs.Registry(copy):
+            assert expected == {of: tags(of) for of in (store, copy)}
+        assert expected == {of: tags(of) for of in (copy, store)}
+
+    home = tmp_path / "home"
+    as_user(OWNER, lambda: look({store: [], copy: []}), home)
+    with mregfs.Registry(store) as registry:
+        registry.tag("mnist:v0", ["original"])
+    as_user(OWNER, lambda: look({store: ["original"], copy: []}), home)
+    with mregfs.Registry(copy) as registry:
+        registry.tag("mnist:v0", ["copy"])
+    as_user(OWNER, lambda: look({store: ["original"], copy: ["copy"]}), home)
 
 
 def test_who_does_not_own_a_store_only_reads_it(store: Path, tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ class Rig:
         mounted = Mounted(
             store,
             parse_project(project),
-            MountOptions(store=str(store.path), mountpoint="/models", project=project, **options),
+            MountOptions(
+                store=str(store.address), mountpoint="/models", project=project, **options
+            ),
             self.notices,
         )
         self.fs: Any = Awaited(mounted.file_system)

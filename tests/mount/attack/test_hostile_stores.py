@@ -74,7 +74,7 @@ def attack(
     (home / "source/config.json").write_bytes(os.urandom(10))
     for path in [home, *home.rglob("*")]:
         os.chown(path, actor, actor)
-    environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    environment = {"HOME": str(home), "XDG_STATE_HOME": str(home / "cache")}
     wrong = []
     for words in (*LOOKING, *CHANGING):
         filled = [word.format(source=home / "source", target=home / "out/new") for word in words]
