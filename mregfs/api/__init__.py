@@ -1,14 +1,14 @@
 """The Python API: `Registry`; and `open_store`, by which every process opens a store.
 
-session.py    an open store, a project, and who is asking
-looking.py    what a Python program can see, by one of two ways
-way.py        what both ways can do
-in_store.py   the first: in the store, by the index of this host
-in_mount.py   the second: through a mount, by `.mregfs/query` (`asking.py`)
-changing.py   what it can change
-upkeep.py     what it can do for this host's copy of things
-registry.py   all of that: `Registry`
-reading.py    open files and exports of a store
+connection.py  an open store, a project, and who is asking
+looking.py     what a Python program can see, by one of two ways
+way.py         what both ways can do
+in_store.py    the first: in the store, by the index of this host
+in_mount.py    the second: through a mount, by `.mregfs/query` (`asking.py`)
+changing.py    what it can change
+maintenance.py what it can do for this host's copy of things
+registry.py    all of that: `Registry`
+reading.py     open files and exports of a store
 
 with mregfs.Registry("/var/lib/mregfs") as registry:
     registry.commit("out/run-17", "mnist", aliases=["best"])

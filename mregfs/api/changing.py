@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mregfs.api.session import Session
+from mregfs.api.connection import Connection
 from mregfs.model import commands as ask
 from mregfs.model.commands import Asked
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Changing"]
 
 
-class Changing(Session):
+class Changing(Connection):
     """Methods of `Registry` that append to the log."""
 
     def commit(

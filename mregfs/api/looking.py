@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mregfs.api.session import Session
+from mregfs.api.connection import Connection
 from mregfs.errors import NotFoundError, UnavailableError
 from mregfs.model import paths
 from mregfs.registry.read.results import Diff, FileInfo, HistoryLine, OwnerInfo, Usage, VersionInfo
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Looking"]
 
 
-class Looking(Session):
+class Looking(Connection):
     """Methods of `Registry` that change nothing."""
 
     # ---- looking

@@ -1,16 +1,16 @@
 """`Registry`: everything a Python program can ask of a store.
 
-Decided here: nothing; it is what `looking`, `changing` and `upkeep` are together.
+Decided here: nothing; it is what `looking`, `changing` and `maintenance` are together.
 """
 
 from mregfs.api.changing import Changing
 from mregfs.api.looking import Looking
-from mregfs.api.upkeep import Upkeep
+from mregfs.api.maintenance import Maintenance
 
 __all__ = ["Registry"]
 
 
-class Registry(Looking, Changing, Upkeep):
+class Registry(Looking, Changing, Maintenance):
     """A registry, for a Python program: a store, or a mount of one; a context manager.
 
     References (`[[entity/]project/]name[:alias | :vN | @digest]`) and paths below a mount

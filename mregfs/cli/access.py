@@ -54,7 +54,7 @@ def draft() -> None:
 def give(session: Session, draft: str, user: str) -> None:
     """Hand a draft over, by the mount that it is in."""
     from mregfs.cli.control import MountGoneError, transact
-    from mregfs.cli.intake import find_draft
+    from mregfs.cli.transfer import find_draft
 
     found = find_draft(session, draft)
     if found is None:

@@ -1,7 +1,7 @@
 """Talks to the control file of a live mount: command lines out, JSON back.
 
 Decided here: how a reply or its failure comes back as results or as an error of ours. Not decided
-here: what is written (`session`, `intake`), what it means (`model.grammar`, in the daemon). A
+here: what is written (`session`, `transfer`), what it means (`model.grammar`, in the daemon). A
 change that goes this way is seen through the mount when the call returns.
 """
 

@@ -30,11 +30,11 @@ def _asked(module: str, name: str) -> Verb:
     return Verb(module, name, QUESTIONS[name].summary)
 
 
-_OWN_MODULES = {"access": "access", "commit": "intake"}
+_OWN_MODULES = {"access": "access", "commit": "transfer"}
 _CHANGES = {
     form.name: Verb(_OWN_MODULES[form.name], form.name, form.summary)
     if form.name in _OWN_MODULES
-    else Verb("changes", "", form.summary)
+    else Verb("change", "", form.summary)
     for form in COMMANDS.values()
     if not form.verb
 }
@@ -42,8 +42,8 @@ _CHANGES = {
 
 SECTIONS: dict[str, dict[str, Verb]] = {
     "Look": {
-        "ls": _asked("listing", "ls"),
-        "tree": Verb("listing", "tree", "Draw artifacts, collections, versions and aliases."),
+        "ls": _asked("browse", "ls"),
+        "tree": Verb("browse", "tree", "Draw artifacts, collections, versions and aliases."),
         "show": _asked("details", "show"),
         "path": _asked("details", "path"),
         "history": _asked("details", "history"),
@@ -58,8 +58,8 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "wait": Verb("follow", "wait", "Wait until a reference resolves to something else."),
     },
     "Carry": {
-        "import": Verb("intake", "import_", "Make a file or a directory the next version."),
-        "export": Verb("intake", "export", "Copy a version's files out of the store."),
+        "import": Verb("transfer", "import_", "Make a file or a directory the next version."),
+        "export": Verb("transfer", "export", "Copy a version's files out of the store."),
     },
     "Host": {
         "init": Verb("store", "init", "Make a new store."),

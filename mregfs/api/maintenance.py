@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from mregfs.registry.keep.repair import Step
     from mregfs.wiring.store import Store
 
-__all__ = ["Upkeep"]
+__all__ = ["Maintenance"]
 
 
-class Upkeep(ABC):
+class Maintenance(ABC):
     """Methods of `Registry` that change nothing of what the registry says."""
 
     def pin(self, ref: str, *, progress: Callable[[int, int], None] | None = None) -> "Pin":

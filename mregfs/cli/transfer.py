@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from mregfs.cli.arguments import declared, reference_argument
-from mregfs.cli.changes import say
+from mregfs.cli.change import say
 from mregfs.cli.output import count, human_size, print_json
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, line_of, not_a_writer, read_text, verb

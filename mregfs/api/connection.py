@@ -2,7 +2,7 @@
 
 Decided here: when a mount is looked at in place of the store, how text becomes a location, that
 nothing is submitted to a store opened for reading. Not decided here: what can be asked (`looking`,
-`changing`, `upkeep`).
+`changing`, `maintenance`).
 """
 
 import os
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from mregfs.registry.write.progress import CommitProgress
     from mregfs.wiring.store import Store
 
-__all__ = ["Session"]
+__all__ = ["Connection"]
 
 _CLOSED = (ForbiddenError, HostError, InvalidError, NotFoundError, UnsupportedError)
 """What opening a store ends with when this user may not, or there is none to be seen."""
 
 
-class Session:
+class Connection:
     """A registry that one program looks at; see `Registry`."""
 
     def __init__(
