@@ -183,6 +183,8 @@ class Mounted:
         """Return how a published file is read, given how its bytes are stored; and why so."""
         if self._options.verify == "always":
             return "cached: verify=always"
+        if content == "remote":
+            return "cached: stored elsewhere"
         if content not in ("whole", "coalesced"):
             return f"cached: stored as {content}"
         state = passthrough_state()

@@ -124,7 +124,7 @@ class Coalescer:
         for _, entry in self._content.walk(version):
             if entry.kind == "file" and entry.size >= WORTHWHILE:
                 with self._content.open(version, entry.position) as opened:
-                    if opened.is_scattered():
+                    if opened.wants_copy():
                         found[entry.digest.hex()] = entry.size
         return found
 

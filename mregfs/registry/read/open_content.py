@@ -71,11 +71,15 @@ class OpenContent:
         self._digest = digest
         self._verifier = verifier
         self._reading: Reading | None = None
-        copy = whole() if self.is_scattered() else None
+        self._whole_copy = whole
+        self._copy = self._open_copy() if self._is_scattered() else None
+
+    def _open_copy(self) -> PackFile | None:
+        copy = self._whole_copy()
         if copy is not None and copy.size != self.size:
             copy.close()
-            copy = None
-        self._copy = copy
+            return None
+        return copy
 
     @property
     def read_path(self) -> str:
@@ -85,18 +89,41 @@ class OpenContent:
         """
         if self._inline is not None:
             return "inline"
-        if self._copy is not None:
-            return "coalesced"
-        if self.is_scattered():
-            return "extents"
         try:
-            return "remote" if self._at_hand(self._extents[0].pack) is None else "whole"
+            in_one_piece = self._in_one_piece()
         except CorruptError:
             return "whole"
+        if self._copy is not None:
+            return "coalesced"
+        if self._is_scattered():
+            return "extents"
+        return "remote" if in_one_piece is None else "whole"
 
-    def is_scattered(self) -> bool:
+    def wants_copy(self) -> bool:
+        """Tell whether the kernel can read the file by itself only where there is a copy of it."""
+        if self._inline is not None:
+            return False
+        try:
+            return self._is_scattered() or self._at_hand(self._extents[0].pack) is None
+        except CorruptError:  # whoever reads it is told
+            return False
+
+    def _is_scattered(self) -> bool:
         """Tell whether the bytes are in packs, but no pack is the whole file."""
         return self._inline is None and not self._whole
+
+    def _in_one_piece(self) -> PackFile | None:
+        """Return the pack that is the whole file, if it is here, or else the copy, if there is one.
+
+        Raises:
+            CorruptError: the pack is missing.
+        """
+        if self._copy is None and not self._is_scattered():
+            pack = self._at_hand(self._extents[0].pack)
+            if pack is not None:
+                return pack
+            self._copy = self._open_copy()
+        return self._copy
 
     def backing(self) -> int:
         """Return a descriptor of a file of this host that is this one, byte for byte, or -1.
@@ -109,23 +136,20 @@ class OpenContent:
         """
         if self.watched or self._inline is not None:
             return -1
-        file: PackFile | None
-        if self._copy is not None:
-            file, key = self._copy, self._digest
-        elif self.is_scattered():
-            return -1
-        else:
-            pack = self._extents[0].pack
-            file, key = self._at_hand(pack), bytes.fromhex(pack)
+        file = self._in_one_piece()
         descriptor = None if file is None else file.backing()
         if file is None or descriptor is None:
             return -1
-        if file is not self._copy and file.size != self.size:
-            log.error("%s is damaged: pack %s has another size", self._name, key.hex())
-            raise CorruptError(
-                f"{self._name} is damaged: pack {key.hex()} has {file.size} bytes, not {self.size}",
-                "see what else is: mregfs fsck",
-            )
+        key = self._digest
+        if file is not self._copy:
+            pack = self._extents[0].pack
+            key = bytes.fromhex(pack)
+            if file.size != self.size:
+                log.error("%s is damaged: pack %s has another size", self._name, pack)
+                raise CorruptError(
+                    f"{self._name} is damaged: pack {pack} has {file.size} bytes, not {self.size}",
+                    "see what else is: mregfs fsck",
+                )
         if self._verifier is not None and self._reading is None:
             self._reading = self._verifier.opened(key, file, self._blocks)
         return descriptor
