@@ -1,6 +1,8 @@
 """Mounts of stores that are not all they should be: what works without, works."""
 
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +71,35 @@ def test_a_cache_that_is_not_usable_keeps_no_mount_from_being(make_mount) -> Non
     assert "left as it is" in mount.log.read_text()
     words = ("mount", mount.store, mount.path, "-o", "cache_size=4M")
     assert 0 != mount.cli(*words, check=False).returncode
+
+
+@pytest.mark.parametrize("said", ["option", "variable"])
+def test_the_index_of_a_mount_may_be_kept_elsewhere(make_mount, tmp_path, said) -> None:
+    """By the mount itself and by `mregfs mount` in the background; the store holds none then."""
+    place = tmp_path / "host"
+    options = ("-o", f"host_directory={place}")
+    mount = make_mount(options=options if said == "option" else ())
+    if said == "variable":
+        mount.environment["MREGFS_HOST_DIRECTORY"] = str(place)
+    mount.init()
+    mount.start()
+    mount.commit("mnist", {"weights": b"weights"})
+
+    (index,) = place.glob("*/index")
+    assert 0o700 == index.parent.stat().st_mode & 0o777
+    # A verb that is not told looks by an index of its own.
+    own = index if said == "variable" else mount.store / "index"
+    assert str(own) == json.loads(mount.cli("status", "--json").stdout)["store"]["index"]
+    shutil.rmtree(place)
+    mount.commit("mnist", {"weights": b"other weights"})
+    assert ["v0", "v1"] == sorted(os.listdir(mount.path / "artifacts/mnist"))[-2:]
+
+    mount.stop()
+    shutil.rmtree(place, ignore_errors=True)
+    mount.cli(
+        "mount", mount.store, mount.path, *(options * (said == "option")),
+        "--log-file", tmp_path / "daemon.log",
+    )  # fmt: skip
+    assert b"weights" == (mount.path / "artifacts/mnist/v0/weights").read_bytes()
+    assert [index] == list(place.glob("*/index"))
+    mount.cli("umount", mount.path)
