@@ -63,7 +63,7 @@ soak-tests: $(VENV)/.dev test-packages ## the other tests that run for minutes
 	$(PYTEST) -m soak -x --ignore tests/soak
 
 STEPS ?= 20000
-attack: $(VENV)/.dev test-packages ## three users against two mounts, for STEPS=20000 gestures
+attack: $(VENV)/.dev test-packages ## three users against two mounts, for STEPS=20000 operations
 	$(PYTEST) -s tests/mount/attack/test_two_mounts.py --attack-steps $(STEPS)
 	$(PYTEST) -m soak -n 2 tests/mount/attack
 

@@ -30,9 +30,9 @@ from mregfs.vfs.control import ControlSessions
 from mregfs.vfs.crossing import Crossing
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.follower import Follower
-from mregfs.vfs.gestures import Gestures
 from mregfs.vfs.interface import Caller, DraftTree, KernelNotices
 from mregfs.vfs.modes import Modes
+from mregfs.vfs.operations import FileOperations
 from mregfs.vfs.pending import PendingLinks
 from mregfs.vfs.query import QueryNames, Questions
 from mregfs.vfs.registry_tree import RegistryTree
@@ -109,8 +109,10 @@ class Mounted:
             [events.wake, self.coalescing.wake],
             lambda: self._share_staging(notices),
         )
-        gestures = Gestures(tree, store.index, project, self._mountpoints)
-        self.runner = Runner(project, transactions, gestures, follower, self.tail, notices, control)
+        operations = FileOperations(tree, store.index, project, self._mountpoints)
+        self.runner = Runner(
+            project, transactions, operations, follower, self.tail, notices, control
+        )
         names = QueryNames()
         questions = Questions(self._answers(), names, self._may_read)
         special = SpecialTree(
@@ -121,14 +123,14 @@ class Mounted:
             store.index,
             tree,
             store.content,
-            gestures,
+            operations,
             ExtendedAttributes(store.content, store.unique_size, self._read_path),
             pending,
             Attached(special, self.drafts),
             self.runner,
             notices,
         )
-        crossing = Crossing(registry, special, self.drafts, gestures, self.runner, notices)
+        crossing = Crossing(registry, special, self.drafts, operations, self.runner, notices)
         self.file_system = Router(registry, special, pending, self.drafts, crossing, refused)
 
     def _open_draft_intake(self, project: str, draft: str, inode: int, caller: Caller) -> Intake:

@@ -1,7 +1,7 @@
-"""Gestures on the registry's tree: what `mkdir`, `ln`, `mv`, `rm` and `rmdir` lead to, and when.
+"""File operations on the registry's tree: what `mkdir`, `ln`, `mv`, `rm` and `rmdir` lead to.
 
-Decided here: which gestures are done in memory (symlinks on their way), which are transactions, and
-when the kernel is told of them. Not decided here: what gestures mean (`gestures`), how they are
+Decided here: which operations are done in memory (temporary symlinks), which are transactions, and
+when the kernel is told of them. Not decided here: what operations mean (`operations`), how they are
 carried out (`runner`).
 """
 
@@ -14,9 +14,9 @@ from mregfs.model.commands import Command
 from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.vfs.answers import Answer, InLoop, settle
-from mregfs.vfs.gestures import Gestures, decode_name
 from mregfs.vfs.interface import Attributes, Caller, KernelNotices
 from mregfs.vfs.nodes import Nodes
+from mregfs.vfs.operations import FileOperations, decode_name
 from mregfs.vfs.pending import PendingLink, PendingLinks, is_temporary
 from mregfs.vfs.runner import Runner
 from mregfs.vfs.tree import Node, NodeKind, Tree
@@ -28,14 +28,14 @@ _RENAME_NOREPLACE = 1
 
 
 class ChangingTree(Unchanging):
-    """The registry's tree as far as gestures change it."""
+    """The registry's tree as far as operations change it."""
 
     def __init__(
         self,
         index: Index,
         tree: Tree,
         nodes: Nodes,
-        gestures: Gestures,
+        operations: FileOperations,
         pending: PendingLinks,
         runner: Runner,
         notices: KernelNotices,
@@ -43,7 +43,7 @@ class ChangingTree(Unchanging):
         self._index = index
         self._tree = tree
         self._nodes = nodes
-        self._gestures = gestures
+        self._operations = operations
         self._pending = pending
         self._runner = runner
         self._notices = notices
@@ -56,11 +56,11 @@ class ChangingTree(Unchanging):
 
     def refuse_new(self, parent: int, what: str) -> MregfsError:
         """Return the error of a request to make `what` in a directory."""
-        return self._gestures.refuse_new(self._nodes.node(parent), what)
+        return self._operations.refuse_new(self._nodes.node(parent), what)
 
     def refuse_change(self, inode: int) -> MregfsError:
         """Return the error of a request to change what a number stands for."""
-        return self._gestures.refuse_change(self._nodes.node(inode))
+        return self._operations.refuse_change(self._nodes.node(inode))
 
     async def refuse_crossing(self, parent: int, name: bytes, *, to_drafts: bool) -> None:
         """Raise the error of a rename into another tree."""
@@ -69,13 +69,13 @@ class ChangingTree(Unchanging):
         node = await self._nodes.child(parent, name)
         if to_drafts:
             raise ImmutableError("what is published cannot be moved into the staging area")
-        raise self._gestures.refuse_rename(node)
+        raise self._operations.refuse_rename(node)
 
-    # ---- gestures
+    # ---- operations
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> InLoop[Attributes]:
         """Create a collection, or an artifact that has no version yet."""
-        commands = self._gestures.mkdir(self._nodes.node(parent), decode_name(name))
+        commands = self._operations.mkdir(self._nodes.node(parent), decode_name(name))
         return InLoop(partial(self._made, commands, parent, name, caller))
 
     def symlink(
@@ -85,7 +85,7 @@ class ChangingTree(Unchanging):
         node = self._nodes.node(parent)
         if node.kind is NodeKind.OWNER and is_temporary(name):
             return self._pending.attributes(self._pending.make(parent, name, target, caller))
-        commands = self._gestures.symlink(node, decode_name(name), decode_name(target), caller)
+        commands = self._operations.symlink(node, decode_name(name), decode_name(target), caller)
         return InLoop(partial(self._made, commands, parent, name, caller))
 
     async def _made(
@@ -100,20 +100,20 @@ class ChangingTree(Unchanging):
         if pending is not None:
             self._pending.remove(pending)
             return None
-        return InLoop(partial(self._remove, self._gestures.unlink, parent, name, caller))
+        return InLoop(partial(self._remove, self._operations.unlink, parent, name, caller))
 
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> InLoop[None]:
         """Remove an empty collection or artifact."""
-        return InLoop(partial(self._remove, self._gestures.rmdir, parent, name, caller))
+        return InLoop(partial(self._remove, self._operations.rmdir, parent, name, caller))
 
     async def _remove(
         self,
-        gesture: Callable[[Node], Sequence[Command]],
+        operation: Callable[[Node], Sequence[Command]],
         parent: int,
         name: bytes,
         caller: Caller,
     ) -> None:
-        await self._runner.commands(gesture(await self._nodes.child(parent, name)), caller)
+        await self._runner.commands(operation(await self._nodes.child(parent, name)), caller)
 
     def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
@@ -137,7 +137,7 @@ class ChangingTree(Unchanging):
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, caller: Caller
     ) -> None:
         source = await self._nodes.child(parent, name)
-        commands = self._gestures.rename(
+        commands = self._operations.rename(
             source, self._nodes.node(new_parent), decode_name(new_name)
         )
         await self._runner.commands(commands, caller)
@@ -153,7 +153,7 @@ class ChangingTree(Unchanging):
                 if self._tree.lookup(State(view), directory, text) is not None:
                     raise HostError(errno.EEXIST, f"{text!r} exists already")
         target = decode_name(pending.target)
-        commands = self._gestures.symlink(directory, text, target, caller)
+        commands = self._operations.symlink(directory, text, target, caller)
         await self._runner.commands(commands, caller)
         self._pending.becomes_alias(pending, directory.inode, text)
         self._notices.forget_name(directory.inode, name)

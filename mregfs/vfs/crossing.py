@@ -1,7 +1,7 @@
 """Renames and hard links from one tree into another.
 
 Decided here: that a draft moved into the registry is a commit, and that nothing else crosses. Not
-decided here: where a draft may be moved to (`gestures`), what a commit does (`transactions`).
+decided here: where a draft may be moved to (`operations`), what a commit does (`transactions`).
 """
 
 import errno
@@ -12,9 +12,9 @@ from mregfs.model.commands import CommitRequest
 from mregfs.model.grammar import Statement
 from mregfs.model.names import ProjectName
 from mregfs.vfs.answers import InLoop
-from mregfs.vfs.gestures import Gestures, decode_name
 from mregfs.vfs.interface import Caller, DraftTree, KernelNotices
 from mregfs.vfs.numbers import Space, space_of
+from mregfs.vfs.operations import FileOperations, decode_name
 from mregfs.vfs.registry_tree import RegistryTree
 from mregfs.vfs.runner import Runner
 from mregfs.vfs.special import SpecialTree
@@ -30,14 +30,14 @@ class Crossing:
         registry: RegistryTree,
         special: SpecialTree,
         drafts: DraftTree,
-        gestures: Gestures,
+        operations: FileOperations,
         runner: Runner,
         notices: KernelNotices,
     ) -> None:
         self._registry = registry
         self._special = special
         self._drafts = drafts
-        self._gestures = gestures
+        self._operations = operations
         self._runner = runner
         self._notices = notices
 
@@ -55,9 +55,9 @@ class Crossing:
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, caller: Caller
     ) -> None:
         if space_of(new_parent) is Space.SPECIAL:
-            raise self._gestures.refuse_draft()
+            raise self._operations.refuse_draft()
         target = self._registry.node(new_parent)
-        artifact = self._gestures.commit_target(target, decode_name(new_name))
+        artifact = self._operations.commit_target(target, decode_name(new_name))
         project = self._drafts.project_of(parent)
         if project is None:
             raise ForbiddenError(

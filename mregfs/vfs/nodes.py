@@ -15,7 +15,7 @@ from mregfs.ports.index import Index
 from mregfs.registry.read.content import Content
 from mregfs.vfs.answers import Answer, InLoop, settle
 from mregfs.vfs.attached import Attached
-from mregfs.vfs.gestures import decode_name
+from mregfs.vfs.operations import decode_name
 from mregfs.vfs.tree import Node, Tree
 
 __all__ = ["Nodes"]

@@ -2,7 +2,7 @@
 
 Decided here: which names are on their way (`ln -sfn` and `os.replace` make a symlink under a
 temporary name first), and that they live in memory only: they never reach the log. Not decided
-here: what the rename means (`gestures`), what an alias is (`tree`).
+here: what the rename means (`operations`), what an alias is (`tree`).
 """
 
 import errno

@@ -17,11 +17,11 @@ from mregfs.registry.read.content import Content, OpenContent
 from mregfs.vfs.answers import Answer, InThread
 from mregfs.vfs.attached import Attached
 from mregfs.vfs.changing_tree import ChangingTree
-from mregfs.vfs.gestures import Gestures, decode_name
 from mregfs.vfs.interface import Attributes, Caller, KernelNotices, OpenFile
 from mregfs.vfs.listing import Listing
 from mregfs.vfs.nodes import Nodes
 from mregfs.vfs.numbers import Space, handles_of
+from mregfs.vfs.operations import FileOperations, decode_name
 from mregfs.vfs.pending import PendingLinks
 from mregfs.vfs.runner import Runner
 from mregfs.vfs.tree import FOR_EVER, Node, NodeKind, Tree
@@ -43,7 +43,7 @@ class RegistryTree(ChangingTree):
         index: Index,
         tree: Tree,
         content: Content,
-        gestures: Gestures,
+        operations: FileOperations,
         xattrs: ExtendedAttributes,
         pending: PendingLinks,
         attached: Attached,
@@ -51,7 +51,7 @@ class RegistryTree(ChangingTree):
         notices: KernelNotices,
     ) -> None:
         nodes = Nodes(index, tree, content, attached)
-        super().__init__(index, tree, nodes, gestures, pending, runner, notices)
+        super().__init__(index, tree, nodes, operations, pending, runner, notices)
         self._content = content
         self._xattrs = xattrs
         self._attached = attached
@@ -127,7 +127,7 @@ class RegistryTree(ChangingTree):
         if node.kind is not NodeKind.VERSION:
             return super().open(inode, flags, caller)
         if flags & (_WRITING | _O_TRUNC):
-            raise self._gestures.refuse_change(node)
+            raise self._operations.refuse_change(node)
         if not self._nodes.is_ready(node) or node.version is None:
             return self._nodes.when_ready(inode, partial(self.open, inode, flags, caller))
         try:
@@ -149,7 +149,7 @@ class RegistryTree(ChangingTree):
         self, handle: int, offset: int, data: bytes, caller: Caller | None = None
     ) -> Answer[int]:
         """Refuse: a published version never changes."""
-        raise self._gestures.refuse_change(self._open[handle][1])
+        raise self._operations.refuse_change(self._open[handle][1])
 
     def release(self, handle: int) -> None:
         """Close a file."""

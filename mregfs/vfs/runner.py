@@ -1,4 +1,4 @@
-"""Runs what gestures and scripts ask of the registry, and tells the kernel what came of it.
+"""Runs what operations and scripts ask of the registry, and tells the kernel what came of it.
 
 Decided here: in which thread a change is made, and what the kernel is told before its answer. Not
 decided here: what a change does (`transactions`), which names it makes stale (`follower`).
@@ -17,8 +17,8 @@ from mregfs.model.names import ProjectName
 from mregfs.registry.log.tail import LogTail
 from mregfs.vfs.control import ControlSessions, Outcome
 from mregfs.vfs.follower import Follower
-from mregfs.vfs.gestures import Gestures
 from mregfs.vfs.interface import Caller, KernelNotices
+from mregfs.vfs.operations import FileOperations
 from mregfs.vfs.transactions import Transactions
 
 __all__ = ["Runner"]
@@ -36,7 +36,7 @@ class Runner:
         self,
         project: ProjectName,
         transactions: Transactions,
-        gestures: Gestures,
+        operations: FileOperations,
         follower: Follower,
         tail: LogTail,
         notices: KernelNotices,
@@ -44,7 +44,7 @@ class Runner:
     ) -> None:
         self._project = project
         self._transactions = transactions
-        self._gestures = gestures
+        self._operations = operations
         self._follower = follower
         self._tail = tail
         self._notices = notices
@@ -68,7 +68,7 @@ class Runner:
                 await trio.to_thread.run_sync(self._tail.stop)
 
     async def statements(self, statements: Sequence[Statement], caller: Caller) -> Outcome:
-        """Carry out what a gesture asks; why it fails is kept for its user's next `cat`."""
+        """Carry out what an operation asks; why it fails is kept for its user's next `cat`."""
         try:
             run = partial(self._transactions.run, statements, caller, caller.pid)
             return await trio.to_thread.run_sync(run, limiter=self._writers)
@@ -79,7 +79,7 @@ class Runner:
             self._follower.follow()
 
     async def commands(self, commands: Sequence[Command], caller: Caller) -> None:
-        """Carry out the commands that a gesture stands for, as one transaction."""
+        """Carry out the commands that an operation stands for, as one transaction."""
         await self.statements([Statement(command=command) for command in commands], caller)
 
     def script(
@@ -94,7 +94,7 @@ class Runner:
             loop: the event loop that answers the kernel.
         """
         statements = parse_script(
-            text, self._project, lambda path: self._gestures.strip(path, caller)
+            text, self._project, lambda path: self._operations.strip(path, caller)
         )
         # Before the transaction: another task may follow its entry before this one does.
         stale_names = self._follower.stale_names
@@ -106,8 +106,8 @@ class Runner:
         for inode in outcome.consumed:  # not the name: its directory may be locked for a commit
             self._notices.forget_attributes(inode)
         if outcome.consumed or self._follower.stale_names != stale_names:
-            # A gesture changes the kernel's own entry; after a command it must forget the name
-            # before its writer looks. That takes no lock which the writer of `control` holds.
+            # An operation changes the kernel's own entry; after a command the kernel must forget the
+            # name before its writer looks. That takes no lock which the writer of `control` holds.
             self._notices.drain(_DRAIN_LIMIT)
         return outcome
 

@@ -20,7 +20,6 @@ from mregfs.model import paths
 from mregfs.vfs.answers import Answer, InLoop, InThread
 from mregfs.vfs.control import ControlSessions
 from mregfs.vfs.events import EventReaders
-from mregfs.vfs.gestures import decode_name
 from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, OpenFile
 from mregfs.vfs.numbers import (
     CONTROL,
@@ -33,6 +32,7 @@ from mregfs.vfs.numbers import (
     Space,
     handles_of,
 )
+from mregfs.vfs.operations import decode_name
 from mregfs.vfs.query import QueryNames, Questions
 from mregfs.vfs.runner import Runner
 from mregfs.vfs.tree import FOR_EVER, Tree

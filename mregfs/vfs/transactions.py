@@ -1,4 +1,4 @@
-"""Changes that are asked of a mount: by a command on `control`, or by a gesture.
+"""Changes that are asked of a mount: by a command on `control`, or by an operation.
 
 Decided here: how a draft of the mount is taken, given back and handed over, when a commit is given
 up, what the tail of the log is told. Not decided here: the order of a change and what is undone

@@ -1,8 +1,8 @@
 """The registry as a tree of inodes: what a number stands for, names below it, what stat tells.
 
 Decided here: the shape of the mount (artifacts, collections, projects), symlink targets, modes, how
-long the kernel may remember what. Not decided here: what a change does (`gestures`), what is in the
-other trees (`attached`), bytes of files (`content`). Each call reads one view of the index and
+long the kernel may remember what. Not decided here: what a change does (`operations`), what is in
+the other trees (`attached`), bytes of files (`content`). Each call reads one view of the index and
 holds none.
 
 Inode numbers of everything in the log are allocated by `model.rules` and live in the index.

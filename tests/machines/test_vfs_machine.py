@@ -38,7 +38,7 @@ class Owner:
 
 
 class VfsMachine(RuleBasedStateMachine):
-    """Gestures on the registry's tree; the model beside it."""
+    """FileOperations on the registry's tree; the model beside it."""
 
     def __init__(self) -> None:
         super().__init__()

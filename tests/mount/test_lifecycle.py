@@ -463,7 +463,7 @@ def unprivileged(make_mount, device_for_all) -> Iterator:
 
 
 def test_an_ordinary_user_mounts(unprivileged) -> None:
-    """Without root: fusermount3 mounts, reads go through the daemon, all gestures work."""
+    """Without root: fusermount3 mounts, reads go through the daemon, all operations work."""
     # Nobody but the user sees into the mount, not even root: so everything is run as the user.
     mount, mregfs = unprivileged
     mount.run(*mregfs, "mount", mount.store, mount.path, "--log-file", mount.store / "../log")

@@ -1,4 +1,4 @@
-"""What plain file gestures mean: `ln -sfn`, `mv`, `rm`, `mkdir`, `rmdir` in the registry's tree.
+"""What plain file operations mean: `ln -sfn`, `mv`, `rm`, `mkdir`, `rmdir` in the registry's tree.
 
 Decided here: which system call on which node is which command, and the errno of those that mean
 nothing. Not decided here: whether the command is allowed (`model.rules`), how it is carried out
@@ -24,7 +24,7 @@ from mregfs.ports.index import Index
 from mregfs.vfs.interface import Caller
 from mregfs.vfs.tree import Node, NodeKind, Tree
 
-__all__ = ["Gestures", "decode_name"]
+__all__ = ["FileOperations", "decode_name"]
 
 
 def decode_name(name: bytes) -> str:
@@ -39,8 +39,8 @@ def decode_name(name: bytes) -> str:
         raise InvalidError(f"{name!r} is not UTF-8", "names of the registry are ASCII") from None
 
 
-class Gestures:
-    """Turns gestures into commands. `mountpoints`: the paths that a caller knows the mount by."""
+class FileOperations:
+    """Turns operations into commands. `mountpoints`: the paths that a caller knows the mount by."""
 
     def __init__(
         self,
@@ -131,7 +131,8 @@ class Gestures:
         if node.kind is NodeKind.VERSION:
             return ImmutableError("a published version cannot be moved", "versions never change")
         return ForbiddenError(
-            "this cannot be renamed", "drafts, collections and aliases can; see the README"
+            "this cannot be renamed",
+            "drafts, collections and aliases can; see: mregfs help plain-tools",
         )
 
     # ---- unlink, rmdir, mkdir
@@ -229,7 +230,7 @@ _OWNER_LISTS = (NodeKind.COLLECTIONS, NodeKind.ARTIFACTS)
 
 
 def _check_given_by_people(alias: str) -> None:
-    """Refuse a gesture on a name that the registry itself gives.
+    """Refuse an operation on a name that the registry itself gives.
 
     With EPERM: at EINVAL or EXDEV, GNU mv would say that a directory is moved into itself, or
     would fall back to copying.

@@ -1,4 +1,4 @@
-"""What file gestures mean, call by call, and which errno the others get."""
+"""What file operations mean, call by call, and which errno the others get."""
 
 import errno
 
@@ -155,7 +155,7 @@ async def test_a_temporary_symlink_can_be_removed(rig: Rig) -> None:
 
 
 async def test_names_go_by_rm_rmdir_and_mv(rig: Rig) -> None:
-    """Each gesture takes away exactly what it says."""
+    """Each operation takes away exactly what it says."""
     await two_versions(rig)
     await rig.control("ln mnist:v0 classifier:production\nln mnist:v1 classifier:staging")
     await rig.rename("collections/classifier/staging", "collections/classifier/candidate")
@@ -189,7 +189,7 @@ async def test_latest_and_numbers_are_the_registrys_own(rig: Rig) -> None:
 
 
 async def test_what_is_published_is_immutable(rig: Rig) -> None:
-    """No gesture changes a version: EROFS, each time."""
+    """No operation changes a version: EROFS, each time."""
     await two_versions(rig)
     version = (await rig.walk("artifacts/mnist/v0")).inode
     file = (await rig.walk("artifacts/mnist/v0/config.json")).inode
@@ -248,7 +248,7 @@ async def test_symlinks_to_no_version_are_refused(rig: Rig, target: str) -> None
 
 
 async def test_a_read_only_mount_changes_nothing(rig: Rig) -> None:
-    """`-o ro` refuses every gesture and command, also where the kernel would let it through."""
+    """`-o ro` refuses every operation and command, also where the kernel would let it through."""
     await two_versions(rig)
     await rig.control("ln mnist:v0 mnist:best")
     read_only = Rig(rig.store, read_only=True)

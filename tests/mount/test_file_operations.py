@@ -1,4 +1,4 @@
-"""Each gesture of the registry, made with the tools that people have, through a real mount."""
+"""Each file operation of the registry, with the tools that people have, through a real mount."""
 
 import errno
 import itertools
@@ -566,10 +566,10 @@ def guarded(shared_mount):
     return shared_mount
 
 
-@pytest.mark.parametrize("gesture", FORBIDDEN)
-def test_wrong_gestures_change_nothing_and_say_why(guarded, gesture) -> None:
-    """Each wrong gesture gets its errno, and leaves the registry as it was."""
-    command, message = FORBIDDEN[gesture]
+@pytest.mark.parametrize("operation", FORBIDDEN)
+def test_wrong_operations_change_nothing_and_say_why(guarded, operation) -> None:
+    """Each wrong operation gets its errno, and leaves the registry as it was."""
+    command, message = FORBIDDEN[operation]
     before = guarded.status()["sequence"]
     done = guarded.sh(command, check=False)
     assert 0 != done.returncode
