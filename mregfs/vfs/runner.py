@@ -106,8 +106,8 @@ class Runner:
         for inode in outcome.consumed:  # not the name: its directory may be locked for a commit
             self._notices.forget_attributes(inode)
         if outcome.consumed or self._follower.stale_names != stale_names:
-            # An operation changes the kernel's own entry; after a command the kernel must forget the
-            # name before its writer looks. That takes no lock which the writer of `control` holds.
+            # An operation changes the kernel's own entry; after a command the kernel must forget
+            # the name before its writer looks. The writer of `control` holds no lock that this takes.
             self._notices.drain(_DRAIN_LIMIT)
         return outcome
 
