@@ -107,7 +107,7 @@ class Runner:
             self._notices.forget_attributes(inode)
         if outcome.consumed or self._follower.stale_names != stale_names:
             # An operation changes the kernel's own entry; after a command the kernel must forget
-            # the name before its writer looks. The writer of `control` holds no lock that this takes.
+            # the name before its writer looks. That takes no lock that the writer holds.
             self._notices.drain(_DRAIN_LIMIT)
         return outcome
 
