@@ -11,9 +11,9 @@ import click
 
 from mregfs.cli.arguments import declared
 from mregfs.cli.output import as_builtins, count, human_size, print_json, print_pairs, who
-from mregfs.cli.place import store_path
 from mregfs.cli.progress import progress
 from mregfs.cli.session import Session, verb
+from mregfs.cli.sources import store_path
 from mregfs.errors import InvalidError, UnavailableError
 from mregfs.host.mounts import Mount, read_status
 from mregfs.model.forms import QUESTIONS

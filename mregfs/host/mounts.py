@@ -1,7 +1,7 @@
 """The mounts of stores on this host, who made them, and what one says of itself.
 
 Decided here: which mounts are ours to see, whose word about a store is believed. Not decided here:
-which store or mount is meant (`cli.place`), how a mount is asked about the registry (`api`).
+which store or mount is meant (`cli.sources`), how a mount is asked about the registry (`api`).
 
 Everybody who may mount can call a FUSE file system `mregfs`, and can say anything of it, its store
 included. What the kernel itself tells is its owner, `user_id` among the options: a store's path is

@@ -2,7 +2,7 @@
 
 Decided here: how an address is written, which spelling of it counts, and that this version opens
 directories alone. Not decided here: where a host keeps its own things (`host_directories`), which
-store a command line means (`cli.place`).
+store a command line means (`cli.sources`).
 """
 
 import os
