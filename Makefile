@@ -11,9 +11,6 @@ BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libf
 # What the tests drive the mount with.
 TEST_PACKAGES := attr btrfs-progs busybox coreutils e2fsprogs findutils fio git procps rsync \
 	sqlite3 stress-ng systemd tar util-linux xfsprogs
-# Tests of mounts that are not about how bytes are read and written.
-NO_BYTES := attack test_access.py test_commit_rights.py test_full_disk.py test_looking.py \
-	test_odd_stores.py test_query.py test_strangers.py test_vanished_store.py test_wheel.py
 EXTENSION := $(wildcard mregfs/fuse/*.c mregfs/host/*.c)
 
 .DEFAULT_GOAL := help
@@ -27,8 +24,7 @@ demo: $(VENV)/.demo ## mount a throw-away registry, train, commit, promote, roll
 
 test: $(VENV)/.dev test-packages ## every test, on real mounts, with passthrough and without
 	$(PYTEST) -m "not soak" -n 2 --dist loadfile
-	$(PYTEST) -m "fuse and not soak" -n 2 --dist loadfile --no-passthrough tests/mount \
-		$(addprefix --ignore tests/mount/,$(NO_BYTES))
+	$(PYTEST) -m "bytes and not soak" -n 2 --dist loadfile --no-passthrough tests/mount
 
 check: lint ## lint, and the tests that need no mount
 	@directory=$$(.ci/fast-directory) && trap 'rm -rf "$$directory"' EXIT INT TERM && \
@@ -61,6 +57,7 @@ soak: $(VENV)/.dev test-packages ## kill daemons and clients under load for MINU
 
 soak-tests: $(VENV)/.dev test-packages ## the other tests that run for minutes
 	$(PYTEST) -m soak -x --ignore tests/soak
+	$(PYTEST) -m "not fuse and not slow" -n 2 --hypothesis-profile deep tests/model
 
 STEPS ?= 20000
 attack: $(VENV)/.dev test-packages ## three users against two mounts, for STEPS=20000 operations

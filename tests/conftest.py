@@ -27,7 +27,7 @@ settings.register_profile(
 )
 settings.register_profile("fast", settings.get_profile("default"), max_examples=40)
 settings.register_profile(
-    "deep", settings.get_profile("default"), derandomize=False, max_examples=5000
+    "deep", settings.get_profile("default"), derandomize=False, max_examples=2000
 )
 settings.load_profile("default")
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.bytes
+
 MIB = 1 << 20
 
 MODEL = os.urandom(12 * MIB)

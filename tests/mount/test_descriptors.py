@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+pytestmark = pytest.mark.bytes
+
 FEW = 64
 LIMITED = ("prlimit", f"--nofile={FEW}", "setpriv", "--bounding-set", "-sys_resource")
 

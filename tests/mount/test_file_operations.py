@@ -45,6 +45,7 @@ def number_in(path: Path) -> int:
 # ---- drafts and commits
 
 
+@pytest.mark.bytes
 @pytest.mark.parametrize(
     "fill",
     [
@@ -76,6 +77,7 @@ def test_a_draft_is_filled_by_any_tool(registry_mount, tmp_path, fill) -> None:
     assert "v0" == link(registry_mount, "artifacts/mnist/latest")
 
 
+@pytest.mark.bytes
 def test_a_draft_becomes_the_next_version_by_mv(mnist) -> None:
     """`mv staging/DRAFT artifacts/NAME/next` commits; `next` is no name that stays."""
     mnist.draft("run-18", {"config.json": b'{"number": 4}'})
@@ -100,6 +102,7 @@ def test_identical_content_makes_no_new_version(mnist) -> None:
     assert ["v0", "v1", "v2", "v3"] == sorted(mnist.versions("mnist"))
 
 
+@pytest.mark.bytes
 def test_an_open_draft_is_not_committed(registry_mount) -> None:
     """A commit while files are open for writing gets EBUSY, and names them."""
     draft = registry_mount.draft("busy", {"done": b"1", "sub/open": b"2"})
@@ -117,6 +120,7 @@ def test_an_open_draft_is_not_committed(registry_mount) -> None:
     assert b"23" == (registry_mount.path / "artifacts/mnist/v0/sub/open").read_bytes()
 
 
+@pytest.mark.bytes
 def test_a_committed_draft_is_gone_when_control_answers(registry_mount) -> None:
     """Whatever the kernel remembers of it; also when its content is a version already."""
     for content in (b"one", b"one", b"two"):
@@ -130,6 +134,7 @@ def test_a_committed_draft_is_gone_when_control_answers(registry_mount) -> None:
     assert ["v0", "v1"] == sorted(registry_mount.versions("mnist"))
 
 
+@pytest.mark.bytes
 def test_another_mount_does_not_change_what_was_committed(make_mount) -> None:
     """Whatever it still has of the draft: a name, a descriptor, the number of a removed file."""
     mount, other = make_mount("one"), make_mount("other")
@@ -184,6 +189,7 @@ def test_another_mount_does_not_change_what_was_committed(make_mount) -> None:
     os.close(last)
 
 
+@pytest.mark.bytes
 def test_a_mapping_that_outlives_its_descriptor_is_noticed(registry_mount) -> None:
     """A shared writable mapping goes on writing after close(2): no commit before it is gone."""
     draft = registry_mount.draft("mapped", {"weights": bytes(1 << 20), "config.json": b"{}"})

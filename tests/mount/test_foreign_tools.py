@@ -13,6 +13,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load
 
+pytestmark = pytest.mark.bytes
+
 
 @pytest.fixture(scope="module")
 def version(shared_mount, model_files) -> Path:

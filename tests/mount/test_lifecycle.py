@@ -39,6 +39,7 @@ def is_whole(mount) -> bool:
 # ---- the ends of a mount
 
 
+@pytest.mark.bytes
 def test_the_first_commit_waits_for_no_import(mount) -> None:
     """What a commit needs is loaded once the mount answers; the chunker stands for all of it."""
     mount.cli("umount", mount.path)
@@ -156,6 +157,7 @@ def test_a_mount_that_is_killed_while_it_waits_leaves_no_daemon(make_mount) -> N
     mount.start()
 
 
+@pytest.mark.bytes
 def test_a_killed_daemon_leaves_what_was_acknowledged(mount) -> None:
     """After SIGKILL the mount is dead; the next one cleans up, and has every commit and draft."""
     mount.draft("run-1", {"half": b"written"})
@@ -171,6 +173,7 @@ def test_a_killed_daemon_leaves_what_was_acknowledged(mount) -> None:
     assert 1 == table.count(f" {mount.path} ")
 
 
+@pytest.mark.bytes
 def test_open_files_survive_a_killed_daemon(mount, passthrough) -> None:
     """Under passthrough the kernel reads the backing file itself, also without a daemon."""
     path = mount.path / "artifacts/mnist/v0/weights"
@@ -250,6 +253,7 @@ def test_any_name_may_be_mounted_on_by_others(mount) -> None:
 # ---- what a mount can be asked to be
 
 
+@pytest.mark.bytes
 def test_a_read_only_mount_changes_nothing(mount) -> None:
     """Every change through a read-only mount is EROFS; reading and following work."""
     mount.stop()
@@ -529,6 +533,7 @@ def test_without_dev_fuse_it_says_so(make_mount) -> None:
     assert "/dev/fuse" in one_line(done)
 
 
+@pytest.mark.bytes
 def test_a_full_disk_changes_nothing(make_mount, tmp_path) -> None:
     """On a full disk drafts and commands get ENOSPC; what was there stays."""
     small = tmp_path / "small"

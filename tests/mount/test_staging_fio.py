@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.bytes
+
 FIO = ("fio", "--output-format=terse", "--size=16m", "--verify_fatal=1", "--do_verify=1")
 JOBS = {
     "psync": ("--ioengine=psync", "--rw=randrw", "--bs=4k-64k", "--verify=crc32c"),

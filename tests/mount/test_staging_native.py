@@ -14,6 +14,8 @@ import pytest
 from tests.machines.native_machine import ROOT, HostSide, Machine, User
 from tests.mount.conftest import Mount
 
+pytestmark = pytest.mark.bytes
+
 USERS = (ROOT, User(1001, 1001), User(1002, 1001, (1003,)), User(1003, 1003))
 """Root and three without rights, two of whom share a group. They need no account."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.bytes
+
 MIB = 1 << 20
 MODEL = os.urandom(8 * MIB)
 BAD = 3 * MIB + 12345
