@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -193,6 +194,98 @@ def test_a_pack_is_made_from_other_versions(store: Path, tmp_path: Path) -> None
         flip(pack, offset)
     said = repair(store, "--data")
     assert "from other versions" in said
+    assert expected == contents(store)
+
+
+@pytest.fixture
+def parted(store: Path, tmp_path: Path) -> Path:
+    """The store with a model whose v1 has most blocks of v0; a whole copy of it is in the cache."""
+    random = Random(8)  # where content is cut decides what is shared
+    data = random.randbytes(6 << 20)
+    tuned = data[: 4 << 20] + random.randbytes(70_000) + data[4 << 20 :]
+    for number, content in enumerate((data, tuned)):
+        write_files(tmp_path / f"tuned{number}", {"model.bin": content})
+        run("commit", tmp_path / f"tuned{number}", "tuned", "--store", store)
+    run("pin", "tuned:v1", "--store", store)
+    return store
+
+
+def copies_of(store: Path) -> list[Path]:
+    return [
+        path
+        for path in (store / "cache/whole").rglob("*")
+        if path.is_file() and path.stat().st_size >= 6 << 20
+    ]
+
+
+def tuned(store: Path, tmp_path: Path) -> None:
+    """Check that both versions are what was committed."""
+    for number in range(2):
+        expected = (tmp_path / f"tuned{number}/model.bin").read_bytes()
+        with (
+            mregfs.Registry(store, read_only=True) as registry,
+            registry.open(f"tuned:v{number}", "model.bin") as file,
+        ):
+            assert expected == file.read()
+
+
+def test_a_bad_copy_in_the_cache_is_deleted(parted: Path, tmp_path: Path) -> None:
+    """The version loses nothing: its bytes are in packs."""
+    (copy,) = copies_of(parted)
+    flip(copy)
+
+    said = repair(parted, "--data")
+
+    assert "delete the copy " in said
+    assert [] == copies_of(parted)
+    tuned(parted, tmp_path)
+
+
+def test_a_pack_is_made_from_whole_copies(parted: Path, tmp_path: Path) -> None:
+    """Also where the copy is of another file that has the block."""
+    first = max(packs_of(parted), key=lambda path: path.stat().st_size)
+    assert 6 << 20 == first.stat().st_size
+    flip(first, 100)
+
+    said = repair(parted, "--data")
+
+    assert f"make pack {first.name} again, from the cache" in said
+    assert 1 == len(copies_of(parted))
+    copies_of(parted)[0].unlink()
+    tuned(parted, tmp_path)
+
+
+def test_a_bad_copy_is_no_source(parted: Path, tmp_path: Path) -> None:
+    """Nothing is put in place that was not verified; what is lost is marked, the copy goes."""
+    first = max(packs_of(parted), key=lambda path: path.stat().st_size)
+    flip(first, 100)
+    (copy,) = copies_of(parted)
+    flip(copy, 100)
+
+    said = repair(parted, "--data")
+
+    assert "from the cache" not in said
+    assert [] == copies_of(parted)
+    assert json.loads(run("show", "tuned:v0", "--json", "--store", parted))["damage"]
+
+
+@pytest.mark.parametrize("table", ["alias", "version", "blocks"])
+@pytest.mark.parametrize("harm", ["changed", "lost"])
+def test_the_index_is_made_from_the_log(store: Path, table: str, harm: str) -> None:
+    """A row that differs from what the log says, or is not there."""
+    expected = contents(store)
+    shown = run("show", "mnist:best", "--json", "--store", store)
+    with mregfs.Registry(store) as registry:
+        index = registry.store.index
+        with index.read() as view:
+            key, value = next(iter(view.scan(table)))
+            bad = bytes(value)[:-1] + bytes([value[-1] ^ 1]) if harm == "changed" else None
+        index.write([(table, bytes(key), bad)])
+
+    said = repair(store)
+
+    assert "rebuild the index of this host" in said
+    assert shown == run("show", "mnist:best", "--json", "--store", store)
     assert expected == contents(store)
 
 

@@ -21,6 +21,8 @@ from mregfs.registry.keep.repair import Step
 __all__ = ["PackRepair"]
 
 _Run = tuple[str, int, int]
+_Place = tuple[StoredFile, int, tuple[_Run, ...]]
+"""A block of a file: the file, its number, and where its bytes are in packs."""
 
 _MOST_READ = 1 << 20
 
@@ -73,7 +75,7 @@ class PackRepair:
 
     def _find_elsewhere(
         self, wanted: set[str], users: dict[str, list[StoredFile]]
-    ) -> dict[bytes, list[tuple[_Run, ...]]]:
+    ) -> dict[bytes, list[_Place]]:
         """Return where else there should be blocks with the digests of those in damaged packs."""
         digests = {
             digest
@@ -82,28 +84,28 @@ class PackRepair:
             for runs, digest in _blocks(file)
             if any(run[0] in wanted for run in runs)
         }
-        places: dict[bytes, list[tuple[_Run, ...]]] = {}
+        places: dict[bytes, list[_Place]] = {}
         for file in self._files:
-            for runs, digest in _blocks(file):
+            for number, (runs, digest) in enumerate(_blocks(file)):
                 if digest in digests:
-                    places.setdefault(digest, []).append(runs)
+                    places.setdefault(digest, []).append((file, number, runs))
         return places
 
     def _mend(
         self,
         pack: str,
         file: StoredFile,
-        elsewhere: dict[bytes, list[tuple[_Run, ...]]],
+        elsewhere: dict[bytes, list[_Place]],
         patches: dict[int, tuple[int, Callable[[], bytes]]],
         sources: set[str],
     ) -> bool:
         """Find good bytes for all that a file has in a pack; False when some are nowhere."""
-        for number, (runs, digest) in enumerate(_blocks(file)):
+        for runs, digest in _blocks(file):
             if all(run[0] != pack for run in runs):
                 continue
             sound = (
                 each
-                for each in self._sources(file, number, runs, digest, elsewhere)
+                for each in self._sources(runs, elsewhere[digest])
                 if _digest_of(each[1]) == digest
             )
             source, read = next(sound, ("nowhere", None))
@@ -118,31 +120,28 @@ class PackRepair:
         return True
 
     def _sources(
-        self,
-        file: StoredFile,
-        number: int,
-        runs: tuple[_Run, ...],
-        digest: bytes,
-        elsewhere: dict[bytes, list[tuple[_Run, ...]]],
+        self, runs: tuple[_Run, ...], places: list[_Place]
     ) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield what may have the bytes of a block, and what reads them."""
         yield "", lambda: _read(self._packs, runs)
         if self._other is not None:
             other = self._other
             yield "the copy of the store", lambda: _read(other, runs)
-        size = min(BLOCK, file.size - number * BLOCK)
-        named = digest if file.size <= BLOCK else file_digest(file.digests, file.size)
-        yield "the cache", lambda: self._read_whole(named.hex(), number * BLOCK, size)
-        for place in elsewhere.get(digest, ()):
+        for file, number, _ in places:
+            yield "the cache", lambda file=file, number=number: self._read_whole(file, number)  # type: ignore[misc]
+        for _, _, place in places:
             if place != runs:
                 yield "other versions", lambda place=place: _read(self._packs, place)  # type: ignore[misc]
 
-    def _read_whole(self, digest: str, offset: int, length: int) -> bytes:
-        copy = self._whole.open(digest)
+    def _read_whole(self, file: StoredFile, number: int) -> bytes:
+        """Return a block of the whole-file copy of a file; nothing, if there is none."""
+        one = file.size <= BLOCK
+        digest = file.digests if one else file_digest(file.digests, file.size)
+        copy = self._whole.open(digest.hex())
         if copy is None:
             return b""
         try:
-            return copy.read(offset, length)
+            return copy.read(number * BLOCK, min(BLOCK, file.size - number * BLOCK))
         finally:
             copy.close()
 
