@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from mregfs.errors import InvalidError, MregfsError
+from mregfs.errors import CorruptError, InvalidError, MregfsError
 from mregfs.model.commands import MarkDamage, User
 from mregfs.model.grammar import Statement
 from mregfs.model.names import DEFAULT_PROJECT
@@ -78,9 +78,27 @@ class Repairer:
             steps = LogRepair(self._store.objects, self._store.index, objects).plan(report)
             self._carry_out(steps)
             report, checker = self._check()
+            if not self._is_readable():
+                self._carry_out([self._rebuilding()])
+                if self._dry_run:
+                    return report
+                report, checker = self._check()
             self._repair_versions(report, checker, copy)
             self._tidy(report)
         return report if self._dry_run else self._check()[0]
+
+    def _is_readable(self) -> bool:
+        """Tell whether the index can say which versions there are."""
+        try:
+            with self._store.index.read() as view:
+                for _ in versions_of(view):
+                    pass
+        except CorruptError:
+            return False
+        return True
+
+    def _rebuilding(self) -> Step:
+        return Step("rebuild the index of this host", lambda: _rebuild(self._store))
 
     def _check(self) -> tuple[Report, Checker]:
         checker = checker_of(self._store)
@@ -160,7 +178,7 @@ class Repairer:
                 elif finding.kind == "copy":
                     steps.append(Step(f"delete the copy {key}", _dropping(store, key)))
         if "index" in kinds and any(each.must and each.kind == "index" for each in report.findings):
-            steps.append(Step("rebuild the index of this host", lambda: _rebuild(store)))
+            steps.append(self._rebuilding())
         if "checkpoint" in kinds:
             steps.append(Step("write a checkpoint", lambda: _checkpoint(store)))
         self._carry_out(steps)

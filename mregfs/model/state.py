@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from mregfs.errors import InvalidError, NotFoundError
+from mregfs.errors import CorruptError, InvalidError, NotFoundError
 from mregfs.model.names import LATEST, ProjectName
 from mregfs.model.records import (
     AccessRecord,
@@ -74,8 +74,26 @@ STATE_TABLES = (
 """All that the log determines; a checkpoint holds exactly these tables."""
 
 _R = TypeVar("_R")
-_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
-    cls: msgspec.msgpack.Decoder(cls)
+
+
+class _Decoder:
+    """Decodes the rows of one kind of record."""
+
+    def __init__(self, cls: type[msgspec.Struct]) -> None:
+        self._decode = msgspec.msgpack.Decoder(cls).decode
+
+    def decode(self, data: bytes) -> Any:
+        try:
+            return self._decode(data)
+        except msgspec.DecodeError as exc:
+            raise CorruptError(
+                f"a record in the index of this host is damaged ({exc})",
+                "mregfs reindex makes the index again from the log",
+            ) from exc
+
+
+_decoders: dict[Any, _Decoder] = {
+    cls: _Decoder(cls)
     for cls in (
         AccessRecord,
         AliasRecord,

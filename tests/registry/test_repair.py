@@ -282,6 +282,10 @@ def test_the_index_is_made_from_the_log(store: Path, table: str, harm: str) -> N
             bad = bytes(value)[:-1] + bytes([value[-1] ^ 1]) if harm == "changed" else None
         index.write([(table, bytes(key), bad)])
 
+    said = run("ls", "mnist", "--store", store, code=11 if bad and table == "version" else 0)
+    if bad and table == "version":
+        assert "a record in the index of this host is damaged" in said
+        assert "mregfs reindex" in said
     said = repair(store)
 
     assert "rebuild the index of this host" in said

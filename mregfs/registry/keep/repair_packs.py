@@ -4,8 +4,7 @@ Decided here: where good bytes are looked for, and that all of a pack is verifie
 the place of the damaged one. Not decided here: which packs are damaged (`check_data`).
 
 Good bytes of a block of a file are looked for in the pack itself, in the same pack of a copy of the
-store, in a whole-file copy (the cache), and wherever a version has a block with the
-same digest.
+store, and wherever a whole-file copy (the cache) or a version has a block with the same digest.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
