@@ -1,8 +1,8 @@
 """Where things are on this host, and who is asking: what the environment says.
 
 Decided here: the default store, where a host may keep its own things, the author of changes. Not
-decided here: which store a command line means (`cli.sources`). Besides `cli`, nothing else reads the
-environment.
+decided here: which store a command line means (`cli.sources`). Besides `cli`, nothing else reads
+the environment.
 """
 
 import contextlib
