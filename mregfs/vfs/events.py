@@ -58,6 +58,7 @@ class EventReaders:
         self._may_read = may_read
         self._readers: dict[int, Reader] = {}
         self._news = trio.Event()
+        self._reading = trio.CapacityLimiter(4)
 
     def open(self, handle: int, flags: int, caller: Caller) -> None:
         """Add a reader that gets what comes from now on, in projects that he may read."""
@@ -96,7 +97,9 @@ class EventReaders:
             news = self._news
             entries = self._tail.at_hand(reader.position)
             if entries is None:
-                entries = await trio.to_thread.run_sync(self._read_log, reader.position)
+                entries = await trio.to_thread.run_sync(
+                    self._read_log, reader.position, limiter=self._reading
+                )
             position = reader.position
             data = self._take(reader, entries, size)
             if data:

@@ -31,6 +31,8 @@ class Nodes:
         self._tree = tree
         self._content = content
         self._attached = attached
+        # The store may be far away; those who wait for it leave the other threads to the others.
+        self._loading = trio.CapacityLimiter(16)
 
     def node(self, inode: int) -> Node:
         """Return what a number stands for.
@@ -58,7 +60,9 @@ class Nodes:
         """Return what a number stands for, with the content of its version in the index."""
         while not self.is_ready(node := self.node(inode)):
             if node.version is not None and not self._content.ready(node.version):
-                await trio.to_thread.run_sync(self._content.ensure, node.version)
+                await trio.to_thread.run_sync(
+                    self._content.ensure, node.version, limiter=self._loading
+                )
         return node
 
     async def child(self, parent: int, name: bytes) -> Node:

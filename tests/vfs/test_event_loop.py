@@ -77,6 +77,36 @@ def test_the_watch_sees_who_enters_a_store_far_away(tmp_path: Path, entered: lis
     assert ["bucket call", "bucket names"] == entered
 
 
+async def test_the_status_answers_when_the_store_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait for the store: they have threads of their own."""
+    gate, call = threading.Event(), _Bucket.call
+    gate.set()
+
+    def wait_and_call(bucket: _Bucket, key: str) -> dict[str, bytes]:
+        gate.wait(60)
+        return call(bucket, key)
+
+    monkeypatch.setattr(_Bucket, "call", wait_and_call)
+    with far_away(0), open_rig(tmp_path) as rig:
+        await rig.commit("mnist", {"a": b"1"})
+        rig.store.index.clear()
+        rig.store.log.catch_up()
+        version = (await rig.walk("artifacts/mnist/v0")).inode
+        gate.clear()
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(rig.fs.lookup, version, b"a")
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()
+            try:
+                with trio.fail_after(10):
+                    assert json.loads(await rig.read(".mregfs/status"))["sequence"] == 1
+            finally:
+                gate.set()
+
+
 async def test_no_request_enters_the_store_on_the_loop(any_rig: Rig, entered: list[str]) -> None:
     """Commits, moves, looks, reads, events and what others append: all of it leaves the loop."""
     rig, other = any_rig, Rig(any_rig.store)
