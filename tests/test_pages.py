@@ -5,6 +5,7 @@ and the manual (`test_readme.py`), whether what a page shows works (`mount/test_
 """
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -68,6 +69,29 @@ def test_every_package_is_in_the_architecture() -> None:
     modules = {path.name for path in CODE.glob("*.py")} - {"__init__.py", "__main__.py"}
     named = set(re.findall(r"^\| `([\w/.]+)` \|", ARCHITECTURE, re.MULTILINE))
     assert packages | modules | {"manual/", "decisions/"} == named
+
+
+def test_arrows_between_packages_are_imports() -> None:
+    picture = (
+        ARCHITECTURE.partition("## Packages")[2].partition("graph TD\n")[2].partition("```")[0]
+    )
+    arrows = {
+        (user.strip(), used.strip())
+        for line in picture.splitlines()
+        for before, after in itertools.pairwise(line.split("-->"))
+        for user in before.split("&")
+        for used in after.split("&")
+    }
+    assert len(arrows) > 10
+    imports = {
+        (module.partition("/")[0].removesuffix(".py"), name.split(".")[1])
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for name in [node.module or ""]
+        if name.startswith("mregfs.")
+    }
+    assert set() == arrows - imports
 
 
 def test_paths_in_the_architecture_are_there() -> None:
