@@ -88,7 +88,7 @@ def test_arrows_between_packages_are_imports() -> None:
         for module, tree in MODULES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
-        for name in [node.module or ""]
+        for name in (f"{node.module}.{alias.name}" for alias in node.names)
         if name.startswith("mregfs.")
     }
     assert set() == arrows - imports
