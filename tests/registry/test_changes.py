@@ -2,6 +2,7 @@
 
 import ast
 import ctypes
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import mregfs
 from mregfs import Registry
-from mregfs.errors import ConflictError, ForbiddenError, InvalidError, UnsupportedError
+from mregfs.errors import ConflictError, ForbiddenError, HostError, InvalidError, UnsupportedError
 from mregfs.model.commands import Asked, CommitRequest, GiveDraft, Principal, User
 from mregfs.model.grammar import Statement, parse_script
 from mregfs.model.names import DEFAULT_PROJECT
@@ -138,6 +139,34 @@ def test_a_source_ends_in_one_of_two_ways(store: Store) -> None:
     assert {"one", "two"} == set(ended)
     assert (7, 7) == changed.consumed
     assert not one.exists()
+
+
+def test_all_drafts_end_whatever_is_raised_when_one_does(store: Store) -> None:
+    """A mount that cannot thaw one draft does not keep the others frozen."""
+    ended: list[str] = []
+
+    class Broken(Untouched):
+        def take(self, request: CommitRequest) -> Source:
+            name = request.draft
+
+            def end() -> None:
+                ended.append(name)
+                raise HostError(errno.EIO, f"{name} is stuck")
+
+            path = Path(store.host.drafts.path, "staging", "default", "default", name)
+            return Source(draft_intake(store, path), end, end)
+
+    _draft(store, "one")
+    _draft(store, "two")
+    for script in (
+        "commit one mnist\ncommit two mnist\nln mnist:v0 mnist:best --expect v7",
+        "commit one mnist\ncommit two mnist",
+    ):
+        ended.clear()
+        with pytest.raises(HostError, match="is stuck"):
+            store.changes.submit(parse_script(script, DEFAULT_PROJECT), PRINCIPAL, Broken())
+        assert {"one", "two"} == set(ended)
+    assert 1 == store.log.catch_up()
 
 
 def _draft(store: Store, name: str) -> Path:

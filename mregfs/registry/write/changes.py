@@ -8,6 +8,7 @@ means (`model.grammar`), who may do what and what it leads to (`model.rules`), h
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import msgspec
@@ -130,13 +131,17 @@ class _Ending:
 
     def finish(self) -> None:
         """The transaction is in the log."""
-        while self._steps:
-            self._steps.pop()[0]()
+        self._end(0)
 
     def undo(self) -> None:
-        """The transaction failed, or something was raised while it was finished."""
-        while self._steps:
-            self._steps.pop()[1]()
+        """The transaction failed; does nothing once `finish` was called."""
+        self._end(1)
+
+    def _end(self, way: int) -> None:
+        steps, self._steps = self._steps, []
+        with ExitStack() as stack:  # all of them are called, whatever one of them raises
+            for step in steps:
+                stack.callback(step[way])
 
 
 class Changes:
@@ -279,7 +284,10 @@ class Changes:
             ending.undo()
             raise
         if any(isinstance(command, SetAccess) for command in commands):
-            self._on_access()
+            try:
+                self._on_access()
+            except MregfsError as exc:
+                log.error("the change is made, but may not be seen everywhere: %s", exc)
         return Changed(receipt, _noted(receipt, notes), tuple(filter(None, consumed)))
 
     def _rehearse(
