@@ -1,7 +1,7 @@
 """The closed set of errors, each with one errno and one exit code.
 
 Decided here: which kinds of failure exist and what a caller may do about each. Not decided here:
-when they happen. Every room may raise them; adapters translate what their drivers raise at the
+when they happen. Every package may raise them; adapters translate what their drivers raise at the
 call that caused it. A message says what, which, and what to do.
 """
 

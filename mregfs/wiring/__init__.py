@@ -1,4 +1,4 @@
-"""The one room that names adapters: a store is put together here, for daemon, CLI and API.
+"""The only package that names adapters: a store is put together here, for daemon, CLI and API.
 
     address.py            where a store is
     host_directories.py   where this host keeps its own things of it
@@ -7,6 +7,6 @@
     store.py              everything of one open store
     exports.py            directories that versions are copied into
 
-Nothing is imported with the room itself: a host that only looks through mounts lacks what a store
+Nothing is imported with the package itself: a host that only looks through mounts lacks what a store
 needs.
 """
