@@ -7,6 +7,6 @@
     store.py              everything of one open store
     exports.py            directories that versions are copied into
 
-Nothing is imported with the package itself: a host that only looks through mounts lacks what a store
-needs.
+Nothing is imported with the package itself: a host that only looks through mounts lacks what a
+store needs.
 """
