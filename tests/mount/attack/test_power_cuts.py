@@ -250,7 +250,8 @@ def test_a_flush_that_is_left_out_is_found(
     """Where `os.fsync` does nothing, something acknowledged is not there after a power cut.
 
     Left out for directories alone it makes no difference on these file systems: the index is
-    flushed before the answer, and their journals are in order.
+    flushed before the answer, and their journals are in order. `registry/test_flushed_names.py`
+    finds those.
     """
     need("ext4", pytestconfig)
     expected_warnings.expect("")
