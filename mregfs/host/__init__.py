@@ -6,6 +6,7 @@
     oserrors.py      what an OSError is for the registry
     renames.py       exchanges, and renames that replace nothing
     copying.py       copies of files: reflinks, else byte for byte
+    temporary.py     temporary files, and which of them crashes left
     page_cache.py    what the kernel has of a file in memory
     callers.py       who a caller is, and whether this process can act for him
     descriptors.py   how many descriptors users get, and how many are kept

@@ -22,6 +22,7 @@ from mregfs.host.beneath import Beneath
 from mregfs.host.copying import copy
 from mregfs.host.descriptors import share
 from mregfs.host.page_cache import is_in_memory
+from mregfs.host.temporary import TemporaryFiles
 from mregfs.ports.packs import PACK_ID, check_pack
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 
@@ -34,9 +35,6 @@ OPEN_PACKS = 256
 
 SYNC_THREADS = 8
 """Files made durable at a time: their journal commits merge."""
-
-STALE_AFTER_SECONDS = 24 * 3600
-"""A temporary file this old was left by a crash: its writer would have touched it since."""
 
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK)
 """The file is on another mount, is somebody else's (fs.protected_hardlinks), has too many names."""
@@ -134,6 +132,8 @@ class PacksDirectory:
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, _Descriptor] = OrderedDict()
         self._swept = False
+        self.temporary = TemporaryFiles(top, _TEMPORARY)
+        """What a creation that was interrupted leaves."""
         self._is_durable = False
         """The name of `packs` itself."""
 
@@ -419,17 +419,9 @@ class PacksDirectory:
 
     def _sweep(self, fd: int) -> None:
         """Remove what crashes left in `tmp/`, once per instance, by the file system's own clock."""
-        if self._swept:
-            return
-        self._swept = True
-        now = os.fstat(fd).st_mtime
-        with contextlib.suppress(OSError):
-            for name in self._top.listdir(_TEMPORARY):
-                with contextlib.suppress(OSError):
-                    each = f"{_TEMPORARY}/{name}"
-                    if now - self._top.stat(each).st_mtime > STALE_AFTER_SECONDS:
-                        self._top.unlink(each)
-                        log.info("removed %s/%s, left by a crash", self._top.path, each)
+        if not self._swept:
+            self._swept = True
+            self.temporary.sweep(os.fstat(fd).st_mtime)
 
     def _names(self, folder: str, pattern: re.Pattern[str]) -> Sequence[str]:
         try:

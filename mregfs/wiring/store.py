@@ -43,6 +43,7 @@ from mregfs.wiring.host_directories import HostDirectories
 
 if TYPE_CHECKING:
     from mregfs.host.callers import Credentials
+    from mregfs.host.temporary import TemporaryFiles
     from mregfs.registry.keep.coalesce import Coalescer
     from mregfs.registry.read.verifier import Verifier
     from mregfs.registry.write.changes import Changes
@@ -241,15 +242,17 @@ class Store:
         return DirectScanner()
 
     def leftovers(self) -> list[str]:
-        """Return the names of temporary files that crashes left, below the store's directory."""
-        from mregfs.stores.leftovers import find_leftovers
-
-        return find_leftovers(self._directory)
+        """Return the names of temporary files that crashes left, as each adapter has them."""
+        now = time.time()
+        return sorted(name for each in self._temporary() for name in each.stale(now))
 
     def remove_leftover(self, name: str) -> None:
         """Remove one of `leftovers`, if that can be."""
-        with contextlib.suppress(OSError):
-            self._directory.unlink(name)
+        for each in self._temporary():
+            each.remove(name)
+
+    def _temporary(self) -> "list[TemporaryFiles]":
+        return [self.objects.temporary, self.packs.temporary, self.whole_files.temporary]
 
     def features(self) -> Features:
         """Return what `store.json` and the log say that a program must know for what."""

@@ -24,6 +24,7 @@ from mregfs.errors import (
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import entries_in
+from mregfs.host.temporary import TemporaryFiles
 from mregfs.ports.objects import check_key
 from mregfs.stores.objects_dir.reserve import Reserve
 from mregfs.stores.objects_dir.spares import Spares
@@ -32,9 +33,6 @@ from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 __all__ = ["ObjectsDirectory"]
 
 log = logging.getLogger(__name__)
-
-STALE_AFTER_SECONDS = 24 * 3600
-"""A temporary file this old was left by a crash: no create takes a day."""
 
 YOUNG_SECONDS = 3600
 """A directory with names older than this is durable: no journal takes an hour."""
@@ -63,6 +61,8 @@ class ObjectsDirectory:
     def __init__(self, top: Beneath) -> None:
         self._top = top
         self._swept = False
+        self.temporary = TemporaryFiles(top, _TEMPORARY, _KEPT)
+        """What a creation that was interrupted leaves."""
         self._known: set[str] = set()
         """Directories whose names are known to be durable."""
         self._spares: Spares | None = None
@@ -383,17 +383,9 @@ class ObjectsDirectory:
 
     def _sweep(self, fd: int) -> None:
         """Remove what crashes left in `tmp/`, once per instance, by the file system's own clock."""
-        if self._swept:
-            return
-        self._swept = True
-        now = os.fstat(fd).st_mtime
-        with contextlib.suppress(OSError):
-            for name in set(self._top.listdir(_TEMPORARY)) - _KEPT:
-                with contextlib.suppress(OSError):
-                    each = f"{_TEMPORARY}/{name}"
-                    if now - self._top.stat(each).st_mtime > STALE_AFTER_SECONDS:
-                        self._top.unlink(each)
-                        log.info("removed %s/%s, left by a crash", self.path, each)
+        if not self._swept:
+            self._swept = True
+            self.temporary.sweep(os.fstat(fd).st_mtime)
 
     # ---- listing
 

@@ -19,6 +19,7 @@ import msgspec
 from mregfs.errors import InvalidError, MregfsError
 from mregfs.host import locks
 from mregfs.host.beneath import Beneath
+from mregfs.host.temporary import TemporaryFiles
 from mregfs.ports.host_cache import WholeFilesFigures
 from mregfs.stores.ownership import DIRECTORY, READ_ONLY
 from mregfs.stores.whole_files_dir.draft import Draft, WholeFile, translated
@@ -66,6 +67,8 @@ class WholeFilesDirectory:
 
     def __init__(self, top: Beneath) -> None:
         self._top = top
+        self.temporary = TemporaryFiles(top, _TEMPORARY)
+        """What a copy that was interrupted leaves, besides what `create` removes."""
 
     @property
     def path(self) -> str:
