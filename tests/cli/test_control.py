@@ -13,7 +13,8 @@ from mregfs import errors
 from mregfs.cli import control
 from mregfs.cli.control import MountGoneError, transact
 from mregfs.cli.place import Mount
-from mregfs.cli.session import command_line
+from mregfs.cli.session import Session, command_line, line_of
+from mregfs.model.forms import COMMANDS
 from mregfs.model.grammar import parse_line
 from mregfs.model.names import DEFAULT_PROJECT
 from tests.cli.conftest import CommandLine
@@ -129,3 +130,14 @@ def test_lines_say_to_the_grammar_what_was_meant(words: list[str]) -> None:
         statement = parse_line(line, DEFAULT_PROJECT)
 
         assert (word, f"because {word}") == (statement.command.description, statement.reason)
+
+
+def test_a_project_is_named_with_its_entity(cli: CommandLine) -> None:
+    """`access vision` means the entity of one's own project, whatever project the mount is of."""
+    form = COMMANDS["access"]
+    session = Session(str(cli.store), None, "team/x", as_json=False)
+    located = session.located(form, {"of": "vision", "readers": "ml"})
+
+    assert {"of": "team/vision", "readers": "ml"} == located
+    assert located == session.for_mount(form, located, MOUNT)
+    assert "access --readers ml --author tester -- team/vision\n" == line_of(form, located)
