@@ -6,19 +6,25 @@ decided here: what a sleeping store does (`contracts/sleeping_store.py`).
 Run as a program, this is `mregfs mount` over such a store.
 """
 
+import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from mregfs.host.beneath import Beneath
 from mregfs.stores.objects_dir import ObjectsDirectory
 from mregfs.stores.packs_dir import PacksDirectory
 from tests.contracts.sleeping_store import SleepingObjects, SleepingPacks
 
-__all__ = ["far_away"]
+__all__ = ["FarMount", "far_away", "publish"]
+
+PATIENCE = 60
 
 
 class _Instead:
@@ -69,6 +75,63 @@ def far_away(delay: float = 0.3) -> Iterator[tuple[SleepingObjects, SleepingPack
     finally:
         for room, name, adapter in before:
             setattr(room, name, adapter)
+
+
+class FarMount:
+    """A mount over a store that is far away; its daemon is a process of its own."""
+
+    def __init__(self, top: Path, delay: float = 0.3) -> None:
+        self._delay = delay
+        self.path = top / "models"
+        self._store = top / "store"
+        self.log = top / "log"
+        """What the daemon says."""
+
+    def __enter__(self) -> Self:
+        self.path.mkdir()
+        command = [
+            sys.executable,
+            "-m",
+            "tests.far_store",
+            str(self._delay),
+            self._store,
+            self.path,
+        ]
+        with self.log.open("wb") as log:
+            self._daemon = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.ismount(self.path):
+            if self._daemon.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"it was not mounted:\n{self.log.read_text()}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._daemon.terminate()
+        try:
+            self._daemon.wait(PATIENCE)
+        finally:
+            self._daemon.kill()
+            subprocess.run(["umount", "-l", self.path], capture_output=True, check=False)
+
+
+def publish(mount: Path, artifact: str, files: dict[str, bytes]) -> Path:
+    """Write a draft and commit it; return the way to the version."""
+    draft = f"{artifact}-{time.monotonic_ns()}"
+    (mount / "staging" / draft).mkdir()
+    for name, data in files.items():
+        (mount / "staging" / draft / name).write_bytes(data)
+    descriptor = os.open(mount / ".mregfs/control", os.O_RDWR)
+    try:
+        os.write(descriptor, f"commit {draft} {artifact}".encode())
+        reply = b""
+        while piece := os.read(descriptor, 1 << 16):
+            reply += piece
+    finally:
+        os.close(descriptor)
+    if not json.loads(reply)["ok"]:
+        raise RuntimeError(reply.decode())
+    return mount / "artifacts" / artifact / "latest"
 
 
 def main(delay: str, store: str, mountpoint: str, *options: str) -> None:

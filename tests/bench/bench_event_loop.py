@@ -15,14 +15,14 @@ import os
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+
+from tests.far_store import FarMount, publish
 
 BAR = 5.0
 """Milliseconds that 99 of 100 requests must not exceed."""
@@ -31,54 +31,6 @@ DELAY = 0.3
 NAMES = 4000
 MIB = 1 << 20
 PATIENCE = 60
-
-
-class Far:
-    """A mount over a store that is far away."""
-
-    def __init__(self, top: Path) -> None:
-        self.path = top / "models"
-        self._store = top / "store"
-        self._log = top / "log"
-
-    def __enter__(self) -> Self:
-        self.path.mkdir()
-        command = [sys.executable, "-m", "tests.far_store", str(DELAY), self._store, self.path]
-        with self._log.open("wb") as log:
-            self._daemon = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + PATIENCE
-        while not os.path.ismount(self.path):
-            if self._daemon.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"it was not mounted:\n{self._log.read_text()}")
-            time.sleep(0.05)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._daemon.terminate()
-        try:
-            self._daemon.wait(PATIENCE)
-        finally:
-            self._daemon.kill()
-            subprocess.run(["umount", "-l", self.path], capture_output=True, check=False)
-
-
-def publish(mount: Path, artifact: str, files: dict[str, bytes]) -> Path:
-    """Write a draft and commit it; return the way to the version."""
-    draft = f"{artifact}-{time.monotonic_ns()}"
-    (mount / "staging" / draft).mkdir()
-    for name, data in files.items():
-        (mount / "staging" / draft / name).write_bytes(data)
-    descriptor = os.open(mount / ".mregfs/control", os.O_RDWR)
-    try:
-        os.write(descriptor, f"commit {draft} {artifact}".encode())
-        reply = b""
-        while piece := os.read(descriptor, 1 << 16):
-            reply += piece
-    finally:
-        os.close(descriptor)
-    if not json.loads(reply)["ok"]:
-        raise RuntimeError(reply.decode())
-    return mount / "artifacts" / artifact / "latest"
 
 
 def read_cold(path: Path) -> None:
@@ -187,7 +139,7 @@ def main() -> int:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
     top = Path(tempfile.mkdtemp(prefix="mregfs-far-"))
     try:
-        with Far(top) as far:
+        with FarMount(top, DELAY) as far:
             mount = far.path
             files = {f"name-{number:05}": b"in memory" for number in range(NAMES)}
             many = publish(mount, "many", files).resolve()
