@@ -7,9 +7,11 @@
 Decided here: the names of these directories and files, and their order in a path. Not decided here:
 which names are valid (`names`), what a path means as a version or an alias (`reference`), which of
 these a mount shows (`vfs.tree`).
+
+Nothing is imported: the list of verbs is shown without loading what they need.
 """
 
-import msgspec
+from typing import NamedTuple
 
 __all__ = [
     "ARTIFACTS",
@@ -52,7 +54,7 @@ _KINDS = {ARTIFACTS: "artifact", COLLECTIONS: "collection"}
 _HOMES = {kind: directory for directory, kind in _KINDS.items()}
 
 
-class TreePath(msgspec.Struct, frozen=True):
+class TreePath(NamedTuple):
     """A path from the top of a mount, in its parts."""
 
     directory: str
