@@ -9,6 +9,7 @@ to it all the same; directories look as they did. Changes below it are refused b
 asked; what the host refuses there is refused as busy.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -77,8 +78,10 @@ class Committing(Requests):
         with self._locked("list the drafts of", None, os.fsencode(project)) as table:
             try:
                 names = self._staging.drafts(origin)
-            except (FileNotFoundError, NotADirectoryError):
-                return {}
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EIO):
+                    return {}  # none were made yet, or the store was removed
+                raise
             counts = dict.fromkeys(sorted(map(os.fsdecode, names)), 0)
             for node in {opened.node for opened in self._handles.values() if opened.writable}:
                 ways = table.ways(node)

@@ -131,6 +131,9 @@ class NodeTable:
         number = number_of(os.fstat(descriptor))
         node = self._nodes.get(number)
         if node is None or node.origin != origin:
+            for former in [each for each in self.roots() if each.origin == origin]:
+                former.origin = None  # of a store that was removed
+                self.reap(former)
             node = self._nodes[number] = Node(number, stat.S_IFDIR, origin)
         if node.descriptor >= 0:
             self.closing.append(descriptor)

@@ -152,4 +152,4 @@ def attributes_of(node: Node, found: os.stat_result) -> Attributes:
 def translated(error: OSError, action: str) -> HostError:
     """Return the error of the port for one of the host's."""
     code = error.errno or errno.EIO
-    return HostError(code, f"cannot {action}: {os.strerror(code)}")
+    return HostError(code, f"cannot {action}: {error.strerror or os.strerror(code)}")

@@ -29,7 +29,7 @@ class Staging:
     """
 
     def __init__(self, store: Beneath, name: str) -> None:
-        self._store = Beneath(os.dup(store.fd), store.path, owner=store.owner)
+        self._store = store.duplicate()
         self._name = name
         self.path = f"{store.path}/{name}"
         """On the host; for messages."""
@@ -44,7 +44,18 @@ class Staging:
             self._make_way(self._name)
 
     def open(self, project: bytes) -> int:
-        """Return an O_PATH descriptor of a project's ("entity/name") staging directory."""
+        """Return an O_PATH descriptor of a project's ("entity/name") staging directory.
+
+        If the store's directory was removed, that of the store that was put back in its place.
+        """
+        try:
+            return self._open(project)
+        except FileNotFoundError:
+            if not self._store.found_again():
+                raise
+        return self._open(project)
+
+    def _open(self, project: bytes) -> int:
         with self._store.parent(f"{self._name}/{os.fsdecode(project)}") as (above, last):
             descriptor = os.open(last, _PATH, dir_fd=above)
             if os.fstat(descriptor).st_uid != self._store.owner:

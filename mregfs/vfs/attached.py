@@ -6,7 +6,7 @@ Decided here: where another tree begins, and under which name. Not decided here:
 from mregfs.model import paths
 from mregfs.vfs.interface import Attributes, DraftTree, FileTree
 from mregfs.vfs.numbers import META
-from mregfs.vfs.tree import FOR_EVER, Node, NodeKind
+from mregfs.vfs.tree import Node, NodeKind
 
 __all__ = ["Attached"]
 
@@ -30,11 +30,11 @@ class Attached:
     def find(self, node: Node, name: str) -> Attributes:
         """Return what is attached under one of these names.
 
+        Where the staging area is may be asked again: the store may be removed, and put back.
+
         Raises:
             NotFoundError: there is no staging area; the disk may be read-only.
         """
         if name == paths.META:
             return self._special.getattr(META)
-        attributes = self._drafts.root(node.project)
-        attributes.entry_timeout = FOR_EVER
-        return attributes
+        return self._drafts.root(node.project)

@@ -77,6 +77,7 @@ def test_a_store_that_is_removed_and_put_back(mount: Mount, tmp_path: Path) -> N
     mount.expect_log("the registry is shown as of log entry 3, as .*the directory was removed")
     mount.expect_log("is gone, and the log with it")
     mount.expect_log("the directory was removed; put it back where it was")
+    mount.draft("before", {"file": b"draft"})
     backup = tmp_path / "backup"
     shutil.copytree(mount.store, backup, symlinks=True)
     shutil.rmtree(mount.store)
@@ -88,6 +89,7 @@ def test_a_store_that_is_removed_and_put_back(mount: Mount, tmp_path: Path) -> N
             lambda: control(mount, "ln -sf artifacts/mnist/v1 artifacts/mnist/best\n")
         )
         time.sleep(0.5)
+    assert errno.EIO == errno_of(lambda: (mount.path / "staging/new").mkdir())
     assert not mount.store.exists()
     assert "the directory was removed" in mount.status()["trouble"]
     said = [line for line in mount.log.read_text().splitlines() if "is shown as of" in line]
@@ -100,6 +102,9 @@ def test_a_store_that_is_removed_and_put_back(mount: Mount, tmp_path: Path) -> N
     assert WEIGHTS == (mount.path / "artifacts/mnist/v1/weights").read_bytes()
     mount.cli("commit", backup / "log", "mnist")
     assert ["v0", "v1", "v2"] == sorted(mount.versions("mnist"))
+    mount.commit("mnist", {"number": b"3"})
+    assert ["v0", "v1", "v2", "v3"] == sorted(mount.versions("mnist"))
+    assert b"draft" == (mount.path / "staging/before/file").read_bytes()
     mount.cli("fsck", "--data")
 
 
