@@ -150,7 +150,8 @@ class Place(msgspec.Struct):
         if mount is None:
             raise InvalidError(
                 f"{text!r} is not below a mount of the store {self.store!r}",
-                "write a path below the mount, or a reference such as NAME:ALIAS",
+                "write a path below the mount, or a reference such as NAME:ALIAS; a store is named "
+                "with --store",
             )
         inside = _below(path, mount)
         if not inside:

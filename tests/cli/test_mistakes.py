@@ -65,3 +65,11 @@ def test_a_name_that_is_a_directory_too_is_still_a_name(
     promoted("init", tmp_path / "mnist")
 
     assert "VERSION" in promoted("ls", "mnist")
+
+
+def test_a_directory_that_is_given_as_a_reference(cli: CommandLine, tmp_path: Path) -> None:
+    code, said = cli.fail("show", tmp_path)
+
+    assert 5 == code
+    assert said.startswith(f"'{tmp_path}' is not below a mount of the store")
+    assert said.endswith("a store is named with --store")
