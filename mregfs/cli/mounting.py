@@ -74,6 +74,7 @@ class GivenOptions(msgspec.Struct):
     read_only: bool = False
     allow_other: bool = False
     passthrough: bool = True
+    fast_path: bool = True
     private_drafts: bool | None = None
     project: str | None = None
     host_directory: str | None = None
@@ -95,6 +96,8 @@ def parse_options(texts: tuple[str, ...]) -> GivenOptions:
             given.allow_other = True
         elif name == "nopassthrough":
             given.passthrough = False
+        elif name == "nofastpath":
+            given.fast_path = False
         elif name in ("private-drafts", "noprivate-drafts"):
             given.private_drafts = name == "private-drafts"
         elif name == "project" and equals:
@@ -106,8 +109,8 @@ def parse_options(texts: tuple[str, ...]) -> GivenOptions:
         elif name and name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
             raise InvalidError(
                 f"unknown mount option {option!r}",
-                "mregfs knows ro, allow_other, nopassthrough, private-drafts, noprivate-drafts, "
-                "project=ENTITY/PROJECT, host_directory=DIR, "
+                "mregfs knows ro, allow_other, nopassthrough, nofastpath, private-drafts, "
+                "noprivate-drafts, project=ENTITY/PROJECT, host_directory=DIR, "
                 "verify=first-read|commit|always, coalesce=off|pinned|aliased, cache_size=BYTES",
             )
     return given
@@ -177,6 +180,7 @@ def mount(
                 read_only=read_only or given.read_only,
                 private_drafts=given.private_drafts,
                 passthrough=given.passthrough and os.environ.get("MREGFS_PASSTHROUGH") != "0",
+                fast_path=given.fast_path,
                 verify=given.policies.verify,
                 coalesce=given.policies.coalesce,
                 cache_size=given.policies.cache_size,
@@ -193,6 +197,8 @@ def mount(
         arguments.append("--read-only")
     if not given.passthrough:
         arguments += ["-o", "nopassthrough"]
+    if not given.fast_path:
+        arguments += ["-o", "nofastpath"]
     if given.private_drafts is not None:
         arguments += ["-o", "private-drafts" if given.private_drafts else "noprivate-drafts"]
     if given.host_directory is not None:

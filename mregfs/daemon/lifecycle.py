@@ -151,6 +151,7 @@ async def _serve(store: Store, project: ProjectName, options: MountOptions, wait
                 read_only=options.read_only,
                 allow_other=options.allow_other,
                 passthrough=options.passthrough,
+                fast_path=options.fast_path,
                 notices=notices,
                 on_ready=on_ready,
                 stop=stop,

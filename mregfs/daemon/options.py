@@ -22,6 +22,8 @@ class MountOptions(msgspec.Struct, frozen=True):
     private_drafts: bool | None = None
     """Whether a draft can be read by its user alone; None: as the store says (`mregfs access`)."""
     passthrough: bool = True
+    fast_path: bool = True
+    """Whether requests may be answered before pyfuse3 sees them (`fuse/protocol.md`)."""
     verify: Verification = "first-read"
     coalesce: str = "pinned"
     """`off`, `pinned` or `aliased`: which files are read from a whole-file copy."""

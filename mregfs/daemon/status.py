@@ -85,6 +85,10 @@ class Status:
                 "handles": passthrough.handles,
                 "refused": {**self._refused, **passthrough.refused},
             },
+            "requests": {
+                "on_fast_path": passthrough.on_fast_path,
+                "by_opcode": passthrough.requests,
+            },
             "verify": self._options.verify,
             "verified": self._verifier and self._verifier.figures(),
             "fs_verity": store.verity.why_not or "on",

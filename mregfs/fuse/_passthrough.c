@@ -117,7 +117,7 @@ static ssize_t reply(int fd, uint64_t unique, int error, void *payload, size_t s
 }
 
 #include "_passthrough_work.c"
-#include "_passthrough_express.c"
+#include "_passthrough_fast_path.c"
 
 /* ---- the two hooks ---------------------------------------------------------------------------- */
 
@@ -190,7 +190,7 @@ static ssize_t filter_request(int fd, struct fuse_in_header *in, ssize_t size)
 static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 {
 	struct fuse_in_header *in = buffer;
-	enum answered last = NOT_AT_ALL;
+	enum kind last = NOT_AT_HAND;
 	int64_t until = 0; /* when the event loop gets its turn */
 
 	(void)userdata;
@@ -198,7 +198,7 @@ static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 		ssize_t got = read(fd, buffer, size);
 
 		if (got < 0 && errno == EAGAIN) {
-			if (last != NOT_AT_ALL && nanoseconds() < until && another_comes(fd, last))
+			if (last != NOT_AT_HAND && nanoseconds() < until && another_comes(fd, last))
 				continue;
 			errno = EINTR; /* pyfuse3 waits again on this one only */
 			return -1;
@@ -208,12 +208,12 @@ static ssize_t take(int fd, void *buffer, size_t size, void *userdata)
 		got = filter_request(fd, in, got);
 		if (got == 0)
 			continue;
-		if (!is_express(in->opcode))
+		if (!is_on_fast_path(in->opcode))
 			return got;
-		enum answered answered = answer_at_once(fd, in, got);
-		if (answered == NOT_AT_ALL)
+		enum kind answered = answer_at_once(fd, in, got);
+		if (answered == NOT_AT_HAND)
 			return got;
-		if (last == NOT_AT_ALL) {
+		if (last == NOT_AT_HAND) {
 			until = nanoseconds() + BURST_NS;
 		} else if (nanoseconds() > until) {
 			errno = EINTR;
@@ -364,21 +364,23 @@ static PyObject *configure(PyObject *module, PyObject *args)
 	session.fd = -1;
 	Py_XINCREF(callback == Py_None ? NULL : callback);
 	Py_XSETREF(on_interrupt, callback == Py_None ? NULL : callback);
-	Py_CLEAR(express);
+	Py_CLEAR(fast_path);
 	Py_RETURN_NONE;
 }
 
 static PyObject *answer_by(PyObject *module, PyObject *args)
 {
-	PyObject *function;
+	PyObject *function, *kind[KINDS];
 	unsigned long long opcodes;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "OK:answer_by", &function, &opcodes))
+	if (!PyArg_ParseTuple(args, "OK(OOOO):answer_by", &function, &opcodes, &kind[REPLY],
+			      &kind[ERRNO], &kind[BY_THREAD], &kind[NOT_AT_HAND]))
 		return NULL;
-	Py_INCREF(function);
-	Py_XSETREF(express, function);
-	express_opcodes = opcodes;
+	for (int i = 0; i < KINDS; i++)
+		Py_XSETREF(kinds[i], Py_NewRef(kind[i]));
+	Py_XSETREF(fast_path, Py_NewRef(function));
+	fast_path_opcodes = opcodes;
 	Py_RETURN_NONE;
 }
 
@@ -390,10 +392,8 @@ static PyObject *answer_request(PyObject *module, PyObject *args)
 	(void)module;
 	if (!PyArg_ParseTuple(args, "KO:answer", &unique, &answer))
 		return NULL;
-	if (!PyBytes_Check(answer) && !PyLong_Check(answer))
-		return PyErr_Format(PyExc_TypeError, "an answer is bytes or an errno");
-	if (session.fd >= 0)
-		send_answer(session.fd, unique, answer);
+	if (session.fd >= 0 && send_answer(session.fd, unique, answer) < 0)
+		return NULL;
 	Py_RETURN_NONE;
 }
 
@@ -491,7 +491,7 @@ static PyObject *request(PyObject *module, PyObject *unused)
 {
 	(void)module, (void)unused;
 	return Py_BuildValue("(KIIIIi)", (unsigned long long)session.unique,
-			     session.opcode, session.pid, session.uid, session.gid, session.now);
+			     session.opcode, session.uid, session.gid, session.pid, session.now);
 }
 
 static PyObject *figures(PyObject *module, PyObject *unused)
@@ -526,16 +526,17 @@ static PyMethodDef methods[] = {
 	{"configure", configure, METH_VARARGS,
 	 "configure(passthrough, on_interrupt): what the next mount asks for, and whom to tell."},
 	{"answer_by", answer_by, METH_VARARGS,
-	 "answer_by(function, opcodes): who answers requests at once, and a bit for each kind of them."},
+	 "answer_by(function, opcodes, kinds): who answers requests at once, a bit for each opcode of them, "
+	 "and the classes of answers (messages.py)."},
 	{"answer", answer_request, METH_VARARGS,
-	 "answer(unique, answer): answer a request; bytes or an errno, from any thread."},
+	 "answer(unique, answer): answer a request by a Reply or an Errno, from any thread."},
 	{"backing_open", backing_open, METH_VARARGS,
 	 "backing_open(fd, lent): a backing id of the kernel for the file, or -errno; lent: users write it."},
 	{"backing_close", backing_close, METH_O, "backing_close(id): 0 or -errno."},
 	{"bind", bind_handle, METH_VARARGS,
 	 "bind(handle, backing_id, fd): how the kernel is to treat a handle that is about to open."},
 	{"unbind", unbind_handle, METH_O, "unbind(handle): the handle was released."},
-	{"request", request, METH_NOARGS, "request(): of the latest request: its number, opcode, pid, uid and gid, which times are to be now."},
+	{"request", request, METH_NOARGS, "request(): of the latest request: its number, opcode, uid, gid and pid, which times are to be now."},
 	{"figures", figures, METH_NOARGS, "figures(): the state of the session, for people and tests."},
 	{NULL, NULL, 0, NULL},
 };

@@ -18,7 +18,6 @@ import stat
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial, wraps
-from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
@@ -31,7 +30,8 @@ from mregfs.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from mregfs.fuse.fast_path import Answer, Deferred, Express, list_entries
+from mregfs.fuse.fast_path import FastPath, list_entries
+from mregfs.fuse.messages import NOT_AT_HAND, Answer, ByThread, Errno, Request, Sent
 from mregfs.fuse.passthrough import Passthrough, ReadPath, pyfuse3
 from mregfs.fuse.translation import (
     Context,
@@ -41,7 +41,7 @@ from mregfs.fuse.translation import (
     statvfs_of,
 )
 from mregfs.fuse.waits import Waits
-from mregfs.fuse.wire import BATCH_FORGET, FORGET, READ, SETXATTR, forgets
+from mregfs.fuse.wire import READ, SETXATTR
 from mregfs.fuse.workers import Workers
 from mregfs.host.descriptors import SHORTAGE, is_claimable, share
 from mregfs.vfs.answers import settle
@@ -152,18 +152,20 @@ class Adapter(pyfuse3.Operations):
     Args:
         fs: what is served.
         passthrough: whether the kernel may read and write backing files itself.
+        fast_path: whether requests may be answered before pyfuse3 sees them.
     """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, fs: FileSystem, *, passthrough: bool) -> None:
+    def __init__(self, fs: FileSystem, *, passthrough: bool, fast_path: bool = True) -> None:
         super().__init__()
         self._fs = fs
         self._waits = Waits()
         self._passthrough = Passthrough(wanted=passthrough, on_interrupt=self._waits.interrupted)
-        self._express = Express(fs, self._passthrough, self._settle)
+        self._fast_path = FastPath(fs, self._passthrough, self._settle_path, self._forget)
+        self._uses_fast_path = fast_path
         self._readers = Workers(_READERS, "mregfs-read")
         # Commits may take minutes; they must not use up the threads that readers wait for.
         self._writers = Workers(_WRITERS, "mregfs-write")
@@ -174,9 +176,8 @@ class Adapter(pyfuse3.Operations):
     def mounted(self) -> None:
         """The session is set up: from now on requests arrive."""
         self._passthrough.mounted()
-        self._passthrough.answer_by(
-            self._answer_at_once, [FORGET, BATCH_FORGET, *self._express.operations]
-        )
+        if self._uses_fast_path:
+            self._passthrough.answer_by(self._answer_at_once, self._fast_path.operations)
 
     def watch_in(self, nursery: trio.Nursery) -> None:
         """Tell where tasks of the adapter's own may run."""
@@ -192,43 +193,32 @@ class Adapter(pyfuse3.Operations):
         self._ending = True
         self._waits.end()
 
-    def _answer_at_once(
-        self, opcode: int, inode: int, uid: int, gid: int, pid: int, body: bytes
-    ) -> "Answer | EllipsisType":
-        """Answer a request that has just been received: bytes, an errno (0: done), None: not so.
-
-        `...` means that a thread will.
-        """
-        operation = self._express.operations.get(opcode)
-        if operation is None:
-            self._forget(forgets(opcode, inode, body))
-            return 0
+    def _answer_at_once(self, request: Request) -> Answer:
+        """Answer a request that has just been received, have a thread do it, or let it pass."""
+        operation = self._fast_path.operations[request.opcode]
         try:
-            answer = operation(inode, body, Caller(uid, gid, pid))
+            answer = operation(request)
         except Exception as exc:
-            return _errno_of(exc, operation.__name__, (inode, body))
-        if not callable(answer):
-            return answer
-        request = self._passthrough.request()
-        assert request is not None, "it came by the extension"
-        unique = request.unique
-        name, what = operation.__name__, (inode, body[:_SPELLED])
-        workers = self._readers if opcode == READ else self._writers
-        try:
-            workers.submit(partial(self._answer_later, answer, unique, name, what))
-        except RuntimeError:
-            return None  # the host has no thread for us now
-        return ...
+            return Errno(_errno_of(exc, operation.__name__, (request.inode, request.body)))
+        if isinstance(answer, ByThread):
+            what = (request.inode, request.body[:_SPELLED])
+            workers = self._readers if request.opcode == READ else self._writers
+            job = partial(self._answer_by_thread, answer, request.unique, operation.__name__, what)
+            try:
+                workers.submit(job)
+            except RuntimeError:
+                return NOT_AT_HAND  # the host has no thread for us now
+        return answer
 
-    def _answer_later(
-        self, deferred: Deferred, unique: int, name: str, what: Sequence[object]
+    def _answer_by_thread(
+        self, answer: ByThread, unique: int, name: str, what: Sequence[object]
     ) -> None:
-        answer: bytes | int
+        sent: Sent
         try:
-            answer = deferred()
+            sent = answer.give()
         except Exception as exc:
-            answer = _errno_of(exc, name, what)
-        self._passthrough.answer(unique, answer)
+            sent = Errno(_errno_of(exc, name, what))
+        self._passthrough.answer(unique, sent)
 
     def wait_for_threads(self, timeout: float) -> None:
         """Wait until no thread works on an answer any more, at most `timeout` seconds."""
@@ -398,12 +388,12 @@ class Adapter(pyfuse3.Operations):
     def _file(self, inode: int, opened: OpenFile) -> pyfuse3.FileInfo:
         return pyfuse3.FileInfo(
             fh=opened.handle,
-            direct_io=self._settle(inode, opened) is ReadPath.DIRECT,
+            direct_io=self._settle_path(inode, opened) is ReadPath.DIRECT,
             keep_cache=opened.keep_cache,
             nonseekable=opened.nonseekable,
         )
 
-    def _settle(self, inode: int, opened: OpenFile) -> ReadPath:
+    def _settle_path(self, inode: int, opened: OpenFile) -> ReadPath:
         """Settle how a file that was just opened is served."""
         if opened.backing >= 0 and not is_claimable(opened.backing):
             self._fs.release(opened.handle)
@@ -433,7 +423,7 @@ class Adapter(pyfuse3.Operations):
         """Write, and return how many bytes."""
         request = self._passthrough.request()
         known = request is not None and request.pid  # what is mapped, nobody in particular writes
-        caller = Caller(request.uid, request.gid, request.pid) if request and known else None
+        caller = request.caller if request and known else None
         return await settle(self._fs.write(fh, off, buf, caller), self._transactions)
 
     @_answers

@@ -20,10 +20,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import NamedTuple
 
 import msgspec
 
+from mregfs.fuse.messages import KINDS, Answer, Request, Sent
 from mregfs.vfs.interface import OpenFile
 
 __all__ = [
@@ -87,8 +87,8 @@ class PassthroughState(msgspec.Struct, frozen=True):
     """Single files that were refused, by reason."""
     requests: dict[int, int] = {}
     """Requests received, by opcode of the FUSE protocol."""
-    at_once: int = 0
-    """Those of them that were answered without pyfuse3 and the event loop (`fast_path`)."""
+    on_fast_path: int = 0
+    """Those of them that were answered without pyfuse3 and the event loop."""
 
 
 def choose_read_path(open_as: ReadPath | None, opened: OpenFile, *, available: bool) -> ReadPath:
@@ -109,18 +109,6 @@ def choose_read_path(open_as: ReadPath | None, opened: OpenFile, *, available: b
     if open_as is ReadPath.CACHED or opened.backing < 0 or not available:
         return ReadPath.CACHED
     return ReadPath.PASSTHROUGH
-
-
-class Request(NamedTuple):
-    """What pyfuse3 does not tell of a request."""
-
-    unique: int
-    opcode: int
-    pid: int
-    uid: int
-    gid: int
-    now: int
-    """Of a SETATTR: the times that are to be now (1, atime; 2, mtime), not what it gives."""
 
 
 class _OpenInode:
@@ -165,17 +153,16 @@ class Passthrough:
             figures = _native.figures()
             self.hooked = figures["mounts"] > self._mounts and figures["hooked"]
 
-    def answer_by(self, function: Callable[..., object], opcodes: Iterable[int]) -> None:
+    def answer_by(self, function: Callable[[Request], Answer], opcodes: Iterable[int]) -> None:
         """Have requests of some kinds answered by `function` before anyone else sees them.
 
-        It gets opcode, inode, user, group and process of the caller, and the request's body. It
-        returns the answer's body, an errno (0: done), None to let the request pass, or `...`:
-        `answer` is going to be called.
+        After `ByThread`, `answer` is going to be called; after `NotAtHand` the request passes.
         """
         if _native and self.hooked:
-            _native.answer_by(function, sum(1 << opcode for opcode in opcodes))
+            bits = sum(1 << opcode for opcode in opcodes)
+            _native.answer_by(lambda *fields: function(Request(*fields)), bits, KINDS)
 
-    def answer(self, unique: int, answer: bytes | int) -> None:
+    def answer(self, unique: int, answer: Sent) -> None:
         """Send the answer to a request; from any thread. Does nothing when the session is over."""
         if _native:
             _native.answer(unique, answer)
@@ -208,8 +195,11 @@ class Passthrough:
             return "the daemon lacks CAP_SYS_ADMIN, without which Linux takes no backing files"
         return ""
 
-    def request(self) -> "Request | None":
-        """Tell of the request that is being handed over right now; None without the extension."""
+    def request(self) -> Request | None:
+        """Tell of the request that is being handed over right now; None without the extension.
+
+        Its inode and body are not told: pyfuse3 has them.
+        """
         return Request(*_native.request()) if _native and self.hooked else None
 
     def inode_of(self, handle: int) -> int | None:
@@ -280,7 +270,7 @@ class Passthrough:
             backings=len(backed),
             refused=dict(self._refused),
             requests=figures.get("requests", {}),
-            at_once=figures.get("at_once", 0),
+            on_fast_path=figures.get("at_once", 0),
         )
 
     def _why_not_this(self, backing: int) -> str:

@@ -75,6 +75,7 @@ async def serve(
     read_only: bool = False,
     allow_other: bool = False,
     passthrough: bool = True,
+    fast_path: bool = True,
     notices: Notices,
     on_ready: Callable[[], object],
     stop: trio.Event,
@@ -94,6 +95,7 @@ async def serve(
         read_only: mount with `ro`.
         allow_other: let other users in.
         passthrough: let the kernel read and write backing files itself where it can.
+        fast_path: answer requests before pyfuse3 sees them where that is possible.
         notices: started with the session, stopped before it ends.
         on_ready: called once the mount has answered.
         stop: set it to end.
@@ -104,7 +106,7 @@ async def serve(
         UnavailableError: the session broke off.
     """
     place = mountpoints.resolve(mountpoint)
-    adapter = Adapter(fs, passthrough=passthrough)
+    adapter = Adapter(fs, passthrough=passthrough, fast_path=fast_path)
     _mount(
         adapter,
         place,

@@ -70,6 +70,8 @@ class Settings(msgspec.Struct):
     """What goes wrong: `ready` (the callback raises) or `loop` (the session loop does)."""
     extension: bool = True
     """False: as if `_passthrough` were not built."""
+    fast_path: bool = True
+    """False: pyfuse3 gets every request, though answers are at hand."""
     at_once: bool = True
     """False: no answer is ever at hand, so that pyfuse3 gets every request."""
 
@@ -446,6 +448,7 @@ async def run(settings: Settings) -> None:
             read_only=settings.read_only,
             allow_other=settings.allow_other,
             passthrough=settings.passthrough,
+            fast_path=settings.fast_path,
             notices=notices,
             on_ready=ready,
             stop=stop,

@@ -12,7 +12,7 @@ LOOKUP, READ = 1, 15
 
 
 def at_once(loopback):
-    return loopback.state()["passthrough"]["at_once"]
+    return loopback.state()["passthrough"]["on_fast_path"]
 
 
 def test_names_and_files_are_answered_without_pyfuse3(loopbacks):
