@@ -32,7 +32,15 @@ from mregfs.host import calls
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import names_in
 from mregfs.vfs.answers import InThread
-from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, FileSystemFigures, OpenFile
+from mregfs.vfs.interface import (
+    Attributes,
+    Caller,
+    ChangedAttributes,
+    FileSystemFigures,
+    OpenFile,
+    OpenFlags,
+    RenameMode,
+)
 
 __all__ = ["DraftDirectory"]
 
@@ -41,7 +49,11 @@ _OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_TRUNC
 again with the caller's own flags; elsewhere each WRITE comes with its offset, which O_APPEND
 would override, and from unaligned memory, which O_DIRECT would refuse."""
 
-_RENAME_FLAGS = calls.RENAME_NOREPLACE | calls.RENAME_EXCHANGE
+_RENAMES = {
+    RenameMode.REPLACE: 0,
+    RenameMode.KEEP: calls.RENAME_NOREPLACE,
+    RenameMode.EXCHANGE: calls.RENAME_EXCHANGE,
+}
 _PERMISSIONS = 0o7777
 _ACL = b"system.posix_acl_"
 _DEFAULT_LIST = b"system.posix_acl_default"
@@ -186,21 +198,25 @@ class DraftDirectory(Giving):
         self._remove(parent, name, caller, calls.AT_REMOVEDIR)
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        mode: RenameMode,
+        caller: Caller,
     ) -> None:
-        """Rename, also from draft to draft; RENAME_NOREPLACE and RENAME_EXCHANGE are known."""
+        """Rename, also from draft to draft; all modes are the host's."""
         with self._locked("rename", parent, name) as table:
-            if flags & ~_RENAME_FLAGS:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             source, target = table.alive(parent), table.alive(new_parent)
             self._refuse_frozen(
                 source, target, source.children.get(name), target.children.get(new_name)
             )
-            if not flags:
+            if mode is RenameMode.REPLACE:
                 table.pin(target, new_name)
             old, new = table.descriptor(source), table.descriptor(target)
-            self._actors.of(caller)(calls.rename, old, name, new, new_name, flags)
-            if flags & calls.RENAME_EXCHANGE:
+            self._actors.of(caller)(calls.rename, old, name, new, new_name, _RENAMES[mode])
+            if mode is RenameMode.EXCHANGE:
                 table.swapped(source, name, target, new_name)
             else:
                 table.moved(source, name, target, new_name)
@@ -304,7 +320,7 @@ class DraftDirectory(Giving):
     # ---- open files -------------------------------------------------------------------------
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+        self, parent: int, name: bytes, mode: int, flags: OpenFlags, caller: Caller
     ) -> tuple[OpenFile, Attributes]:
         """Make a regular file and open it, whatever its mode; or open the one that is there."""
         opened = -1
@@ -312,7 +328,7 @@ class DraftDirectory(Giving):
 
         def make(acting: Acting, directory: int) -> int:
             nonlocal opened
-            how = flags & _OPEN_FLAGS | os.O_CREAT | os.O_EXCL
+            how = flags.host & _OPEN_FLAGS | os.O_CREAT | os.O_EXCL
             opened = acting(calls.open_at, directory, name, how, wanted)
             if wanted & self._umask and not _has_default_list(directory):
                 acting(calls.chmod, opened, wanted)  # our umask has taken what he asked for
@@ -322,14 +338,14 @@ class DraftDirectory(Giving):
             try:
                 node, attributes = self._made(table, parent, name, mode, caller, make)
             except FileExistsError:
-                if flags & os.O_EXCL:
+                if flags.exclusive:
                     raise
             except BaseException:
                 if opened >= 0:
                     os.close(opened)
                 raise
             else:
-                return self._opened(node, opened, flags, caller), attributes
+                return self._opened(node, opened, flags.host, caller), attributes
         attributes = self.lookup(parent, name)  # somebody made it since the kernel looked
         try:
             return self.open(attributes.inode, flags, caller), attributes
@@ -337,15 +353,15 @@ class DraftDirectory(Giving):
             self.forget(attributes.inode, 1)
             raise
 
-    def open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
+    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> OpenFile:
         """Open a file; `backing` belongs to the tree and lasts until `release`."""
         acting = self._actors.of(caller)
         with self._locked("open", inode) as table:
             node = table.alive(inode)
-            if reach.can_write(flags) or flags & os.O_TRUNC:
+            if reach.can_write(flags.host) or flags.truncates:
                 self._refuse_frozen(node)
-            descriptor = reach.open_file(table, node, flags & _OPEN_FLAGS, acting)
-            return self._opened(node, descriptor, flags, caller)
+            descriptor = reach.open_file(table, node, flags.host & _OPEN_FLAGS, acting)
+            return self._opened(node, descriptor, flags.host, caller)
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`; fewer only at the end of the file."""

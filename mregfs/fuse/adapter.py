@@ -31,6 +31,7 @@ from mregfs.errors import (
     UnsupportedError,
 )
 from mregfs.fuse.fast_path import FastPath, list_entries
+from mregfs.fuse.flags import open_flags, rename_mode
 from mregfs.fuse.messages import NOT_AT_HAND, Answer, ByThread, Errno, Request, Sent
 from mregfs.fuse.passthrough import Passthrough, ReadPath, pyfuse3
 from mregfs.fuse.translation import (
@@ -301,9 +302,9 @@ class Adapter(pyfuse3.Operations):
         ctx: Context,
     ) -> None:
         """Move a name; `flags` are those of renameat2(2)."""
-        caller = caller_of(ctx)
+        caller, mode = caller_of(ctx), rename_mode(flags)
         await settle(
-            self._fs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, caller)
+            self._fs.rename(parent_inode_old, name_old, parent_inode_new, name_new, mode, caller)
         )
 
     @_answers
@@ -372,7 +373,7 @@ class Adapter(pyfuse3.Operations):
     @_answers
     async def open(self, inode: int, flags: int, ctx: Context) -> pyfuse3.FileInfo:
         """Open a file."""
-        opened = await settle(self._fs.open(inode, flags, caller_of(ctx)))
+        opened = await settle(self._fs.open(inode, open_flags(flags), caller_of(ctx)))
         return self._file(inode, opened)
 
     @_answers
@@ -381,7 +382,7 @@ class Adapter(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make and open a file in one step."""
         opened, attributes = self._fs.create(
-            parent_inode, name, stat.S_IMODE(mode), flags, caller_of(ctx)
+            parent_inode, name, stat.S_IMODE(mode), open_flags(flags), caller_of(ctx)
         )
         return self._file(attributes.inode, opened), entry_of(attributes)
 

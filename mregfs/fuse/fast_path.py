@@ -11,6 +11,7 @@ from functools import partial
 
 from mregfs.errors import MregfsError
 from mregfs.fuse import wire
+from mregfs.fuse.flags import open_flags
 from mregfs.fuse.messages import DONE, NOT_AT_HAND, Answer, ByThread, Errno, Reply, Request, Sent
 from mregfs.fuse.passthrough import Passthrough, ReadPath
 from mregfs.vfs.answers import InThread
@@ -79,7 +80,7 @@ class FastPath:
     def open(self, request: Request) -> Answer:
         """Open a file."""
         inode = request.inode
-        opened = self._fs.open(inode, wire.open_flags(request.body), request.caller)
+        opened = self._fs.open(inode, open_flags(wire.flags_of(request.body)), request.caller)
         if not isinstance(opened, OpenFile):
             return NOT_AT_HAND
         direct = self._settle_path(inode, opened) is ReadPath.DIRECT

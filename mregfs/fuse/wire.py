@@ -32,9 +32,9 @@ __all__ = [
     "attr_out",
     "direntplus",
     "entry_out",
+    "flags_of",
     "forgets",
     "handle_of",
-    "open_flags",
     "open_out",
     "range_of",
     "write_of",
@@ -172,7 +172,7 @@ def write_of(body: bytes) -> tuple[int, int, bytes]:
     return handle, offset, body[_WRITE_IN : _WRITE_IN + size]
 
 
-def open_flags(body: bytes) -> int:
+def flags_of(body: bytes) -> int:
     """Return the open(2) flags of OPEN."""
     flags: int = _U32_FIELD.unpack_from(body)[0]
     return flags

@@ -14,7 +14,7 @@ from mregfs.model.commands import Command
 from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.vfs.answers import Answer, InLoop, settle
-from mregfs.vfs.interface import Attributes, Caller, KernelNotices
+from mregfs.vfs.interface import Attributes, Caller, KernelNotices, RenameMode
 from mregfs.vfs.nodes import Nodes
 from mregfs.vfs.operations import FileOperations, decode_name
 from mregfs.vfs.pending import PendingLink, PendingLinks, is_temporary
@@ -23,8 +23,6 @@ from mregfs.vfs.tree import Node, NodeKind, Tree
 from mregfs.vfs.unchanging import Unchanging
 
 __all__ = ["ChangingTree"]
-
-_RENAME_NOREPLACE = 1
 
 
 class ChangingTree(Unchanging):
@@ -116,10 +114,16 @@ class ChangingTree(Unchanging):
         await self._runner.commands(operation(await self._nodes.child(parent, name)), caller)
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        mode: RenameMode,
+        caller: Caller,
     ) -> Answer[None]:
         """Rename a collection or an alias, or put a symlink that was on its way in its place."""
-        if flags & ~_RENAME_NOREPLACE:
+        if mode is RenameMode.EXCHANGE:
             raise HostError(errno.EINVAL, "names of the registry cannot be exchanged")
         pending = self._pending.find(parent, name)
         if pending is None:
@@ -128,7 +132,7 @@ class ChangingTree(Unchanging):
         if is_temporary(new_name) and directory.kind is NodeKind.OWNER:
             self._pending.move(pending, new_parent, new_name)
             return None
-        exclusive = bool(flags & _RENAME_NOREPLACE)
+        exclusive = mode is RenameMode.KEEP
         return InLoop(
             partial(self._rename_pending, pending, directory, new_name, caller, exclusive=exclusive)
         )

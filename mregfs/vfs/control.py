@@ -14,13 +14,11 @@ import msgspec
 
 from mregfs.errors import HostError, InvalidError, MregfsError
 from mregfs.model.forms import COMMANDS
-from mregfs.vfs.interface import Caller
+from mregfs.vfs.interface import Caller, OpenFlags
 from mregfs.vfs.numbers import CONTROL, CONTROLS
 
 __all__ = ["ControlSessions", "Outcome", "usage_text"]
 
-_WRITE_ONLY = 1
-_ACCESS_MODE = 3
 _MAX_REMEMBERED = 1024
 
 
@@ -88,14 +86,13 @@ class ControlSessions:
             self._sent_back.add(caller.pid)
             raise HostError(errno.ESTALE, "somebody else writes to this inode", "open it again")
 
-    def open(self, handle: int, inode: int, flags: int, caller: Caller) -> None:
+    def open(self, handle: int, inode: int, flags: OpenFlags, caller: Caller) -> None:
         """Add a descriptor. One that only reads begins with its user's last reply, or the usage.
 
         Raises:
             HostError: ESTALE, the file has to be looked up again.
         """
-        mode = flags & _ACCESS_MODE
-        session = Session(caller, inode, mode != 0, mode != _WRITE_ONLY)
+        session = Session(caller, inode, flags.writes, flags.reads)
         if session.writes:
             self._send_back(inode, caller)
             self._writers[inode] += 1

@@ -12,7 +12,7 @@ from mregfs.model.commands import CommitRequest
 from mregfs.model.grammar import Statement
 from mregfs.model.names import ProjectName
 from mregfs.vfs.answers import InLoop
-from mregfs.vfs.interface import Caller, DraftTree, KernelNotices
+from mregfs.vfs.interface import Caller, DraftTree, KernelNotices, RenameMode
 from mregfs.vfs.numbers import Space, space_of
 from mregfs.vfs.operations import FileOperations, decode_name
 from mregfs.vfs.registry_tree import RegistryTree
@@ -42,10 +42,16 @@ class Crossing:
         self._notices = notices
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        mode: RenameMode,
+        caller: Caller,
     ) -> InLoop[None]:
         """Commit a draft that is moved into the registry; refuse anything else."""
-        if flags & ~1:
+        if mode is RenameMode.EXCHANGE:
             raise HostError(errno.EINVAL, "names of the registry cannot be exchanged")
         if space_of(parent) is Space.DRAFTS:
             return InLoop(partial(self._commit, parent, name, new_parent, new_name, caller))

@@ -7,6 +7,7 @@ A reader holds only its position; lines are made from the log when it asks for t
 reader costs nothing and holds up nobody. One that is far behind is read for in a thread.
 """
 
+import errno
 from collections.abc import Callable, Sequence
 from itertools import islice
 from select import POLLIN, POLLOUT, POLLRDNORM
@@ -17,12 +18,10 @@ import trio
 from mregfs.errors import HostError, InvalidError
 from mregfs.model.changes import Entry, event_line
 from mregfs.registry.log.tail import LogTail
-from mregfs.vfs.interface import Caller
+from mregfs.vfs.interface import Caller, OpenFlags
 
 __all__ = ["EventReaders"]
 
-_EAGAIN = 11
-_O_NONBLOCK = 0o4000
 _READ_AHEAD = 64
 """Entries that are read from the log at a time for a reader that is far behind."""
 
@@ -32,7 +31,7 @@ class Reader(msgspec.Struct):
 
     position: int
     """Sequence number of the last entry it got."""
-    nonblocking: bool
+    blocks: bool
     caller: Caller
     """Who opened it, with his groups."""
     rest: bytes = b""
@@ -60,9 +59,9 @@ class EventReaders:
         self._news = trio.Event()
         self._reading = trio.CapacityLimiter(4)
 
-    def open(self, handle: int, flags: int, caller: Caller) -> None:
+    def open(self, handle: int, flags: OpenFlags, caller: Caller) -> None:
         """Add a reader that gets what comes from now on, in projects that he may read."""
-        self._readers[handle] = Reader(self._tail.head, bool(flags & _O_NONBLOCK), caller)
+        self._readers[handle] = Reader(self._tail.head, flags.blocks, caller)
 
     def close(self, handle: int) -> None:
         """Remove a reader."""
@@ -106,8 +105,8 @@ class EventReaders:
                 return data
             if reader.position > position:  # only what this reader may not see
                 continue
-            if reader.nonblocking:
-                raise HostError(_EAGAIN, "no log entry yet")
+            if not reader.blocks:
+                raise HostError(errno.EAGAIN, "no log entry yet")
             await news.wait()
 
     def _read_log(self, position: int) -> list[Entry]:

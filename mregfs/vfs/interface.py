@@ -9,6 +9,7 @@ takes longer than a look into memory says how its answer is to be had (`answers`
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum, auto
 from typing import Protocol
 
 import msgspec
@@ -25,6 +26,8 @@ __all__ = [
     "FileTree",
     "KernelNotices",
     "OpenFile",
+    "OpenFlags",
+    "RenameMode",
 ]
 
 
@@ -69,6 +72,30 @@ class ChangedAttributes(msgspec.Struct):
     mtime_ns: int | None = None
     atime_now: bool = False  # the host's own time, which takes less of a right than any other
     mtime_now: bool = False
+
+
+class OpenFlags(msgspec.Struct, frozen=True):
+    """What somebody who opens a file wants of it."""
+
+    reads: bool = True
+    writes: bool = False
+    truncates: bool = False
+    exclusive: bool = False
+    """The file must not be there yet."""
+    blocks: bool = True
+    """False: a read that would have to wait fails."""
+    host: int = 0
+    """All flags as the host spells them, for a tree that hands them on to it."""
+
+
+class RenameMode(Enum):
+    """What a rename does about the new name."""
+
+    REPLACE = auto()
+    KEEP = auto()
+    """The new name must not be there yet."""
+    EXCHANGE = auto()
+    """Both names change places."""
 
 
 class OpenFile(msgspec.Struct):
@@ -151,12 +178,18 @@ class FileTree(Protocol):
     def unlink(self, parent: int, name: bytes, caller: Caller) -> Answer[None]: ...
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> Answer[None]: ...
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        mode: RenameMode,
+        caller: Caller,
     ) -> Answer[None]: ...
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+        self, parent: int, name: bytes, mode: int, flags: OpenFlags, caller: Caller
     ) -> tuple[OpenFile, Attributes]: ...
-    def open(self, inode: int, flags: int, caller: Caller) -> Answer[OpenFile]: ...
+    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> Answer[OpenFile]: ...
     def read(self, handle: int, offset: int, size: int) -> Answer[bytes]:
         """Read. Cancelled: nothing was taken."""
         ...

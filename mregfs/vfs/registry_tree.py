@@ -17,7 +17,7 @@ from mregfs.registry.read.content import Content, OpenContent
 from mregfs.vfs.answers import Answer, InThread
 from mregfs.vfs.attached import Attached
 from mregfs.vfs.changing_tree import ChangingTree
-from mregfs.vfs.interface import Attributes, Caller, KernelNotices, OpenFile
+from mregfs.vfs.interface import Attributes, Caller, KernelNotices, OpenFile, OpenFlags
 from mregfs.vfs.listing import Listing
 from mregfs.vfs.nodes import Nodes
 from mregfs.vfs.numbers import Space, handles_of
@@ -31,8 +31,6 @@ from mregfs.vfs.xattrs import PREFIX, ExtendedAttributes
 __all__ = ["RegistryTree"]
 
 _PREFIX = PREFIX.encode()
-_WRITING = 0o3
-_O_TRUNC = 0o1000
 
 
 class RegistryTree(ChangingTree):
@@ -121,12 +119,12 @@ class RegistryTree(ChangingTree):
 
     # ---- files
 
-    def open(self, inode: int, flags: int, caller: Caller) -> Answer[OpenFile]:
+    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> Answer[OpenFile]:
         """Open a published file, for reading."""
         node = self._nodes.node(inode)
         if node.kind is not NodeKind.VERSION:
             return super().open(inode, flags, caller)
-        if flags & (_WRITING | _O_TRUNC):
+        if flags.writes or flags.truncates:
             raise self._operations.refuse_change(node)
         if not self._nodes.is_ready(node) or node.version is None:
             return self._nodes.when_ready(inode, partial(self.open, inode, flags, caller))

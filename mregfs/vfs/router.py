@@ -15,6 +15,8 @@ from mregfs.vfs.interface import (
     FileSystemFigures,
     FileTree,
     OpenFile,
+    OpenFlags,
+    RenameMode,
 )
 from mregfs.vfs.numbers import Space, spaces_by_inode
 
@@ -98,12 +100,12 @@ class Router:
         return self._tree(parent).rmdir(parent, name, caller)
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+        self, parent: int, name: bytes, mode: int, flags: OpenFlags, caller: Caller
     ) -> tuple[OpenFile, Attributes]:
         """Make a file and open it."""
         return self._tree(parent).create(parent, name, mode, flags, caller)
 
-    def open(self, inode: int, flags: int, caller: Caller) -> Answer[OpenFile]:
+    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> Answer[OpenFile]:
         """Open a file."""
         return self._inodes[inode >> self._shift].open(inode, flags, caller)
 
@@ -130,13 +132,19 @@ class Router:
     # ---- by two inodes
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        mode: RenameMode,
+        caller: Caller,
     ) -> Answer[None]:
         """Move a name, within a tree or from one to another."""
         tree = self._tree(parent)
         if tree is self._tree(new_parent):
-            return tree.rename(parent, name, new_parent, new_name, flags, caller)
-        return self._crossing.rename(parent, name, new_parent, new_name, flags, caller)
+            return tree.rename(parent, name, new_parent, new_name, mode, caller)
+        return self._crossing.rename(parent, name, new_parent, new_name, mode, caller)
 
     def link(self, inode: int, parent: int, name: bytes, caller: Caller) -> Attributes:
         """Make a hard link."""

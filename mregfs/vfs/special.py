@@ -20,7 +20,7 @@ from mregfs.model import paths
 from mregfs.vfs.answers import Answer, InLoop, InThread
 from mregfs.vfs.control import ControlSessions
 from mregfs.vfs.events import EventReaders
-from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, OpenFile
+from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, OpenFile, OpenFlags
 from mregfs.vfs.numbers import (
     CONTROL,
     CONTROLS,
@@ -39,8 +39,6 @@ from mregfs.vfs.tree import FOR_EVER, Tree
 from mregfs.vfs.unchanging import Unchanging, stale
 
 __all__ = ["SpecialTree"]
-
-_WRITING = 0o3
 
 
 class Kind(Enum):
@@ -176,13 +174,13 @@ class SpecialTree(Unchanging):
 
     # ---- files
 
-    def open(self, inode: int, flags: int, caller: Caller) -> Answer[OpenFile]:
+    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> Answer[OpenFile]:
         """Open a file; what `status` and an answer say is made first."""
         kind = self._kind(inode)
         if kind in _DIRECTORIES:
             return super().open(inode, flags, caller)
         if kind in (Kind.STATUS, Kind.ANSWER):
-            if flags & _WRITING:
+            if flags.writes:
                 raise ForbiddenError(f"{kind.name.lower()} is only to be read")
             make = self._open_status if kind is Kind.STATUS else self._open_answer
             return InLoop(partial(make, inode, caller))

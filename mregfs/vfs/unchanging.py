@@ -16,6 +16,8 @@ from mregfs.vfs.interface import (
     FileSystemFigures,
     FileTree,
     OpenFile,
+    OpenFlags,
+    RenameMode,
 )
 
 __all__ = ["Unchanging", "no_attribute", "stale"]
@@ -76,7 +78,13 @@ class Unchanging(FileTree):
         raise self.refuse_removal(parent, name)
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        mode: RenameMode,
+        caller: Caller,
     ) -> Answer[None]:
         """Refuse."""
         raise self.refuse_removal(parent, name)
@@ -108,12 +116,12 @@ class Unchanging(FileTree):
     # ---- what is open
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+        self, parent: int, name: bytes, mode: int, flags: OpenFlags, caller: Caller
     ) -> tuple[OpenFile, Attributes]:
         """Refuse."""
         raise self.refuse_new(parent, "a file")
 
-    def open(self, inode: int, flags: int, caller: Caller) -> Answer[OpenFile]:
+    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> Answer[OpenFile]:
         """Refuse: there are no files."""
         raise HostError(errno.EISDIR, "this is no file")
 

@@ -18,6 +18,7 @@ import pytest
 
 from mregfs.drafts import DraftDirectory
 from mregfs.errors import HostError
+from mregfs.fuse.flags import open_flags, rename_mode
 from mregfs.host.beneath import Beneath
 from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, OpenFile
 from tests.machines.native_machine import ROOT, HostSide, Machine, shape
@@ -137,7 +138,7 @@ class DraftSide:
                 if not flags & os.O_CREAT:
                     raise fail(errno.ENOENT)
                 opened, found = self.tree.create(
-                    inode, os.fsencode(name), mode & ~self._umask, flags, CALLER
+                    inode, os.fsencode(name), mode & ~self._umask, open_flags(flags), CALLER
                 )
                 self._known(found)
                 self._slots[slot] = opened, found.inode, flags
@@ -159,7 +160,11 @@ class DraftSide:
         if flags & os.O_TRUNC and self._random.random() < 0.5:
             self._set(found, size=0)
             flags &= ~os.O_TRUNC
-        self._slots[slot] = self.tree.open(found.inode, flags, CALLER), found.inode, flags
+        self._slots[slot] = (
+            self.tree.open(found.inode, open_flags(flags), CALLER),
+            found.inode,
+            flags,
+        )
 
     def close(self, slot: int) -> None:
         self.tree.release(self._slots.pop(slot)[0].handle)
@@ -214,7 +219,9 @@ class DraftSide:
         new_inode, new_name = self._parent(new_path)
         self._lookup(inode, name)
         self._maybe(new_inode, new_name)
-        self.tree.rename(inode, os.fsencode(name), new_inode, os.fsencode(new_name), flags, CALLER)
+        self.tree.rename(
+            inode, os.fsencode(name), new_inode, os.fsencode(new_name), rename_mode(flags), CALLER
+        )
 
     def link(self, path: str, new_path: str) -> None:
         found = self._find(path, follow=False)
@@ -313,7 +320,7 @@ class DraftSide:
 
     def read_file(self, path: str) -> bytes:
         found = self._find(path)
-        opened = self.tree.open(found.inode, os.O_RDONLY, CALLER)
+        opened = self.tree.open(found.inode, open_flags(os.O_RDONLY), CALLER)
         try:
             return self.tree.read(opened.handle, 0, 1 << 20)
         finally:

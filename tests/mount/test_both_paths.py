@@ -114,9 +114,11 @@ def read(path: str, offset: int = 0, size: int = 1 << 20) -> Callable[[Path], An
 
 
 def mapped(top: Path) -> Any:
-    with (top / VERSION / "sub/weights.bin").open("rb") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
-            return mapping[300_000:300_100]
+    with (
+        (top / VERSION / "sub/weights.bin").open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping,
+    ):
+        return mapping[300_000:300_100]
 
 
 def written(path: str, data: bytes, flags: int = os.O_WRONLY) -> Callable[[Path], Any]:

@@ -17,6 +17,7 @@ import trio
 from mregfs.api import Store, init_store, open_store
 from mregfs.daemon import Mounted, MountOptions
 from mregfs.errors import MregfsError
+from mregfs.fuse.flags import open_flags, rename_mode
 from mregfs.model.names import parse_project
 from mregfs.vfs.answers import settle
 from mregfs.vfs.interface import Attributes, Caller
@@ -64,10 +65,20 @@ class Awaited:
             return method
 
         async def call(*args: Any, **words: Any) -> Any:
+            place, translated = _FLAGS.get(name, (0, int))
+            if place:
+                args = (*args[:place], translated(args[place]), *args[place + 1 :])
             return await settle(method(*args, **words))
 
         return call
 
+
+_FLAGS: dict[str, tuple[int, Callable[[int], Any]]] = {
+    "open": (1, open_flags),
+    "create": (3, open_flags),
+    "rename": (4, rename_mode),
+}
+"""Which argument is a number of the kernel's, and what becomes of it."""
 
 _AT_ONCE = {"forget", "getattr", "readlink", "readdir", "release", "releasedir"}
 

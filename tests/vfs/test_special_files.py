@@ -15,7 +15,7 @@ from mregfs.model.grammar import Statement
 from mregfs.registry.log.tail import LogTail
 from mregfs.vfs.control import Outcome
 from mregfs.vfs.events import EventReaders
-from mregfs.vfs.interface import Caller
+from mregfs.vfs.interface import Caller, OpenFlags
 from tests.vfs.rig import WRITE_ONLY, Rig
 
 NONBLOCK = 0o4000
@@ -189,7 +189,7 @@ async def test_events_are_not_ahead_of_the_index(rig: Rig) -> None:
     tail = LogTail(rig.store.log, rig.store.index, time.monotonic_ns)
     await rig.commit("mnist", {"a": b"2"})
     readers = EventReaders(tail, lambda caller, project: True)
-    readers.open(2, NONBLOCK, rig.caller)
+    readers.open(2, OpenFlags(blocks=False), rig.caller)
     readers.write(2, b"since 0")
     lines = (await readers.read(2, 1 << 20)).splitlines()
 

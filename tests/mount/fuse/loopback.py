@@ -39,6 +39,8 @@ from mregfs.vfs.interface import (
     ChangedAttributes,
     FileSystemFigures,
     OpenFile,
+    OpenFlags,
+    RenameMode,
 )
 from mregfs.vfs.numbers import Space, handles_of
 
@@ -232,20 +234,26 @@ class LoopbackFileSystem:
         self._tree.rmdir(self._real(parent), name, caller)
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        mode: RenameMode,
+        caller: Caller,
     ) -> None:
-        self._tree.rename(self._real(parent), name, self._real(new_parent), new_name, flags, caller)
+        self._tree.rename(self._real(parent), name, self._real(new_parent), new_name, mode, caller)
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+        self, parent: int, name: bytes, mode: int, flags: OpenFlags, caller: Caller
     ) -> tuple[OpenFile, Attributes]:
         opened, attributes = self._tree.create(self._real(parent), name, mode, flags, caller)
         return self._offered(opened, flags), self._known(attributes)
 
-    def open(self, inode: int, flags: int, caller: Caller) -> Answer[OpenFile]:
+    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> Answer[OpenFile]:
         return self._perhaps(self._open, inode, flags, caller)
 
-    def _open(self, inode: int, flags: int, caller: Caller) -> OpenFile:
+    def _open(self, inode: int, flags: OpenFlags, caller: Caller) -> OpenFile:
         self.calls["open"] += 1
         if 1 < inode <= _LAST_SPECIAL:
             handle = next(self._numbers)
@@ -254,13 +262,13 @@ class LoopbackFileSystem:
             return OpenFile(handle, direct_io=inode < SLOW and inode != ABSENT)
         return self._offered(self._tree.open(inode, flags, caller), flags)
 
-    def _offered(self, opened: OpenFile, flags: int) -> OpenFile:
+    def _offered(self, opened: OpenFile, flags: OpenFlags) -> OpenFile:
         opened.keep_cache = self._settings.keep_cache
         self.calls["offered"] += 1
         wavers = self._settings.wavering and self.calls["offered"] % 3 == 0
         if wavers or not self._settings.backed:
             opened.backing = -1
-        elif self._settings.owned and not flags & os.O_ACCMODE:
+        elif self._settings.owned and not flags.writes:
             opened.backing = os.dup(opened.backing)
             opened.owned = True
         return opened

@@ -21,9 +21,10 @@ from mregfs.errors import (
 )
 from mregfs.fuse.adapter import Adapter
 from mregfs.fuse.fast_path import list_entries
+from mregfs.fuse.flags import open_flags, rename_mode
 from mregfs.fuse.passthrough import ReadPath, choose_read_path, pyfuse3
 from mregfs.vfs.answers import InLoop
-from mregfs.vfs.interface import Attributes, OpenFile
+from mregfs.vfs.interface import Attributes, OpenFile, RenameMode
 
 CONTEXT = pyfuse3.RequestContext()
 
@@ -150,6 +151,34 @@ async def test_cancellation_passes_until_the_session_ends():
 )
 def test_an_inode_is_never_open_in_two_ways(open_as, opened, available, path):
     assert path is choose_read_path(open_as, opened, available=available)
+
+
+@pytest.mark.parametrize(
+    ("number", "reads", "writes"),
+    [
+        (os.O_RDONLY, True, False),
+        (os.O_WRONLY, False, True),
+        (os.O_RDWR, True, True),
+        (3, True, True),
+    ],
+)
+def test_flags_of_open_have_names(number, reads, writes):
+    """Access mode 3, for ioctl(2) alone, asks for the right to both."""
+    flags = open_flags(number | os.O_TRUNC | os.O_NONBLOCK)
+
+    assert (reads, writes) == (flags.reads, flags.writes)
+    assert (True, False, False) == (flags.truncates, flags.blocks, flags.exclusive)
+    assert open_flags(number | os.O_EXCL).exclusive
+
+
+def test_flags_of_rename_have_names():
+    assert [RenameMode.REPLACE, RenameMode.KEEP, RenameMode.EXCHANGE] == [
+        rename_mode(number) for number in range(3)
+    ]
+    for unknown in (3, 4, 8):
+        with pytest.raises(HostError) as caught:
+            rename_mode(unknown)
+        assert errno.EINVAL == caught.value.errno
 
 
 # ---- through a mount

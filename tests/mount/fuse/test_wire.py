@@ -133,7 +133,7 @@ def test_requests() -> None:
     assert (7, 1 << 40, 4096) == wire.range_of(read)
     assert 7 == wire.handle_of(read)
     assert (7, 5, b"abc") == wire.write_of(write)
-    assert os.O_RDWR == wire.open_flags(struct.pack("=II", os.O_RDWR, 0))
+    assert os.O_RDWR == wire.flags_of(struct.pack("=II", os.O_RDWR, 0))
     assert (100, b"user.x") == wire.xattr_of(struct.pack("=II", 100, 0) + b"user.x\0")
     assert [(9, 3)] == list(wire.forgets(wire.FORGET, 9, struct.pack("=Q", 3)))
     batch = struct.pack("=IIQQQQ", 2, 0, 9, 3, 10, 1)
