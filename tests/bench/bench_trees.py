@@ -1,12 +1,14 @@
-"""This tree and another one, in turns: names in drafts, or reads, alias moves and commits.
+"""This tree and another one, in turns: names in drafts, single requests, or reads and commits.
 
-    python -m tests.bench.bench_trees OTHER [--what names|versions] [--rounds N] [--as UID]
+    python -m tests.bench.bench_trees OTHER [--what names|requests|versions] [--rounds N] [--as UID]
+                                      [--own-options -o…] [--other-options -o…]
 
 OTHER is the Python of another tree's environment, say of an older commit's. It is measured twice,
 by two mounts, so that one sees by how much it differs from itself: this tree is slower only if it
 is slower than both by more than that. Exits with 1 when it is. Names are made by root, or by
-another user; then the mounts are for all users. On a machine that does something else as well only
-the second figure, the processor's time of caller and daemon, says anything.
+another user; then the mounts are for all users. With options of their own, two mounts of one tree
+can be compared, as with and without the fast path. On a machine that does something else as well
+only the second figure, the processor's time of caller and daemon, says anything.
 """
 
 import argparse
@@ -147,7 +149,82 @@ def _commit_small(mount: Path, number: int) -> None:
     _command(mount, f"commit small-{number} small")
 
 
+# ---- single requests; what the kernel does not remember
+
+
+ASKED = 400
+"""Times that each is asked in a round."""
+
+ALIAS = "collections/live/production"
+
+
+def _publish_small(mount: Path) -> None:
+    _write_draft(mount, "first", large=False, small=True)
+    _command(mount, "commit first bench")
+    _command(mount, "mkdir collections/live")
+    _command(mount, f"ln -sf artifacts/bench/v0 {ALIAS}")
+
+
+def _look_up(mount: Path, number: int) -> None:
+    for name in range(ASKED):
+        try:
+            os.stat(f"{mount}/artifacts/none-{number}-{name}")
+        except FileNotFoundError:
+            continue
+        raise AssertionError(name)
+
+
+def _get_attributes(mount: Path, number: int) -> None:
+    for _ in range(ASKED):
+        os.lstat(mount / ALIAS)
+
+
+def _read_link(mount: Path, number: int) -> None:
+    for _ in range(ASKED):
+        os.readlink(mount / ALIAS)
+
+
+def _open(mount: Path, number: int) -> None:
+    for _ in range(ASKED):
+        os.close(os.open(mount / "artifacts/bench/v0/small/1.json", os.O_RDONLY))
+
+
+def _read(mount: Path, number: int) -> None:
+    file = os.open(mount / ".mregfs/control", os.O_RDONLY)
+    for _ in range(ASKED):
+        assert os.pread(file, 4096, 0)
+    os.close(file)
+
+
+def _write(mount: Path, number: int) -> None:
+    file = os.open(f"{_draft(mount, number)}/file", os.O_CREAT | os.O_WRONLY, 0o644)
+    data = os.urandom(4096)
+    for place in range(ASKED):
+        os.pwrite(file, data, place * 4096)
+    os.close(file)
+
+
+def _get_xattr(mount: Path, number: int) -> None:
+    for _ in range(ASKED):
+        os.getxattr(mount / "artifacts/bench/v0", "user.mregfs.digest")
+
+
+def _list(mount: Path, number: int) -> None:
+    for _ in range(ASKED):
+        os.listdir(mount / "collections/live")
+
+
 WORK: dict[str, dict[str, Work]] = {
+    "requests": {
+        "look up": Work(ASKED, _look_up),
+        "stat": Work(ASKED, _get_attributes),
+        "readlink": Work(ASKED, _read_link),
+        "open, close": Work(ASKED, _open),
+        "read 4 KiB": Work(ASKED, _read),
+        "write 4 KiB": Work(ASKED, _write),
+        "getxattr": Work(ASKED, _get_xattr),
+        "list": Work(ASKED, _list),
+    },
     "names": {
         "create": Work(NAMES, _create),
         "stat": Work(NAMES, _stat),
@@ -171,6 +248,14 @@ WORK: dict[str, dict[str, Work]] = {
 }
 
 
+PREPARED: dict[str, Callable[[Path], None]] = {
+    "names": lambda mount: None,
+    "requests": _publish_small,
+    "versions": _publish,
+}
+"""What is made in each mount before."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -179,6 +264,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--what", choices=WORK, default="names")
     parser.add_argument("--as", type=int, default=0, dest="uid", metavar="UID")
+    parser.add_argument("--own-options", default="", metavar="OPTIONS", help="of mount, for -o")
+    parser.add_argument("--other-options", default="", metavar="OPTIONS")
     arguments = parser.parse_args()
     if arguments.rounds < 9:
         parser.error("fewer than 9 rounds tell nothing")
@@ -188,15 +275,15 @@ def main() -> int:
     place.chmod(0o755)
     sides: list[Side] = []
     try:
-        for name, python in (
-            (OWN, sys.executable),
-            (FIRST, arguments.other),
-            (SECOND, arguments.other),
+        for name, python, options in (
+            (OWN, sys.executable, arguments.own_options),
+            (FIRST, arguments.other, arguments.other_options),
+            (SECOND, arguments.other, arguments.other_options),
         ):
-            sides.append(_mount(name, python, place / name.replace(" ", "-"), arguments.uid))
-        if arguments.what == "versions":
-            for side in sides:
-                _publish(side.mount)
+            at = place / name.replace(" ", "-")
+            sides.append(_mount(name, python, at, arguments.uid, options))
+        for side in sides:
+            PREPARED[arguments.what](side.mount)
         times = _measure(WORK[arguments.what], sides, arguments.rounds, arguments.uid)
     finally:
         for side in sides:
@@ -205,7 +292,7 @@ def main() -> int:
     return _report(times, arguments.rounds, arguments.uid)
 
 
-def _mount(name: str, python: str, place: Path, uid: int) -> Side:
+def _mount(name: str, python: str, place: Path, uid: int, options: str) -> Side:
     """Mount a new store in which that user may write."""
     place.mkdir()
     place.chmod(0o755)
@@ -219,6 +306,7 @@ def _mount(name: str, python: str, place: Path, uid: int) -> Side:
 
     run("init", place / "store")
     others = ("--allow-other",) if uid else ()
+    others += ("-o", options) if options else ()
     run("mount", place / "store", mount, "--log-file", place / "log", *others)
     wait_for(lambda: (mount / ".mregfs/status").exists(), "the mount")
     if uid:  # trees before that verb let everybody make drafts
@@ -283,7 +371,7 @@ def _used_by(pid: int) -> float:
 def _report(times: dict[str, dict[str, list[Took]]], rounds: int, uid: int) -> int:
     missed = 0
     print(f"{rounds} rounds in turns, as user {uid}")
-    print("microseconds a file, MiB or move: median (quartiles)")
+    print("microseconds a file, request, MiB or move: median (quartiles)")
     for figure in Took._fields:
         for work, sides in times.items():
             values = {
