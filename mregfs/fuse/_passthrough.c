@@ -370,13 +370,18 @@ static PyObject *configure(PyObject *module, PyObject *args)
 
 static PyObject *answer_by(PyObject *module, PyObject *args)
 {
-	PyObject *function, *kind[KINDS];
+	PyObject *function, *made, *kind[KINDS];
 	unsigned long long opcodes;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "OK(OOOO):answer_by", &function, &opcodes, &kind[REPLY],
-			      &kind[ERRNO], &kind[BY_THREAD], &kind[NOT_AT_HAND]))
+	if (!PyArg_ParseTuple(args, "OKO(OOOO):answer_by", &function, &opcodes, &made,
+			      &kind[REPLY], &kind[ERRNO], &kind[BY_THREAD], &kind[NOT_AT_HAND]))
 		return NULL;
+	if (body_field == NULL && (body_field = PyUnicode_InternFromString("body")) == NULL)
+		return NULL;
+	if (code_field == NULL && (code_field = PyUnicode_InternFromString("code")) == NULL)
+		return NULL;
+	Py_XSETREF(request_class, Py_NewRef(made));
 	for (int i = 0; i < KINDS; i++)
 		Py_XSETREF(kinds[i], Py_NewRef(kind[i]));
 	Py_XSETREF(fast_path, Py_NewRef(function));
@@ -526,8 +531,8 @@ static PyMethodDef methods[] = {
 	{"configure", configure, METH_VARARGS,
 	 "configure(passthrough, on_interrupt): what the next mount asks for, and whom to tell."},
 	{"answer_by", answer_by, METH_VARARGS,
-	 "answer_by(function, opcodes, kinds): who answers requests at once, a bit for each opcode of them, "
-	 "and the classes of answers (messages.py)."},
+	 "answer_by(function, opcodes, request, kinds): who answers requests at once, a bit for each opcode of "
+	 "them, and the classes of requests and answers (messages.py)."},
 	{"answer", answer_request, METH_VARARGS,
 	 "answer(unique, answer): answer a request by a Reply or an Errno, from any thread."},
 	{"backing_open", backing_open, METH_VARARGS,

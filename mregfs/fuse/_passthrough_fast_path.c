@@ -25,6 +25,7 @@ static uint64_t fast_path_opcodes;  /* a bit for each opcode that it is asked ab
 /* What it answers with (messages.py). What is none of these is not at hand. */
 enum kind { REPLY, ERRNO, BY_THREAD, NOT_AT_HAND, KINDS };
 static PyObject *kinds[KINDS];
+static PyObject *request_class, *body_field, *code_field;
 
 static enum kind kind_of(PyObject *answer)
 {
@@ -65,13 +66,13 @@ static int send_answer(int fd, uint64_t unique, PyObject *answer)
 		char *body;
 		Py_ssize_t size;
 
-		field = PyObject_GetAttrString(answer, "body");
+		field = PyObject_GetAttr(answer, body_field);
 		if (field == NULL || PyBytes_AsStringAndSize(field, &body, &size) < 0)
 			goto failed;
 		iov[1].iov_base = body;
 		iov[1].iov_len = (size_t)size;
 	} else if (kind == ERRNO) {
-		field = PyObject_GetAttrString(answer, "code");
+		field = PyObject_GetAttr(answer, code_field);
 		if (field == NULL)
 			goto failed;
 		out.error = -(int32_t)PyLong_AsLong(field);
@@ -98,10 +99,11 @@ failed:
 static enum kind answer_at_once(int fd, const struct fuse_in_header *in, ssize_t size)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
-	PyObject *answer = PyObject_CallFunction(
-		fast_path, "KIIIIiKy#", (unsigned long long)in->unique, in->opcode, in->uid, in->gid,
+	PyObject *request = PyObject_CallFunction(
+		request_class, "KIIIIiKy#", (unsigned long long)in->unique, in->opcode, in->uid, in->gid,
 		in->pid, 0, (unsigned long long)in->nodeid, (const char *)(in + 1),
 		(Py_ssize_t)size - (Py_ssize_t)sizeof(*in));
+	PyObject *answer = request ? PyObject_CallOneArg(fast_path, request) : NULL;
 	int silent = in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET;
 	enum kind kind = answer ? kind_of(answer) : NOT_AT_HAND;
 
@@ -112,6 +114,7 @@ static enum kind answer_at_once(int fd, const struct fuse_in_header *in, ssize_t
 		PyErr_WriteUnraisable(fast_path);
 	session.at_once += kind != NOT_AT_HAND;
 	Py_XDECREF(answer);
+	Py_XDECREF(request);
 	PyGILState_Release(gil);
 	return kind;
 }

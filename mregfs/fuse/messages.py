@@ -77,7 +77,7 @@ class ByThread(msgspec.Struct):
 Answer: TypeAlias = Reply | Errno | ByThread | NotAtHand
 
 KINDS = (Reply, Errno, ByThread, NotAtHand)
-"""In the order in which the extension is told of them."""
+"""Of answers, in the order in which the extension is told of them."""
 
 DONE = Errno(0)
 NOT_AT_HAND = NotAtHand()

@@ -160,7 +160,7 @@ class Passthrough:
         """
         if _native and self.hooked:
             bits = sum(1 << opcode for opcode in opcodes)
-            _native.answer_by(lambda *fields: function(Request(*fields)), bits, KINDS)
+            _native.answer_by(function, bits, Request, KINDS)
 
     def answer(self, unique: int, answer: Sent) -> None:
         """Send the answer to a request; from any thread. Does nothing when the session is over."""

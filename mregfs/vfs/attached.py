@@ -8,12 +8,14 @@ from mregfs.vfs.interface import Attributes, DraftTree, FileTree
 from mregfs.vfs.numbers import META
 from mregfs.vfs.tree import Node, NodeKind
 
-__all__ = ["Attached"]
+__all__ = ["NAMES", "Attached"]
 
 _NAMES = {
     NodeKind.ROOT: (paths.META, paths.STAGING),
     NodeKind.PROJECT: (paths.STAGING,),
 }
+NAMES = frozenset({paths.META, paths.STAGING})
+"""All names at which another tree may begin."""
 
 
 class Attached:

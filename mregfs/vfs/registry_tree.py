@@ -15,7 +15,7 @@ from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.registry.read.content import Content, OpenContent
 from mregfs.vfs.answers import Answer, InThread
-from mregfs.vfs.attached import Attached
+from mregfs.vfs.attached import NAMES, Attached
 from mregfs.vfs.changing_tree import ChangingTree
 from mregfs.vfs.interface import Attributes, Caller, KernelNotices, OpenFile, OpenFlags
 from mregfs.vfs.listing import Listing
@@ -84,7 +84,8 @@ class RegistryTree(ChangingTree):
         with self._index.read() as view:
             state = State(view)
             node = self._tree.node(state, parent)
-            found = self._lookup(state, node, name, text) if self._nodes.is_ready(node) else None
+            ready = node.version is None or self._nodes.is_ready(node)
+            found = self._lookup(state, node, name, text) if ready else None
         if found is None:
             return self._nodes.when_ready(parent, partial(self.lookup, parent, name))
         return found
@@ -101,7 +102,7 @@ class RegistryTree(ChangingTree):
             pending = self._pending.find(parent.inode, name)
             if pending is not None:
                 return self._pending.attributes(pending)
-        elif text in self._attached.names(parent):
+        elif text in NAMES and text in self._attached.names(parent):
             return self._attached.find(parent, text)
         raise NotFoundError(f"{text!r} does not exist")
 
@@ -188,16 +189,21 @@ class RegistryTree(ChangingTree):
         """Return an extended attribute; in a thread what costs more than reads of the index."""
         if not name.startswith(_PREFIX):
             raise no_attribute(name)
-        node = self._nodes.node(inode)
-        if not self._nodes.is_ready(node):
-            return self._nodes.when_ready(inode, partial(self.getxattr, inode, name, caller))
-        value = partial(self._xattr, node, name)
-        return InThread(value) if self._xattrs.is_slow(name) else value()
-
-    def _xattr(self, node: Node, name: bytes) -> bytes:
-        key = name[len(_PREFIX) :].decode(errors="replace")
         with self._index.read() as view:
-            value = self._xattrs.value(State(view), node, key)
+            state = State(view)
+            node = self._tree.node(state, inode)
+            if not self._nodes.is_ready(node):
+                return self._nodes.when_ready(inode, partial(self.getxattr, inode, name, caller))
+            if not self._xattrs.is_slow(name):
+                return self._xattr(state, node, name)
+        return InThread(partial(self._slow_xattr, node, name))
+
+    def _slow_xattr(self, node: Node, name: bytes) -> bytes:
+        with self._index.read() as view:
+            return self._xattr(State(view), node, name)
+
+    def _xattr(self, state: State, node: Node, name: bytes) -> bytes:
+        value = self._xattrs.value(state, node, name[len(_PREFIX) :].decode(errors="replace"))
         if value is None:
             raise no_attribute(name)
         return value

@@ -119,7 +119,7 @@ class Router:
 
     def getxattr(self, inode: int, name: bytes, caller: Caller) -> Answer[bytes]:
         """Return an extended attribute."""
-        return self._tree(inode).getxattr(inode, name, caller)
+        return self._inodes[inode >> self._shift].getxattr(inode, name, caller)
 
     def listxattr(self, inode: int, caller: Caller) -> Answer[list[bytes]]:
         """Return the names of the extended attributes."""
