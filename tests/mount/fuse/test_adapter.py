@@ -235,10 +235,10 @@ def test_programs_see_an_io_error_when_the_store_does_not_answer(loopback):
         assert errno.EIO == caught.value.errno
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_what_was_listed_is_forgotten_with_its_names(loopbacks, wait_until, at_once):
+@pytest.mark.parametrize("path", [{}, {"at_once": False}, {"fast_path": False}])
+def test_what_was_listed_is_forgotten_with_its_names(loopbacks, wait_until, path):
     """Each reference that the kernel was given comes back: neither lost nor counted twice."""
-    loopback = loopbacks(at_once=at_once).start()
+    loopback = loopbacks(**path).start()
     top = loopback.path / "top"
     (top / "below").mkdir(parents=True)
     for number in range(500):
