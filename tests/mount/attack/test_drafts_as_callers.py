@@ -125,12 +125,12 @@ def test_what_a_user_makes_is_his_from_the_first_moment(
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        made = alice.do(make_and_remove, str(top), SECONDS)
+        made = 0
+        while made <= 10 or looks <= 10:  # on a busy host a second may not do
+            made += alice.do(make_and_remove, str(top), SECONDS)
     finally:
         done.set()
         watcher.join()
-    assert made > 10
-    assert looks > 10
     assert {(ALICE, ALICE)} == owners
 
 
