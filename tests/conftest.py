@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--no-passthrough", action="store_true", help="mount without kernel passthrough"
     )
     parser.addoption(
-        "--attack-steps", type=int, default=0, help="gestures of three users on two mounts"
+        "--attack-steps", type=int, default=0, help="operations of three users on two mounts"
     )
     parser.addoption(
         "--crash-images", type=int, default=0, help="disks after a power cut, of each file system"

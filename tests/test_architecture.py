@@ -1,4 +1,4 @@
-"""What the import contracts of pyproject.toml cannot see: the house rules, read off the code."""
+"""What the import contracts of pyproject.toml cannot see: rules that are read off the code."""
 
 import ast
 import functools

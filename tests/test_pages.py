@@ -173,10 +173,15 @@ def test_words_that_were_struck_occur_nowhere() -> None:
     struck = [word for word, _ in rows(GLOSSARY.partition("## Not used")[2])]
     assert struck
     pattern = re.compile(rf"\b({'|'.join(struck)})s?\b", re.IGNORECASE)
-    sources = [each for end in ("py", "pyi", "md", "c") for each in CODE.rglob(f"*.{end}")]
+    sources = [
+        each
+        for end in ("py", "pyi", "md", "c")
+        for folder in (CODE, TOP / "tests")
+        for each in folder.rglob(f"*.{end}")
+    ]
     found = [
         f"{name}: …{words[max(match.start() - 40, 0) : match.end() + 40]}…"
-        for path in (TOP / "README.md", TOP / "CONTRIBUTING.md", *sources)
+        for path in (*TOP.glob("*.md"), TOP / "Makefile", *sources)
         if (name := path.relative_to(TOP).as_posix()) != "mregfs/GLOSSARY.md"
         for words in (as_words(f"{name} {path.read_text()}"),)
         for match in pattern.finditer(words)

@@ -1,10 +1,10 @@
-"""Three users, two mounts of one store, any order of gestures: nobody gets what is not his.
+"""Three users, two mounts of one store, any order of operations: nobody gets what is not his.
 
 Decided here: what the users try, and what must hold after each of it. Not decided here: where the
 mounts are and how many steps are made (`tests/mount/attack/test_two_mounts.py`).
 
 What is attacked is the registry, not its users: nobody here gives away what he means to keep, but
-by the gestures that are for it (`open_up`, a commit of his own).
+by the operations that are for it (`open_up`, a commit of his own).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from tests.attack import gestures
+from tests.attack import operations
 from tests.attack.canaries import Canaries
 from tests.attack.people import HungError, Person, RefusedError
 
@@ -52,9 +52,9 @@ class World:
     """The mounts, the users, the canaries; and what is known of all tokens.
 
     Attributes:
-        wanted: how many gestures are to be made.
+        wanted: how many operations are to be made.
         steps: how many were made so far.
-        violations: what went wrong, with the gestures just before.
+        violations: what went wrong, with the operations just before.
     """
 
     def __init__(self, mounts: list[Path], store: Path, canaries: Canaries, wanted: int) -> None:
@@ -113,7 +113,7 @@ class World:
         for who, jobs in work.items():
             for job, args in jobs:
                 self._remember(f"{who} at once", job, args)
-            self.people[who].begin(gestures.batch, jobs)
+            self.people[who].begin(operations.batch, jobs)
         came = []
         for who, jobs in work.items():
             self.steps += len(jobs)
@@ -127,9 +127,9 @@ class World:
                 if answer == "ok":
                     came.append((who, job, value))
         # What one opens up or commits meanwhile, another may have read meanwhile.
-        reads = [each for each in came if each[1] is gestures.read_everything]
+        reads = [each for each in came if each[1] is operations.read_everything]
         for each in came:
-            if each[1] is not gestures.read_everything:
+            if each[1] is not operations.read_everything:
                 self._learn(*each)
         if reads:
             self.check_published()
@@ -137,9 +137,9 @@ class World:
             self._learn(*each)
 
     def _learn(self, who: str, job: Callable[..., Any], value: Any) -> None:
-        if job is gestures.open_up and self._secrets.get(value) == who:
+        if job is operations.open_up and self._secrets.get(value) == who:
             del self._secrets[value]
-        elif job is gestures.read_everything:
+        elif job is operations.read_everything:
             for token in value:
                 if self._secrets.get(token, who) != who:
                     self.wrong(f"{who} has read the secret {token}")
@@ -166,7 +166,7 @@ class World:
     # ---- what must hold
 
     def check(self) -> None:
-        """Check what must hold between any two gestures; all of it is looked at from outside."""
+        """Check what must hold between any two operations; all of it is looked at from outside."""
         changes = self.canaries.changes()
         if changes:
             self.wrong("outside the store: " + "; ".join(changes))
@@ -248,12 +248,12 @@ class World:
         for who, draft in zip((*USERS, "alice"), DRAFTS, strict=True):
             mode = 0o777 if draft in ("d0", "d1") else 0o755
             top = f"{self.staging(0)}{draft}"
-            self.do(who, gestures.mkdir, top, mode)
-            self.do(who, gestures.mkdir, f"{top}/s", mode)
+            self.do(who, operations.mkdir, top, mode)
+            self.do(who, operations.mkdir, f"{top}/s", mode)
             for number, name in enumerate(("f0", "f1", "s/f0")):
                 secret = number > 0
                 token = self.token(who, secret=secret)
-                self.do(who, gestures.create, f"{top}/{name}", token, 0o600 if secret else 0o644)
+                self.do(who, operations.create, f"{top}/{name}", token, 0o600 if secret else 0o644)
 
     def staging(self, number: int) -> str:
         """Return what the paths of this run's drafts begin with, in one of the mounts."""
@@ -292,8 +292,8 @@ def contents_of(version: Path) -> bytes:
 # ---- what is drawn
 
 
-def _gestures() -> st.SearchStrategy[tuple[str, tuple[Any, ...]]]:
-    """Return a strategy for a gesture: its kind, and what it needs."""
+def _operations() -> st.SearchStrategy[tuple[str, tuple[Any, ...]]]:
+    """Return a strategy for an operation: its kind, and what it needs."""
     modes = st.sampled_from((0o600, 0o700, 0o400, 0o000, 0o4700))
     open_modes = st.sampled_from((0o644, 0o666, 0o755, 0o4755))
     return st.one_of(
@@ -332,7 +332,7 @@ def _gestures() -> st.SearchStrategy[tuple[str, tuple[Any, ...]]]:
 
 
 _JOBS: dict[str, Callable[..., Any]] = {
-    name: getattr(gestures, name)
+    name: getattr(operations, name)
     for name in (
         "chmod_private", "chown_group", "exchange", "hold", "link", "mkdir", "move", "open_up",
         "rmdir", "set_times", "set_xattr", "truncate", "unlink",
@@ -349,24 +349,24 @@ def _job(
     staging = world.staging(number)
     if kind == "secret":
         path = f"{staging}{given[0]}"
-        return gestures.create, (path, world.token(who, secret=True), 0o600)
+        return operations.create, (path, world.token(who, secret=True), 0o600)
     if kind == "create":
         path = f"{staging}{given[0]}"
-        return gestures.create, (path, world.token(who, secret=False), given[1])
+        return operations.create, (path, world.token(who, secret=False), given[1])
     if kind == "symlink":
         targets = [*world.canaries.files.values(), *world.canaries.directories.values()]
         target = targets[given[0] % len(targets)]
-        return gestures.symlink, (str(target), f"{staging}{given[1]}")
+        return operations.symlink, (str(target), f"{staging}{given[1]}")
     if kind == "use_held":
-        return gestures.use_held, given
+        return operations.use_held, given
     if kind == "read":
-        return gestures.read_everything, (f"{mount}/{'staging' if given[0] else 'artifacts'}",)
+        return operations.read_everything, (f"{mount}/{'staging' if given[0] else 'artifacts'}",)
     if kind == "commit":
-        return gestures.control, (mount, f"commit r{world.run}-{given[0]} by-{who}\n")
+        return operations.control, (mount, f"commit r{world.run}-{given[0]} by-{who}\n")
     if kind == "mv":
-        return gestures.move, (f"{staging}{given[0]}", f"{mount}/artifacts/by-{who}/next")
+        return operations.move, (f"{staging}{given[0]}", f"{mount}/artifacts/by-{who}/next")
     if kind == "alias":
-        return gestures.control, (mount, f"ln -sf by-{who}:v{given[0] % 3} by-{who}:best\n")
+        return operations.control, (mount, f"ln -sf by-{who}:v{given[0] % 3} by-{who}:best\n")
     paths = 2 if kind in _SECOND_IS_A_PATH else 1
     return _JOBS[kind], tuple(
         f"{staging}{value}" if index < paths else value for index, value in enumerate(given)
@@ -382,7 +382,7 @@ def machine_in(world: World, duel_seconds: float) -> type[RuleBasedStateMachine]
             if not world.over:
                 world.begin()
 
-        @rule(who=_WHO, number=_MOUNTS, drawn=st.lists(_gestures(), min_size=1, max_size=8))
+        @rule(who=_WHO, number=_MOUNTS, drawn=st.lists(_operations(), min_size=1, max_size=8))
         def one_after_another(self, who: str, number: int, drawn: list[Any]) -> None:
             for kind, given in [] if world.over else drawn:
                 job, args = _job(world, who, number, kind, given)
@@ -394,7 +394,7 @@ def machine_in(world: World, duel_seconds: float) -> type[RuleBasedStateMachine]
         @rule(
             drawn=st.fixed_dictionaries(
                 {
-                    who: st.lists(st.tuples(_MOUNTS, _gestures()), min_size=2, max_size=8)
+                    who: st.lists(st.tuples(_MOUNTS, _operations()), min_size=2, max_size=8)
                     for who in USERS
                 }
             )
@@ -413,7 +413,7 @@ def machine_in(world: World, duel_seconds: float) -> type[RuleBasedStateMachine]
 
         @rule(
             who=_WHO,
-            kind=st.sampled_from(gestures.ALPHABET),
+            kind=st.sampled_from(operations.ALPHABET),
             aim=_NUMBERS,
             numbers=st.permutations((0, 1)),
             bystander=st.booleans(),
@@ -431,11 +431,11 @@ def machine_in(world: World, duel_seconds: float) -> type[RuleBasedStateMachine]
             victim = str(victims[aim % len(victims)])
             if bystander and kind in ("create", "mkdir", "symlink", "mknod"):
                 second = "bob" if who == "alice" else "alice"
-                world.do(who, gestures.mkdir, f"{one}/staging/{here}", 0o777)
+                world.do(who, operations.mkdir, f"{one}/staging/{here}", 0o777)
                 token = world.token(second, secret=False)
-                world.do(second, gestures.create, f"{one}/staging/{here}/other", token, 0o644)
+                world.do(second, operations.create, f"{one}/staging/{here}/other", token, 0o644)
                 victim = ""
-            world.do(who, gestures.duel, kind, one, other, here, victim, line, duel_seconds)
+            world.do(who, operations.duel, kind, one, other, here, victim, line, duel_seconds)
             world.check()
             world.check_published()
 

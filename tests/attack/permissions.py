@@ -1,8 +1,8 @@
-"""Each gesture of the permission matrix: what one user does, once, to one thing of a registry.
+"""Each operation of the permission matrix: what one user does, once, to one thing of a registry.
 
-Decided here: the gestures and their names in the manual. Not decided here: who makes them, in which
-registry, and what must come of them (`tests/mount/test_permissions.py`). Each function is called in
-the process of the user who makes the gesture.
+Decided here: the operations and their names in the manual. Not decided here: who makes them, in
+which registry, and what must come of them (`tests/mount/attack/test_permissions.py`). Each function
+is called in the process of the user.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mregfs.cli.main import run
 
-__all__ = ["GESTURES", "TEAM", "Gesture", "Spot", "make_draft"]
+__all__ = ["OPERATIONS", "TEAM", "Operation", "Spot", "make_draft"]
 
 TEAM = 64210
 """The writers' group; this host has no name for it."""
@@ -22,7 +22,7 @@ THIRD_USER = 64299
 
 
 class Spot(NamedTuple):
-    """Where a gesture is made."""
+    """Where an operation is made."""
 
     mount: str
     store: str
@@ -48,7 +48,7 @@ class Spot(NamedTuple):
         return f"{self.top}/artifacts/m"
 
 
-class Gesture(NamedTuple):
+class Operation(NamedTuple):
     """One line of the matrix."""
 
     section: str
@@ -168,23 +168,23 @@ _CHANGE = "Changing the registry"
 _HOST = "Past the mount, in the store's directory"
 
 _LOOKING = [
-    Gesture(_LOOK, "`ls /models`", lambda at: _listed(at.mount)),
-    Gesture(_LOOK, "`ls` in `artifacts/m`", lambda at: _listed(at.artifact)),
-    Gesture(_LOOK, "read a version's file", lambda at: _read(f"{at.artifact}/v0/open")),
-    Gesture(
+    Operation(_LOOK, "`ls /models`", lambda at: _listed(at.mount)),
+    Operation(_LOOK, "`ls` in `artifacts/m`", lambda at: _listed(at.artifact)),
+    Operation(_LOOK, "read a version's file", lambda at: _read(f"{at.artifact}/v0/open")),
+    Operation(
         _LOOK, "read one that was 0600 in its draft", lambda at: _read(f"{at.artifact}/v0/private")
     ),
-    Gesture(_LOOK, "`ls staging`", lambda at: _listed(f"{at.top}/staging")),
-    Gesture(_LOOK, "`cat .mregfs/status`", lambda at: _read(f"{at.mount}/.mregfs/status")),
-    Gesture(_LOOK, "open `.mregfs/events`", _follow),
-    Gesture(
+    Operation(_LOOK, "`ls staging`", lambda at: _listed(f"{at.top}/staging")),
+    Operation(_LOOK, "`cat .mregfs/status`", lambda at: _read(f"{at.mount}/.mregfs/status")),
+    Operation(_LOOK, "open `.mregfs/events`", _follow),
+    Operation(
         _LOOK,
         "`cat '.mregfs/query/show m'`",
         lambda at: _ask(at, f"show {at.prefix}artifacts/m"),
     ),
-    Gesture(_LOOK, "`mregfs ls`", lambda at: _cli(at, "ls")),
-    Gesture(_LOOK, "`mregfs show m`", lambda at: _cli(at, "show", f"{at.prefix}artifacts/m")),
-    Gesture(
+    Operation(_LOOK, "`mregfs ls`", lambda at: _cli(at, "ls")),
+    Operation(_LOOK, "`mregfs show m`", lambda at: _cli(at, "show", f"{at.prefix}artifacts/m")),
+    Operation(
         _LOOK,
         "`mregfs access`, to see it",
         lambda at: _cli(at, "access", *([at.project] if at.project else [])),
@@ -194,61 +194,61 @@ _LOOKING = [
 _ALIAS = "ln -sf Partifacts/m/v0 Partifacts/m/best"
 
 _CHANGING = [
-    Gesture(_CHANGE, "`mkdir staging/run`", lambda at: os.mkdir(at.draft)),
-    Gesture(_CHANGE, "`ln -sfn v1 artifacts/m/best`", _move_alias, before=_ALIAS),
-    Gesture(
+    Operation(_CHANGE, "`mkdir staging/run`", lambda at: os.mkdir(at.draft)),
+    Operation(_CHANGE, "`ln -sfn v1 artifacts/m/best`", _move_alias, before=_ALIAS),
+    Operation(
         _CHANGE,
         "the same by `control`",
         lambda at: _control(at, _ALIAS.replace("P", at.prefix).replace("v0", "v1")),
         before=_ALIAS,
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "the same by `mregfs ln`",
         lambda at: _cli(at, *_ALIAS.replace("P", at.prefix).replace("v0", "v1").split()),
         before=_ALIAS,
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "`rm artifacts/m/best`",
         lambda at: os.unlink(f"{at.artifact}/best"),
         before=_ALIAS,
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "`rm` of a version by `control`",
         lambda at: _control(at, f"rm {at.prefix}artifacts/m{at.number}/v0"),
         before="commit Pstaging/dN Partifacts/mN",
         draft=0o755,
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "`rm -r` of a version",
         lambda at: os.unlink(f"{at.artifact}/v0/open"),
     ),
-    Gesture(
+    Operation(
         _CHANGE, "`tag`", lambda at: _control(at, f"tag {at.prefix}artifacts/m/v0 t{at.number}")
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "link a version into a collection",
         lambda at: os.symlink("../../artifacts/m/v1", f"{at.top}/collections/c/x{at.number}"),
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "`mkdir` of a collection",
         lambda at: os.mkdir(f"{at.top}/collections/c{at.number}"),
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "`rmdir` of one",
         lambda at: os.rmdir(f"{at.top}/collections/c{at.number}"),
         before="mkdir Pcollections/cN",
     ),
-    Gesture(
+    Operation(
         _CHANGE, "`mkdir` of an artifact", lambda at: os.mkdir(f"{at.top}/artifacts/a{at.number}")
     ),
-    Gesture(
+    Operation(
         _CHANGE,
         "`access`, to change it",
         lambda at: _control(at, f"access {at.project} --drafts {at.drafts}"),
@@ -256,11 +256,11 @@ _CHANGING = [
 ]
 
 
-def _drafts(title: str, mode: int) -> list[Gesture]:
+def _drafts(title: str, mode: int) -> list[Operation]:
     """Return what is done with a draft, and in it."""
 
-    def at(name: str, make: Callable[[Spot], str | None]) -> Gesture:
-        return Gesture(title, name, make, draft=mode)
+    def at(name: str, make: Callable[[Spot], str | None]) -> Operation:
+        return Operation(title, name, make, draft=mode)
 
     found = [
         at("`ls`", lambda at: _listed(at.draft)),
@@ -319,16 +319,16 @@ def _host(at: Spot, path: str) -> str:
 
 
 _PAST = [
-    Gesture(_HOST, "`ls`", lambda at: _listed(at.store)),
-    Gesture(_HOST, "make a file", lambda at: _create(_host(at, f"x{at.number}"))),
-    Gesture(_HOST, "`ls index`", lambda at: _listed(_host(at, "index"))),
-    Gesture(_HOST, "open a lock file", lambda at: _read(_host(at, "index/gate"))),
-    Gesture(_HOST, "`ls staging/default`", lambda at: _listed(_host(at, "staging/default"))),
-    Gesture(_HOST, "read the log", lambda at: _read(_host(at, f"log/{1:020}.json"))),
-    Gesture(_HOST, "write to the log", lambda at: _write(_host(at, f"log/{1:020}.json"))),
+    Operation(_HOST, "`ls`", lambda at: _listed(at.store)),
+    Operation(_HOST, "make a file", lambda at: _create(_host(at, f"x{at.number}"))),
+    Operation(_HOST, "`ls index`", lambda at: _listed(_host(at, "index"))),
+    Operation(_HOST, "open a lock file", lambda at: _read(_host(at, "index/gate"))),
+    Operation(_HOST, "`ls staging/default`", lambda at: _listed(_host(at, "staging/default"))),
+    Operation(_HOST, "read the log", lambda at: _read(_host(at, f"log/{1:020}.json"))),
+    Operation(_HOST, "write to the log", lambda at: _write(_host(at, f"log/{1:020}.json"))),
 ]
 
-GESTURES: list[Gesture] = [
+OPERATIONS: list[Operation] = [
     *_LOOKING,
     *_CHANGING,
     *_drafts("A draft of mode 0755", 0o755),

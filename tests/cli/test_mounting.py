@@ -14,20 +14,20 @@ from tests.cli.conftest import CommandLine
 
 class TestOptions:
     def test_those_of_fstab_are_left_aside(self) -> None:
-        wishes = parse_options(
+        given = parse_options(
             ("defaults,rw,_netdev,nofail,noauto,user,exec,suid,x-systemd.automount,comment=x", "")
         )
 
-        assert parse_options(()) == wishes
+        assert parse_options(()) == given
 
     def test_ours_are_taken(self) -> None:
-        wishes = parse_options(("ro,allow_other", "nopassthrough,project=team/vision"))
+        given = parse_options(("ro,allow_other", "nopassthrough,project=team/vision"))
 
         assert (True, True, False, "team/vision") == (
-            wishes.read_only,
-            wishes.allow_other,
-            wishes.passthrough,
-            wishes.project,
+            given.read_only,
+            given.allow_other,
+            given.passthrough,
+            given.project,
         )
 
     @pytest.mark.parametrize("option", ["frobnicate", "project", "rox", "RO", "max_read=1"])

@@ -1,7 +1,7 @@
-"""The file system against a tree of plain dicts: random gestures, the same tree after each.
+"""The file system against a tree of plain dicts: random operations, the same tree after each.
 
-Decided here: what each gesture does to a model of dicts, written without looking at the rules. Not
-decided here: how the file system does it. No mount, no kernel: `tests/vfs/rig.py`.
+Decided here: what each operation does to a model of dicts, written without looking at the rules.
+Not decided here: how the file system does it. No mount, no kernel: `tests/vfs/rig.py`.
 """
 
 import errno
@@ -73,7 +73,7 @@ class VfsMachine(RuleBasedStateMachine):
     def first(self, name: str) -> int:
         return self.former.get(name, (0, None))[0]
 
-    # ---- gestures
+    # ---- operations
 
     @rule(name=ARTIFACTS, content=CONTENTS, by_move=st.booleans())
     def commit(self, name: str, content: str, by_move: bool) -> None:
@@ -219,7 +219,7 @@ class VfsMachine(RuleBasedStateMachine):
 
     @rule(name=ARTIFACTS, number=NUMBERS)
     def published_is_immutable(self, name: str, number: int) -> None:
-        """No gesture removes a version."""
+        """No operation removes a version."""
         artifact = self.artifacts.get(name)
         exists = artifact is not None and number in artifact.numbers
         code = errno.EROFS if exists else errno.ENOENT

@@ -1,4 +1,4 @@
-"""The command language: every gesture of the control file, and everything that it refuses."""
+"""The command language: every operation of the control file, and everything that it refuses."""
 
 import pytest
 from hypothesis import given

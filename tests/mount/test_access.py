@@ -102,11 +102,11 @@ def moving_alias(directory: str, number: str, alias: str) -> None:
         raise
 
 
-Gesture = tuple[Callable[..., Any], tuple[str, ...]]
+Operation = tuple[Callable[..., Any], tuple[str, ...]]
 
 
-def changes(mount: Path) -> dict[str, Gesture]:
-    """Return the gestures that only writers may make; each undoes what another needs not."""
+def changes(mount: Path) -> dict[str, Operation]:
+    """Return the operations that only writers may make; each undoes what another needs not."""
     control = f"{mount}/.mregfs/control"
     artifact, collection = f"{mount}/artifacts/mnist", f"{mount}/collections/prod"
     return {
@@ -128,8 +128,8 @@ def changes(mount: Path) -> dict[str, Gesture]:
 
 def answers(person: Person, mount: Path) -> dict[str, str]:
     return {
-        name: answer_of(person, gesture, *words)
-        for name, (gesture, words) in changes(mount).items()
+        name: answer_of(person, operation, *words)
+        for name, (operation, words) in changes(mount).items()
     }
 
 

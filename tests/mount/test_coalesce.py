@@ -1,4 +1,4 @@
-"""Copies in one piece, through a mount: who reads how, before and after, while files are open."""
+"""Whole-file copies, through a mount: who reads how, before and after, while files are open."""
 
 import json
 import os

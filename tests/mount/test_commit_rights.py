@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mregfs.wiring.store  # noqa: F401 - alice may not be able to read this interpreter's modules
-from tests.attack import gestures
+from tests.attack import operations
 from tests.attack.commands import Outcome, run_verb
 from tests.attack.people import Person, answer_of
 from tests.mount.conftest import MakeMount, Mount, reachable_directory
@@ -128,7 +128,7 @@ def test_nobody_commits_the_private_draft_of_another(team: Mount, people: Any) -
     assert "'bobs' is not yours to commit" in said.output
     assert "ok" != by_api
     alice.do(os.mkdir, f"{mount}/artifacts/stolen")
-    assert answer_of(alice, gestures.move, str(draft), f"{mount}/artifacts/stolen/next") in (
+    assert answer_of(alice, operations.move, str(draft), f"{mount}/artifacts/stolen/next") in (
         "EACCES",
         "EPERM",
     )
@@ -159,7 +159,7 @@ def test_what_one_may_not_read_is_named_and_not_published(
         text = outcome.output
     else:
         alice.do(os.mkdir, f"{mount}/artifacts/stolen")
-        answer = answer_of(alice, gestures.move, str(draft), f"{mount}/artifacts/stolen/next")
+        answer = answer_of(alice, operations.move, str(draft), f"{mount}/artifacts/stolen/next")
         assert "EACCES" == answer
         text = alice.do(Path.read_text, Path(reason))
 
@@ -199,7 +199,7 @@ def test_a_draft_in_a_draft_is_not_one(team: Mount, people: Any) -> None:
     for person in (alice, bob):
         assert not person.do(asking, mount, "commit open/his m\n")["ok"]
         assert not person.do(asking, mount, "commit staging/open/his m\n")["ok"]
-        answer = answer_of(person, gestures.move, f"{draft}/his", f"{mount}/artifacts/m/next")
+        answer = answer_of(person, operations.move, f"{draft}/his", f"{mount}/artifacts/m/next")
         assert answer in ("EPERM", "EACCES")
 
     assert ["f"] == os.listdir(draft / "his")
@@ -250,7 +250,7 @@ def test_by_another_mount_nobody_gets_at_a_draft_that_is_committed(
     bob.do(making, str(draft), 0o777, {"a": (b"a", 0o666)})
     bob.do(making, f"{draft}/below", 0o777, {"weights": (b"w" * LARGE, 0o666)})
     elsewhere = f"{other.path}/staging/run"
-    bob.do(gestures.hold, f"{elsewhere}/below")
+    bob.do(operations.hold, f"{elsewhere}/below")
     with open(f"{draft}/sparse", "wb") as file:  # it takes a while to be digested
         for offset in range(0, 3 << 30, 1 << 20):
             os.pwrite(file.fileno(), b"w", offset)
@@ -264,14 +264,16 @@ def test_by_another_mount_nobody_gets_at_a_draft_that_is_committed(
             time.sleep(0.001)
         time.sleep(0.1)
         answers = {
-            "create": answer_of(bob, gestures.create, f"{elsewhere}/new", "t", 0o644),
-            "move": answer_of(bob, gestures.move, elsewhere, f"{other.path}/staging/mine"),
-            "exchange": answer_of(bob, gestures.exchange, elsewhere, f"{other.path}/staging/mine"),
-            "chmod": answer_of(bob, gestures.chmod_private, elsewhere, 0o700),
-            "rmdir": answer_of(bob, gestures.rmdir, elsewhere),
-            "create held": answer_of(bob, gestures.use_held, 0, "create", "new"),
-            "append held": answer_of(bob, gestures.use_held, 0, "append", "weights"),
-            "cwd": answer_of(bob, gestures.use_held, 0, "cwd", "new"),
+            "create": answer_of(bob, operations.create, f"{elsewhere}/new", "t", 0o644),
+            "move": answer_of(bob, operations.move, elsewhere, f"{other.path}/staging/mine"),
+            "exchange": answer_of(
+                bob, operations.exchange, elsewhere, f"{other.path}/staging/mine"
+            ),
+            "chmod": answer_of(bob, operations.chmod_private, elsewhere, 0o700),
+            "rmdir": answer_of(bob, operations.rmdir, elsewhere),
+            "create held": answer_of(bob, operations.use_held, 0, "create", "new"),
+            "append held": answer_of(bob, operations.use_held, 0, "append", "weights"),
+            "cwd": answer_of(bob, operations.use_held, 0, "cwd", "new"),
         }
         assert "ok" not in answers.values(), answers
         reply = asking_him.finish(120)

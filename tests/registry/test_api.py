@@ -103,7 +103,7 @@ def test_a_day_in_the_life(registry: mregfs.Registry, out: Path) -> None:
 
 
 def test_changing(registry: mregfs.Registry, out: Path) -> None:
-    """Each gesture has a method."""
+    """Each operation has a method."""
     registry.create_artifact("mnist", "dataset")
     registry.create_collection("prod", description="what is served")
     registry.commit(out, "mnist")

@@ -42,7 +42,7 @@ MOST = 27
 """With what the steps use, and the ports; it was 45."""
 
 PORTS = ("stores/intake_dir", "stores/packs_dir", "stores/objects_dir")
-"""Adapters, each as one module: what happens in them is another story."""
+"""Adapters, each as one module: what happens in them is tested elsewhere."""
 
 
 class AtOnce(Executor):

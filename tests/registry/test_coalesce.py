@@ -1,4 +1,4 @@
-"""Copies in one piece: what is copied, what is verified, what is evicted, what a pin keeps."""
+"""Whole-file copies: what is copied, what is verified, what is evicted, what a pin keeps."""
 
 import os
 from collections.abc import Iterator

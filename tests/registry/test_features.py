@@ -154,7 +154,7 @@ def test_each_operation_is_refused_alone(
     in_store_json(made, shiny=[operation])
     write_files(tmp_path / "new", {"a": b"new"})
     with mregfs.Registry(made) as registry:
-        gestures: dict[str, Callable[[], object]] = {
+        actions: dict[str, Callable[[], object]] = {
             "show": lambda: registry.get("mnist:v0"),
             "commit": lambda: registry.commit(tmp_path / "new", "mnist"),
             "tag": lambda: registry.tag("mnist:v1", ["x"]),
@@ -162,9 +162,9 @@ def test_each_operation_is_refused_alone(
             "fsck": registry.fsck,
         }
         said: dict[str, MregfsError] = {}
-        for name, gesture in gestures.items():
+        for name, action in actions.items():
             try:
-                gesture()
+                action()
             except UnsupportedError as exc:
                 said[name] = exc
     assert refused == said.keys()

@@ -189,7 +189,7 @@ def test_it_holds_its_rate_and_ends_between_two_blocks(world: World) -> None:
     assert 1 >= again.figures().waiting  # nothing was remembered
 
 
-def test_a_damaged_copy_in_one_piece_is_deleted(
+def test_a_damaged_whole_file_copy_is_deleted(
     world: World, wait_until: WaitUntil, expected_warnings: Any
 ) -> None:
     """It is made again; its file is read from its packs meanwhile."""

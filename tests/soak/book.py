@@ -1,8 +1,9 @@
 """What one client asked for and was told: a file outside of the store, and what follows from it.
 
-Decided here: what may be in the store after any sequence of gestures, answers and kills. A gesture
-is written down before it is made, and its answer when it is there; a gesture without an answer may
-have happened or not. Not decided here: which gestures are made (`client`), what is there (`soak`).
+Decided here: what may be in the store after any sequence of operations, answers and kills. An
+operation is written down before it is made, and its answer when it is there; one without an answer
+may have happened or not. Not decided here: which operations are made (`client`), what is there
+(`soak`).
 """
 
 import json

@@ -1,8 +1,8 @@
-"""One client of the soak: makes gestures through a mount until it is killed.
+"""One client of the soak: makes operations through a mount until it is killed.
 
     python -m tests.soak.client MOUNT NAME SEED BOOK USER GROUP
 
-Decided here: which gestures, in which proportion. Everything that is asked and answered is in the
+Decided here: which operations, in which proportion. Everything that is asked and answered is in the
 book. An error is no end: the mount may be dead, and come back. All has been imported before the
 client becomes its user, who need not be able to read where it is installed.
 """
@@ -38,7 +38,7 @@ class RefusedError(Exception):
 
 
 class Client:
-    """The gestures of one client."""
+    """The operations of one client."""
 
     def __init__(self, mount: Path, name: str, seed: int, book: Book) -> None:
         self._mount = mount
@@ -49,7 +49,7 @@ class Client:
         self._doing = ""
 
     def run(self) -> None:
-        gestures: dict[Callable[[], None], int] = {
+        operations: dict[Callable[[], None], int] = {
             self.draft: 6,
             self.commit: 6,
             self.revise: 3,
@@ -60,10 +60,10 @@ class Client:
             self.settle: 3,
         }
         while True:
-            (gesture,) = self._random.choices(list(gestures), weights=list(gestures.values()))
-            self._doing = gesture.__name__
+            (operation,) = self._random.choices(list(operations), weights=list(operations.values()))
+            self._doing = operation.__name__
             try:
-                gesture()
+                operation()
             except RefusedError as exc:
                 self._book.note(event="failed", doing=self._doing, error=str(exc))
             except OSError as exc:
@@ -71,7 +71,7 @@ class Client:
                 self._book.note(event="failed", doing=self._doing, error=error)
                 time.sleep(PAUSE)
 
-    # ---- gestures
+    # ---- operations
 
     def draft(self) -> None:
         """Write a draft, and leave it for later."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attack import gestures
+from tests.attack import operations
 from tests.attack.canaries import Canaries
 from tests.attack.people import Person, answer_of
 from tests.mount.conftest import Mount
@@ -37,7 +37,7 @@ def bob() -> Iterator[Person]:
     person.end()
 
 
-KINDS = [kind for kind in gestures.ALPHABET if kind not in ("commit", "mv")]
+KINDS = [kind for kind in operations.ALPHABET if kind not in ("commit", "mv")]
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_swapped_name_leads_nowhere(
     rounds = 0
     for number, victim in enumerate(victims):
         rounds += alice.do(
-            gestures.duel, kind, first, second, f"fight{number}", str(victim), "", SECONDS * 0.3
+            operations.duel, kind, first, second, f"fight{number}", str(victim), "", SECONDS * 0.3
         )
     assert [] == canaries.changes()
     assert rounds > len(victims)
@@ -72,11 +72,11 @@ def test_what_another_has_made_stays_his(
     """Also where it takes the name of what is being made just then."""
     first, second = (str(mount.path) for mount in mounts)
     top = f"{first}/staging/fight"
-    alice.do(gestures.mkdir, top, 0o777)
-    bob.do(gestures.create, f"{top}/other", "bobs", 0o644)
+    alice.do(operations.mkdir, top, 0o777)
+    bob.do(operations.create, f"{top}/other", "bobs", 0o644)
     kept = os.open(mounts[0].store / "staging/default/default/fight/other", os.O_RDONLY)
     try:
-        alice.do(gestures.duel, kind, first, second, "fight", "", "", 2 * SECONDS)
+        alice.do(operations.duel, kind, first, second, "fight", "", "", 2 * SECONDS)
         found = os.fstat(kept)  # she may have removed it: the directory is hers
         assert (BOB, 0o644) == (found.st_uid, stat.S_IMODE(found.st_mode))
     finally:
@@ -105,7 +105,7 @@ def test_what_a_user_makes_is_his_from_the_first_moment(
 ) -> None:
     """A symlink of root's would lead where protected_symlinks lets no other lead."""
     top = mounts[0].path / "staging/draft"
-    alice.do(gestures.mkdir, str(top), 0o755)
+    alice.do(operations.mkdir, str(top), 0o755)
     on_host = mounts[0].store / "staging/default/default/draft"
     owners: set[tuple[int, int]] = set()
     looks = 0
@@ -142,11 +142,11 @@ def test_a_descriptor_kept_gives_no_right_that_the_host_took(
 ) -> None:
     """What one mount has let a user find, he cannot change once the other has closed it."""
     top = f"{mounts[0].path}/staging/draft"
-    alice.do(gestures.mkdir, top, 0o777)
-    bob.do(gestures.hold, top)
-    bob.do(gestures.use_held, 0, "create", "mine")
+    alice.do(operations.mkdir, top, 0o777)
+    bob.do(operations.hold, top)
+    bob.do(operations.use_held, 0, "create", "mine")
     alice.do(os.chmod, f"{mounts[1].path}/staging/draft", 0o700)
     # The first mount's kernel remembers the mode of a second ago; the host does not.
-    assert "EACCES" == answer_of(bob, gestures.use_held, 0, "create", "late")
-    assert "EACCES" == answer_of(bob, gestures.use_held, 0, "unlink", "mine")
-    assert "EPERM" == answer_of(bob, gestures.use_held, 0, "chmod", "")
+    assert "EACCES" == answer_of(bob, operations.use_held, 0, "create", "late")
+    assert "EACCES" == answer_of(bob, operations.use_held, 0, "unlink", "mine")
+    assert "EPERM" == answer_of(bob, operations.use_held, 0, "chmod", "")

@@ -1,6 +1,6 @@
 """Owners, groups, modes and refusals in `staging/`: what the host gives in a directory of its own.
 
-Each gesture is made twice by the same user, in a plain directory and in a draft on the same file
+Each operation is made twice by the same user, in a plain directory and in a draft on the same file
 system; what is there afterwards, and what was answered, must be equal.
 """
 
@@ -55,7 +55,7 @@ def look(top: str) -> Look:
     return found
 
 
-# ---- the gestures; each gets the directory, and is made in a process of the user's
+# ---- the operations; each gets the directory, and is made in a process of the user's
 
 
 def _make_all(top: str, umask: int) -> None:
@@ -298,7 +298,7 @@ def ask_for_access(top: str) -> None:
     os.symlink(repr(answers), f"{top}/answers")
 
 
-GESTURES: list[Callable[[str], None]] = [
+OPERATIONS: list[Callable[[str], None]] = [
     made
     for name, made in list(globals().items())
     if callable(made)
@@ -328,10 +328,10 @@ def _furnish(top: Path) -> None:
     top.chmod(0o777)
 
 
-def _outcome(person: Person, gesture: Callable[[str], None], top: Path) -> tuple[str, Look]:
+def _outcome(person: Person, operation: Callable[[str], None], top: Path) -> tuple[str, Look]:
     _furnish(top)
     try:
-        person.do(gesture, str(top))
+        person.do(operation, str(top))
         answer = "ok"
     except RefusedError as refused:
         answer = errno.errorcode[refused.errno or 0]
@@ -348,10 +348,10 @@ def test_a_draft_is_a_directory_of_the_host(
     native.chmod(0o755)
     different: dict[str, Any] = {}
     answers = set()
-    for gesture in GESTURES:
-        name = gesture.__name__
-        expected = _outcome(people[who], gesture, native / name)
-        came = _outcome(people[who], gesture, drafts / name)
+    for operation in OPERATIONS:
+        name = operation.__name__
+        expected = _outcome(people[who], operation, native / name)
+        came = _outcome(people[who], operation, drafts / name)
         answers.add(expected[0])
         if expected != came:
             changed = {
@@ -366,7 +366,7 @@ def test_a_draft_is_a_directory_of_the_host(
         assert program[0] == tuple(look[0] for look in program[1])
     assert {} == different
     assert "ok" in answers
-    assert len(GESTURES) > 40
+    assert len(OPERATIONS) > 40
 
 
 # ---- access control lists that an administrator has given a directory of the host

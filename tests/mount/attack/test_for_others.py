@@ -263,12 +263,12 @@ def allocate(path: str, piece: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", [4096, MIB])
-@pytest.mark.parametrize("gesture", [fill, allocate])
+@pytest.mark.parametrize("operation", [fill, allocate])
 def test_nobody_gets_the_reserve(
-    make_mount: MakeMount, tmp_path: Path, gesture: object, piece: int
+    make_mount: MakeMount, tmp_path: Path, operation: object, piece: int
 ) -> None:
     """No more than natively, by passthrough and without: the reserve is for another."""
-    assert callable(gesture)
+    assert callable(operation)
     with disk_with_a_reserve(tmp_path) as disk:
         mount = make_mount(options=("--allow-other",))
         mount.path.parent.chmod(0o755)
@@ -282,17 +282,17 @@ def test_nobody_gets_the_reserve(
             plain = disk / "plain"
             plain.mkdir()
             plain.chmod(0o777)
-            natively = nobody.do(gesture, f"{plain}/file", piece)
+            natively = nobody.do(operation, f"{plain}/file", piece)
             (plain / "file").unlink()
             os.sync()
             time.sleep(0.1)
             nobody.do(os.mkdir, f"{mount.path}/staging/draft")
-            came = nobody.do(gesture, f"{mount.path}/staging/draft/file", piece)
+            came = nobody.do(operation, f"{mount.path}/staging/draft/file", piece)
             assert natively > 30 * MIB
             assert abs(came - natively) <= 2 * MIB, (came, natively)
             kept_for = Person("for whom it is kept", 65534)
             try:
-                assert kept_for.do(gesture, f"{plain}/more", piece) > 8 * MIB
+                assert kept_for.do(operation, f"{plain}/more", piece) > 8 * MIB
             finally:
                 kept_for.end()
         finally:

@@ -1,4 +1,4 @@
-"""The permission matrix of the manual: each gesture, by each user, as it turns out.
+"""The permission matrix of the manual: each operation, by each user, as it turns out.
 
 `mregfs/manual/permissions.md` holds the tables that these tests make, by real users on real mounts
 of root's for all. A table that is not what happens fails; `--write-permissions` writes it anew.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.attack.people import Person, RefusedError
-from tests.attack.permissions import GESTURES, TEAM, Gesture, Spot, make_draft
+from tests.attack.permissions import OPERATIONS, TEAM, Operation, Spot, make_draft
 from tests.mount.conftest import MakeMount, Mount
 
 PAGE = Path(__file__).parents[3] / "mregfs/manual/permissions.md"
@@ -92,12 +92,12 @@ def people() -> Iterator[dict[str, Person]]:
 
 
 def perform(index: int, spot: Spot) -> str:
-    """Make a gesture, in the process of whoever makes it."""
-    return GESTURES[index].make(spot) or "yes"
+    """Make an operation, in the process of whoever makes it."""
+    return OPERATIONS[index].make(spot) or "yes"
 
 
 class Registry:
-    """A mounted registry with something in it, in which gestures are made."""
+    """A mounted registry with something in it, in which operations are made."""
 
     def __init__(self, mount: Mount, scene: Scene, people: dict[str, Person]) -> None:
         self._mount = mount
@@ -145,33 +145,33 @@ class Registry:
         assert reply["ok"], (said, reply)
 
     def answer(self, index: int, who: str) -> str:
-        """Return what comes of a gesture by somebody."""
-        gesture, spot = GESTURES[index], self._spot()
-        if gesture.draft is not None:
-            self._people[self._scene.maker].do(make_draft, spot.draft, gesture.draft)
-        if gesture.before:
-            self.say(gesture.before, spot)
+        """Return what comes of an operation by somebody."""
+        operation, spot = OPERATIONS[index], self._spot()
+        if operation.draft is not None:
+            self._people[self._scene.maker].do(make_draft, spot.draft, operation.draft)
+        if operation.before:
+            self.say(operation.before, spot)
         try:
             return self._people[who].do(perform, index, spot)
         except RefusedError as refused:
             return errno.errorcode[refused.errno or 0]
 
     def table(self) -> str:
-        """Make all gestures, and return what came of them."""
+        """Make all operations, and return what came of them."""
         columns = self._scene.columns
         lines = ["", "| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         section = ""
-        for index, gesture in enumerate(GESTURES):
-            if gesture.section != section:
-                section = gesture.section
+        for index, operation in enumerate(OPERATIONS):
+            if operation.section != section:
+                section = operation.section
                 lines.append(f"| **{section}** |" + " |" * len(columns))
-            cells = [self._cell(index, gesture, people) for people in columns.values()]
-            lines.append(f"| {gesture.name} | " + " | ".join(cells) + " |")
+            cells = [self._cell(index, operation, people) for people in columns.values()]
+            lines.append(f"| {operation.name} | " + " | ".join(cells) + " |")
         return "\n".join([*lines, ""])
 
-    def _cell(self, index: int, gesture: Gesture, people: tuple[str, ...]) -> str:
+    def _cell(self, index: int, operation: Operation, people: tuple[str, ...]) -> str:
         answers = {who: self.answer(index, who) for who in people}
-        assert 1 == len(set(answers.values())), (gesture.name, answers)
+        assert 1 == len(set(answers.values())), (operation.name, answers)
         return answers[people[0]]
 
 

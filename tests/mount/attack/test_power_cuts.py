@@ -113,7 +113,7 @@ def commit_draft(store: Path) -> int:
 
 
 def run(words: Sequence[str | Path]) -> Outcome:
-    """Run a verb; the disk is slow, and campaigns go on beside other work."""
+    """Run a verb; the disk is slow, and other work goes on beside it."""
     running = begin_verb(words)
     running.deadline += PATIENCE
     return running.finish()

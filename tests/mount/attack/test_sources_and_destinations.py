@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attack import gestures
+from tests.attack import operations
 from tests.attack.canaries import Canaries
 from tests.attack.commands import begin_verb, run_verb
 from tests.attack.people import Person
@@ -70,10 +70,12 @@ def give(place: Path, uid: int) -> None:
         os.chown(path, uid, uid, follow_symlinks=False)
 
 
-def haunted(alice: Person, canaries: Canaries, place: Path, command, again, prefix="") -> int:
+def with_swapped_names(
+    alice: Person, canaries: Canaries, place: Path, command, again, prefix=""
+) -> int:
     """Run a command of root's again and again, while alice swaps all names; return how often."""
     victim, directory = canaries.files["root 600"], canaries.directories["root 700"]
-    alice.begin(gestures.haunt, str(place), prefix, str(victim), str(directory), SECONDS)
+    alice.begin(operations.swap_names, str(place), prefix, str(victim), str(directory), SECONDS)
     end = time.monotonic() + SECONDS
     times = 0
     while time.monotonic() < end:
@@ -125,7 +127,7 @@ def test_an_export_fills_and_empties_its_own_directory_only(
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    haunted(alice, canaries, home, command, again)
+    with_swapped_names(alice, canaries, home, command, again)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_nothing_is_published_that_is_not_in_the_directory(
     def command():
         return run_verb([*filled, "stolen", "--store", store])
 
-    haunted(alice, canaries, source, command, lambda: None)
+    with_swapped_names(alice, canaries, source, command, lambda: None)
     published = everything_in(store)
     assert not canaries.secrets_in(published)
 
@@ -159,7 +161,7 @@ def test_nothing_is_published_that_is_not_the_file(store, alice, canaries, home)
         (home / "weights.bin").write_bytes(os.urandom(8))
         return run_verb(["import", home / "weights.bin", "stolen", "--store", store])
 
-    haunted(alice, canaries, home, command, lambda: None, ".mregfs")
+    with_swapped_names(alice, canaries, home, command, lambda: None, ".mregfs")
     assert not canaries.secrets_in(everything_in(store))
 
 

@@ -21,7 +21,7 @@ BYSTANDER = 64004
 """Who takes no part; what the three do to themselves is theirs to decide."""
 
 STEPS_OF_AN_EXAMPLE = 30
-"""Rules; each makes up to 24 gestures."""
+"""Rules; each makes up to 24 operations."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def world(two_mounts, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
     first.cli("fsck", "--data")
 
 
-@pytest.mark.timeout(0)  # each gesture has a limit of its own
+@pytest.mark.timeout(0)  # each operation has a limit of its own
 def test_nobody_gets_what_is_not_his(world: World) -> None:
     """Nothing outside the store changes, nobody reads what he may not, nothing hangs."""
     machine = machine_in(world, 0.1 if world.wanted == EVERY_DAY else 0.3)

@@ -1,6 +1,6 @@
 """What a user does to a mount: each function is a system call or two, done in his own process.
 
-Decided here: the gestures, and how a race is run: one thread swaps two names by one mount while
+Decided here: the operations, and how a race is run: one thread swaps two names by one mount while
 another uses one of them by another mount. Not decided here: who does which, and what must hold.
 """
 
@@ -24,7 +24,6 @@ __all__ = [
     "create",
     "duel",
     "exchange",
-    "haunt",
     "hold",
     "link",
     "mkdir",
@@ -34,6 +33,7 @@ __all__ = [
     "rmdir",
     "set_times",
     "set_xattr",
+    "swap_names",
     "symlink",
     "truncate",
     "unlink",
@@ -78,7 +78,7 @@ def exchange(path: str, other: str) -> None:
 
 
 def move(path: str, to: str) -> None:
-    """Rename; also the gesture that commits."""
+    """Rename; also the operation that commits."""
     os.rename(path, to)
 
 
@@ -201,10 +201,10 @@ def copy_out(path: str) -> bytes:
     return _read(path)
 
 
-def batch(gestures: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+def batch(operations: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
     """Do several; return what came of each: ("ok", value) or the name of the errno."""
     came: list[Any] = []
-    for job, args in gestures:
+    for job, args in operations:
         try:
             came.append(("ok", job(*args)))
         except OSError as refused:
@@ -358,7 +358,7 @@ def _use(kind: str, top: str, line: str, mount: str) -> None:
         os.rename(top, line)
 
 
-def haunt(place: str, prefix: str, file: str, directory: str, seconds: float) -> int:
+def swap_names(place: str, prefix: str, file: str, directory: str, seconds: float) -> int:
     """Make every name below a directory a symlink to a file or directory, and itself again.
 
     Whatever appears there meanwhile is taken in, too. With a prefix only names that begin so.
@@ -374,12 +374,12 @@ def haunt(place: str, prefix: str, file: str, directory: str, seconds: float) ->
             here = pending.pop()
             with contextlib.suppress(OSError):
                 for entry in list(os.scandir(here)):
-                    if entry.name.startswith(".haunting-") or entry.is_symlink():
+                    if entry.name.startswith(".swapped-") or entry.is_symlink():
                         continue
                     is_directory = entry.is_dir(follow_symlinks=False)
                     if not entry.name.startswith(prefix):
                         continue
-                    aside = f"{here}/.haunting-{entry.name}"
+                    aside = f"{here}/.swapped-{entry.name}"
                     with contextlib.suppress(OSError):
                         os.symlink(directory if is_directory else file, aside)
                     with contextlib.suppress(OSError):
