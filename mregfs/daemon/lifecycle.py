@@ -172,20 +172,7 @@ async def _housekeeping(store: Store) -> None:
     """Do what is due once a minute, in a thread."""
     while True:
         await trio.sleep(HOUSEKEEPING_INTERVAL)
-        await trio.to_thread.run_sync(_do_housekeeping, store)
-
-
-def _do_housekeeping(store: Store) -> None:
-    """Let deleted packs go; store a checkpoint, so that an index is never rebuilt from entry 1."""
-    store.packs.release_deleted()
-    if store.read_only:
-        return
-    store.objects.reserve.fill()
-    try:
-        if store.log.checkpoint_due():
-            store.log.checkpoint()
-    except MregfsError as exc:
-        log.warning("no checkpoint was written: %s", exc)
+        await trio.to_thread.run_sync(store.keep_house)
 
 
 async def _watch_signals(

@@ -2,6 +2,7 @@
 
     address.py            where a store is
     host_directories.py   where this host keeps its own things of it
+    place.py              what depends on the kind of place that a store is in
     holding.py            the directory of a store, made or held; whose store may be acted on
     opening.py            stores made and opened: which adapters
     store.py              everything of one open store

@@ -9,20 +9,27 @@ alone: its owner writes it, others may read it, and root acts on no store but it
 
 import contextlib
 import errno
+import logging
 import os
 import pwd
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
 from mregfs.errors import ExistsError, ForbiddenError, InvalidError, MregfsError
 from mregfs.host import oserrors
 from mregfs.host.beneath import Beneath
 from mregfs.host.listing import names_in
+from mregfs.host.temporary import TemporaryFiles
+from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.registry.log.description import KEY, StoreDescription, read_description
 from mregfs.stores.objects_dir import ObjectsDirectory
+from mregfs.stores.packs_dir import PacksDirectory
+from mregfs.stores.verity import FsVerity
+from mregfs.wiring.place import Owner
 
-__all__ = ["Held", "hold_store", "make_directory"]
+__all__ = ["StoreDirectory", "hold_store", "make_directory"]
+
+log = logging.getLogger(__name__)
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -33,18 +40,75 @@ _FOLDERS = (
 """Those that nobody but the owner may write in. Not `staging`: its drafts are their makers'."""
 
 
-class Held(NamedTuple):
-    """A store that this user may act on."""
+class StoreDirectory:
+    """A `Place`: the directory of a store that this user may act on.
 
-    top: Beneath
-    objects: ObjectsDirectory
-    description: StoreDescription
-    is_own: bool
-    """Its owner is this user; others only read."""
-    writable: bool
+    Args:
+        top: the directory; it is this one's to close.
+        objects: in it.
+        description: what the store says of itself.
+    """
+
+    def __init__(
+        self, top: Beneath, objects: ObjectsDirectory, description: StoreDescription
+    ) -> None:
+        self.top = top
+        self.objects = objects
+        self.description = description
+        self.packs = PacksDirectory(top)
+        self.verity = FsVerity(top)
+        self.is_own = top.owner == os.geteuid()
+        self.writable = self.is_own and os.access(".", os.W_OK, dir_fd=top.fd)
+
+    @property
+    def owner(self) -> Owner:
+        """See `Place`."""
+        found = os.fstat(self.top.fd)
+        return Owner(found.st_uid, found.st_gid)
+
+    def free_bytes(self) -> int:
+        """See `Place`."""
+        return self.packs.free_bytes()
+
+    def give_room(self) -> bool:
+        """See `Place`."""
+        return self.objects.reserve.release()
+
+    def expect_appends(self) -> None:
+        """See `Place`: files for log entries, and room for deleting on a full disk."""
+        self.objects.keep_spares(ENTRY_GRAIN)
+        self.objects.reserve.fill()
+
+    def keep_house(self, *, writing: bool) -> None:
+        """See `Place`: packs that others deleted are let go; the room for deleting is kept."""
+        self.packs.release_deleted()
+        if writing:
+            self.objects.reserve.fill()
+
+    def close_to_others(self) -> None:
+        """See `Place`. It is never opened again by itself."""
+        mode = stat.S_IMODE(os.fstat(self.top.fd).st_mode)
+        if not mode & 0o077:
+            return
+        try:
+            os.fchmod(self.top.fd, mode & 0o700)
+        except OSError as exc:
+            raise oserrors.translated(exc, f"cannot close {self.top.path!r} to others") from exc
+        log.info("nobody else may look into %s any more: not everybody may read it", self.top.path)
+
+    @property
+    def temporary(self) -> list[TemporaryFiles]:
+        """See `Place`."""
+        return [self.objects.temporary, self.packs.temporary]
+
+    def close(self) -> None:
+        """See `Place`."""
+        self.packs.close()
+        self.objects.close()
+        self.top.close()
 
 
-def hold_store(where: str) -> Held:
+def hold_store(where: str) -> StoreDirectory:
     """Hold the directory of a store by descriptor, if this user may act on it.
 
     Raises:
@@ -64,9 +128,7 @@ def hold_store(where: str) -> Held:
         if isinstance(exc, OSError):
             raise oserrors.translated(exc, f"cannot open the store {where!r}") from exc
         raise
-    is_own = top.owner == os.geteuid()
-    writable = is_own and os.access(".", os.W_OK, dir_fd=top.fd)
-    return Held(top, objects, description, is_own, writable)
+    return StoreDirectory(top, objects, description)
 
 
 def make_directory(where: str, *, private: bool) -> Beneath:

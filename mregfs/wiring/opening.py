@@ -89,7 +89,7 @@ def open_store(
     address = StoreAddress.parse(path)
     with contextlib.ExitStack() as undo:
         held = hold_store(address.directory)
-        undo.callback(held.top.close)
+        undo.callback(held.close)
         host = HostDirectories(
             address,
             held.description.id,

@@ -11,19 +11,16 @@ import logging
 import os
 import secrets
 import socket
-import stat
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from mregfs.errors import CorruptError, NoSpaceError, NotFoundError
-from mregfs.host import oserrors
+from mregfs.errors import CorruptError, MregfsError, NoSpaceError, NotFoundError
 from mregfs.host.memory import memory_for_checkpoint
 from mregfs.host.principals import principal
 from mregfs.host.priority import let_others_go_first, read_when_idle
-from mregfs.model.changes import ENTRY_GRAIN
 from mregfs.model.commands import Principal, User
 from mregfs.model.features import Features
 from mregfs.model.records import VersionRecord
@@ -34,12 +31,10 @@ from mregfs.registry.log.description import read_description
 from mregfs.registry.log.log import Log
 from mregfs.registry.read.content import Content, Verification
 from mregfs.stores.index_lmdb import IndexLmdb
-from mregfs.stores.packs_dir import PacksDirectory
-from mregfs.stores.verity import FsVerity
 from mregfs.stores.whole_files_dir import WholeFilesDirectory
 from mregfs.wiring.address import StoreAddress
-from mregfs.wiring.holding import Held
 from mregfs.wiring.host_directories import HostDirectories
+from mregfs.wiring.place import Owner, Place
 
 if TYPE_CHECKING:
     from mregfs.host.callers import Credentials
@@ -50,7 +45,7 @@ if TYPE_CHECKING:
     from mregfs.registry.write.commit import Committer
     from mregfs.stores.scanner_direct import DirectScanner
 
-__all__ = ["Owner", "Store", "new_id"]
+__all__ = ["Store", "new_id"]
 
 log = logging.getLogger(__name__)
 
@@ -66,19 +61,12 @@ _LATER = (
 """Modules that a daemon imports when it has nothing better to do."""
 
 
-class Owner(NamedTuple):
-    """Whose a store is."""
-
-    uid: int
-    gid: int
-
-
 class Store:
     """Everything of one open store. Close it when done.
 
     Args:
         address: where it is.
-        held: its directory; the store's to close from now on, as all that follows.
+        place: what there is; the store's to close from now on, as all that follows.
         host: what this host keeps of it.
         index: of this host.
         read_only: nothing of it is changed.
@@ -89,7 +77,7 @@ class Store:
     def __init__(
         self,
         address: StoreAddress,
-        held: Held,
+        place: Place,
         host: HostDirectories,
         index: IndexLmdb,
         *,
@@ -99,19 +87,18 @@ class Store:
     ) -> None:
         self.address = address
         self.host = host
-        self.id = held.description.id
-        self.description = held.description
-        self.is_own = held.is_own
+        self.id = place.description.id
+        self.description = place.description
+        self.is_own = place.is_own
         """Its owner is this user."""
         self.read_only = read_only
         self.clock = time.time_ns
-        self.objects = objects = held.objects
-        self.packs = PacksDirectory(held.top)
+        self.objects = place.objects
+        self.packs = place.packs
         self.index = index
-        self._held = held
-        self._directory = held.top
+        self._place = place
         self.log = Log(
-            objects,
+            self.objects,
             self.index,
             clock=self.clock,
             new_id=new_id,
@@ -119,12 +106,12 @@ class Store:
             identify=self._identify,
             features=self.description.features,
             checkpoint_limit=memory_for_checkpoint,
-            free_reserve=objects.reserve.release,
+            free_reserve=place.give_room,
         )
-        self.verity = FsVerity(held.top)
+        self.verity = place.verity
         self.whole_files = WholeFilesDirectory(host.cache)
         self.content = Content(
-            objects,
+            self.objects,
             self.packs,
             self.index,
             verification=verification,
@@ -140,8 +127,7 @@ class Store:
     @property
     def owner(self) -> Owner:
         """Whose it is."""
-        found = os.fstat(self._directory.fd)
-        return Owner(found.st_uid, found.st_gid)
+        return self._place.owner
 
     @cached_property
     def coalescer(self) -> "Coalescer":
@@ -252,7 +238,7 @@ class Store:
             each.remove(name)
 
     def _temporary(self) -> "list[TemporaryFiles]":
-        return [self.objects.temporary, self.packs.temporary, self.whole_files.temporary]
+        return [*self._place.temporary, self.whole_files.temporary]
 
     def features(self) -> Features:
         """Return what `store.json` and the log say that a program must know for what."""
@@ -281,26 +267,13 @@ class Store:
         return IntakeDirectory(self.host.drafts, self.packs, DraftPlace(project, draft, inode), who)
 
     def hide(self) -> None:
-        """Let nobody else into the directory, if not everybody may see all that is in the store.
-
-        Past the mounts it would be as open as its directory is. Never opened again by itself.
-        """
+        """Let nobody else in past the mounts, if not everybody may see all that is in the store."""
         from mregfs.model.rules.access import everybody_reads
 
         with self.index.read() as view:
             if self.read_only or everybody_reads(State(view)):
                 return
-        mode = stat.S_IMODE(os.fstat(self._directory.fd).st_mode)
-        if mode & 0o077:
-            try:
-                os.fchmod(self._directory.fd, mode & 0o700)
-            except OSError as exc:
-                raise oserrors.translated(
-                    exc, f"cannot close {str(self.address)!r} to others"
-                ) from exc
-            log.info(
-                "nobody else may look into %s any more: not everybody may read it", self.address
-            )
+        self._place.close_to_others()
 
     def recover(self) -> None:
         """Finish or undo what crashed commits left behind, where this user may write.
@@ -310,7 +283,7 @@ class Store:
         try:
             if not self.read_only and self.host.drafts.listdir("intake"):
                 self.log.catch_up(strict=True)
-                self.open_intake(self._directory.path).recover(self.committer.is_committed)
+                self.open_intake(os.sep).recover(self.committer.is_committed)
         except FileNotFoundError:
             pass
         except (CorruptError, NoSpaceError) as exc:
@@ -328,9 +301,19 @@ class Store:
         load_cutter()
 
     def expect_appends(self) -> None:
-        """Have files ready for log entries: this process lives long."""
-        self.objects.keep_spares(ENTRY_GRAIN)
-        self.objects.reserve.fill()
+        """Make ready for log entries: this process lives long."""
+        self._place.expect_appends()
+
+    def keep_house(self) -> None:
+        """Do what is due once a minute. With checkpoints no index is rebuilt from entry 1."""
+        self._place.keep_house(writing=not self.read_only)
+        if self.read_only:
+            return
+        try:
+            if self.log.checkpoint_due():
+                self.log.checkpoint()
+        except MregfsError as exc:
+            log.warning("no checkpoint was written: %s", exc)
 
     def facts(self) -> dict[str, Any]:
         """Return what there is to tell of the store beside what is in it."""
@@ -340,9 +323,9 @@ class Store:
             "format": self.description.format,
             "created_at": self.description.created_at,
             "entries": self.index.applied(),
-            "free": self.packs.free_bytes(),
+            "free": self._place.free_bytes(),
             "index": self.index.path,
-            "read_only": not self._held.writable,
+            "read_only": not self._place.writable,
             "trouble": self.log.trouble and str(self.log.trouble),
         }
 
@@ -359,10 +342,8 @@ class Store:
         if "_guard" in self.__dict__:
             self._guard.shutdown(cancel_futures=True)
         self.index.close()
-        self.packs.close()
-        self.objects.close()
         self.host.close()
-        self._directory.close()
+        self._place.close()
 
 
 def new_id() -> str:
