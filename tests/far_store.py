@@ -38,7 +38,7 @@ class _Instead:
 
 
 def _rooms() -> list[ModuleType]:
-    import mregfs.wiring.store  # noqa: F401 - with all that it opens
+    import mregfs.wiring.opening  # noqa: F401 - with all that it opens
 
     return [room for name, room in sys.modules.items() if name.startswith("mregfs.wiring")]
 
