@@ -165,8 +165,13 @@ def rows(text: str) -> list[tuple[str, str]]:
     ]
 
 
-ALLOWED: dict[tuple[str, str], str] = {}
+ALLOWED = {
+    ("express", "mregfs/vfs/semantics.md"): "a mode cannot express some rights",
+}
 """A struck word and a file in which it has its ordinary meaning: why it stays."""
+
+
+SAY_THEM = ("mregfs/GLOSSARY.md", "tests/test_pages.py")
 
 
 def test_words_that_were_struck_occur_nowhere() -> None:
@@ -182,7 +187,7 @@ def test_words_that_were_struck_occur_nowhere() -> None:
     found = [
         f"{name}: …{words[max(match.start() - 40, 0) : match.end() + 40]}…"
         for path in (*TOP.glob("*.md"), TOP / "Makefile", *sources)
-        if (name := path.relative_to(TOP).as_posix()) != "mregfs/GLOSSARY.md"
+        if (name := path.relative_to(TOP).as_posix()) not in SAY_THEM
         for words in (as_words(f"{name} {path.read_text()}"),)
         for match in pattern.finditer(words)
         if (match[1].lower(), name) not in ALLOWED
