@@ -172,7 +172,7 @@ async def _housekeeping(store: Store) -> None:
     """Do what is due once a minute, in a thread."""
     while True:
         await trio.sleep(HOUSEKEEPING_INTERVAL)
-        await trio.to_thread.run_sync(store.keep_house)
+        await trio.to_thread.run_sync(store.do_housekeeping)
 
 
 async def _watch_signals(

@@ -79,7 +79,7 @@ class StoreDirectory:
         self.objects.keep_spares(ENTRY_GRAIN)
         self.objects.reserve.fill()
 
-    def keep_house(self, *, writing: bool) -> None:
+    def do_housekeeping(self, *, writing: bool) -> None:
         """See `Place`: packs that others deleted are let go; the room for deleting is kept."""
         self.packs.release_deleted()
         if writing:

@@ -97,7 +97,7 @@ class Place(Protocol):
         """Make ready for many log entries."""
         ...
 
-    def keep_house(self, *, writing: bool) -> None:
+    def do_housekeeping(self, *, writing: bool) -> None:
         """Do what is due now and then; with `writing` also what changes the store."""
         ...
 

@@ -304,9 +304,9 @@ class Store:
         """Make ready for log entries: this process lives long."""
         self._place.expect_appends()
 
-    def keep_house(self) -> None:
+    def do_housekeeping(self) -> None:
         """Do what is due once a minute. With checkpoints no index is rebuilt from entry 1."""
-        self._place.keep_house(writing=not self.read_only)
+        self._place.do_housekeeping(writing=not self.read_only)
         if self.read_only:
             return
         try:

@@ -60,7 +60,7 @@ class FarPlace:
     def expect_appends(self) -> None:
         pass
 
-    def keep_house(self, *, writing: bool) -> None:
+    def do_housekeeping(self, *, writing: bool) -> None:
         pass
 
     def close_to_others(self) -> None:
