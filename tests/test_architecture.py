@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from vulture import Vulture
 
 import mregfs
 from mregfs import errors
@@ -72,6 +73,17 @@ def test_who_calls_a_module_is_not_said_in_its_docstring(name):
     said = " ".join((ast.get_docstring(_trees()[name]) or "").split())
 
     assert [] == [found[0] for found in CALLERS.finditer(said)]
+
+
+@pytest.mark.slow
+def test_no_name_is_kept_from_vulture_that_it_would_not_find():
+    """The list says why each is there; what is used by now, or gone, is no longer in it."""
+    told = tomllib.loads((ROOM.parent / "pyproject.toml").read_text())["tool"]["vulture"]
+    finder = Vulture()
+    finder.scavenge([str(ROOM)])
+    found = {item.name for item in finder.get_unused_code(min_confidence=told["min_confidence"])}
+
+    assert set() == set(told["ignore_names"]) - found
 
 
 # ---- size
