@@ -97,7 +97,7 @@ class VerbGroup(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="A reference is [[ENTITY/]PROJECT/]NAME[:ALIAS | :vN | @DIGEST]. "
-    "Every verb takes --help, every one but demo --json.",
+    "Every verb takes --help, every one but demo --json. `mregfs help` lists the manual.",
 )
 @click.option("--store", metavar="STORE", help="Store to use.")
 @click.option("--mount", metavar="DIR", help="Mount to use.")
