@@ -119,3 +119,15 @@ def test_damage_is_found_and_never_read(far: Far, expected_warnings):
     far.packs.delete(whole)
     with pytest.raises(CorruptError, match="no pack"):
         far.registry.read("mnist:v0", "model")
+
+
+def test_a_damaged_pack_is_made_again_from_the_copy_on_this_host(far: Far, expected_warnings):
+    expected_warnings.expect("damaged")
+    far.registry.pin("mnist:v0")
+    whole = max(far.packs.list(), key=far.packs.size)
+    far.packs.replace(whole, [bytes(len(BASE))])
+
+    far.registry.repair(lambda step: None, data=True)
+
+    assert BASE == far.registry.read("mnist:v0", "model")
+    assert () == far.registry.fsck(data=True).findings

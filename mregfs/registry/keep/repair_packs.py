@@ -113,7 +113,8 @@ class PackRepair:
             sources |= {source} - {""}
             position = 0
             for run_pack, offset, length in runs:
-                if run_pack == pack:
+                # Of two files that begin alike there the one that has less must not cut it short.
+                if run_pack == pack and length > patches.get(offset, (0, None))[0]:
                     patches[offset] = (length, _part(read, position, length))
                 position += length
         return True
