@@ -640,6 +640,25 @@ def test_damage_is_an_error_never_wrong_bytes(
         bytes_of(store, "mnist", 0)
 
 
+def test_a_commit_that_copies_nothing_can_be_given_up_before_it_stores(
+    store: Store, draft: Draft
+) -> None:
+    """Whoever waits is asked once more when all is digested and cut; the draft is whole."""
+    path = draft({"m": LARGE})
+    before = snapshot(path)
+
+    def give_up(stage: str, done: int, total: int) -> None:
+        if stage == "store":
+            raise HostError(errno.EINTR, "given up")
+
+    request = operands.commit_request("run", "mnist", DEFAULT_PROJECT)
+    with pytest.raises(HostError, match="given up"):
+        commit_intake(store, draft_intake(store, path), request, progress=give_up)
+    assert before == snapshot(path)
+    assert {} == packs_of(store)
+    assert 0 == store.log.catch_up()
+
+
 def test_progress_ends_at_its_total(store: Store, draft: Draft) -> None:
     """Every byte is hashed, and only bytes that need it are copied."""
     steps: list[tuple[str, int, int]] = []

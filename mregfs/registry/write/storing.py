@@ -49,6 +49,7 @@ def store_all(
         ConflictError: a file changed meanwhile.
         NoSpaceError: it does not fit.
     """
+    report(0)  # cutting takes its time: whoever waited may be gone
     unsettled.adopted = frozenset(plan.adoptions.values())
     intake.announce(plan.adoptions)
     for path, pack in plan.adoptions.items():
