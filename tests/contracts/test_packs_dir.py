@@ -54,6 +54,7 @@ class TestPacksOnAnotherMount(PackStoreContract):
         with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
             yield pathlib.Path(elsewhere)
 
+    @pytest.mark.disk
     def test_a_file_of_another_mount_is_copied(self, packs, sealed):
         assert not packs.adopt(A, sealed(b"abc"))
 
