@@ -4,9 +4,9 @@ Decided here: where another tree begins, and under which name. Not decided here:
 """
 
 from mregfs.model import paths
+from mregfs.vfs.appearance import Node, NodeKind
 from mregfs.vfs.interface import Attributes, DraftTree, FileTree
 from mregfs.vfs.numbers import META
-from mregfs.vfs.tree import Node, NodeKind
 
 __all__ = ["NAMES", "Attached"]
 

@@ -14,12 +14,13 @@ from mregfs.model.commands import Command
 from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.vfs.answers import Answer, InLoop, settle
+from mregfs.vfs.appearance import Node, NodeKind
 from mregfs.vfs.interface import Attributes, Caller, KernelNotices, RenameMode
 from mregfs.vfs.nodes import Nodes
 from mregfs.vfs.operations import FileOperations, decode_name
 from mregfs.vfs.pending import PendingLink, PendingLinks, is_temporary
 from mregfs.vfs.runner import Runner
-from mregfs.vfs.tree import Node, NodeKind, Tree
+from mregfs.vfs.tree import Tree
 from mregfs.vfs.unchanging import Unchanging
 
 __all__ = ["ChangingTree"]

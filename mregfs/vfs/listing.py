@@ -15,10 +15,11 @@ from operator import itemgetter
 from mregfs.errors import NotFoundError
 from mregfs.model.state import State
 from mregfs.ports.index import Index
+from mregfs.vfs.appearance import Node, NodeKind
 from mregfs.vfs.attached import Attached
 from mregfs.vfs.interface import Attributes
 from mregfs.vfs.pending import PendingLinks
-from mregfs.vfs.tree import Node, NodeKind, Tree
+from mregfs.vfs.tree import Tree
 
 __all__ = ["Listing"]
 

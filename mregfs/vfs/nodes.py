@@ -14,9 +14,10 @@ from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.registry.read.content import Content
 from mregfs.vfs.answers import Answer, InLoop, settle
+from mregfs.vfs.appearance import Node
 from mregfs.vfs.attached import Attached
 from mregfs.vfs.operations import decode_name
-from mregfs.vfs.tree import Node, Tree
+from mregfs.vfs.tree import Tree
 
 __all__ = ["Nodes"]
 

@@ -21,8 +21,9 @@ from mregfs.model.records import ArtifactRecord, CollectionRecord
 from mregfs.model.reference import Location
 from mregfs.model.state import State
 from mregfs.ports.index import Index
+from mregfs.vfs.appearance import Node, NodeKind
 from mregfs.vfs.interface import Caller
-from mregfs.vfs.tree import Node, NodeKind, Tree
+from mregfs.vfs.tree import Tree
 
 __all__ = ["FileOperations", "decode_name"]
 

@@ -15,6 +15,7 @@ from mregfs.model.state import State
 from mregfs.ports.index import Index
 from mregfs.registry.read.content import Content, OpenContent
 from mregfs.vfs.answers import Answer, InThread
+from mregfs.vfs.appearance import FOR_EVER, Node, NodeKind
 from mregfs.vfs.attached import NAMES, Attached
 from mregfs.vfs.changing_tree import ChangingTree
 from mregfs.vfs.interface import Attributes, Caller, KernelNotices, OpenFile, OpenFlags
@@ -24,7 +25,7 @@ from mregfs.vfs.numbers import Space, handles_of
 from mregfs.vfs.operations import FileOperations, decode_name
 from mregfs.vfs.pending import PendingLinks
 from mregfs.vfs.runner import Runner
-from mregfs.vfs.tree import FOR_EVER, Node, NodeKind, Tree
+from mregfs.vfs.tree import Tree
 from mregfs.vfs.unchanging import no_attribute, stale
 from mregfs.vfs.xattrs import PREFIX, ExtendedAttributes
 

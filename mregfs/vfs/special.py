@@ -18,6 +18,7 @@ import trio
 from mregfs.errors import ForbiddenError, MregfsError, NotFoundError
 from mregfs.model import paths
 from mregfs.vfs.answers import Answer, InLoop, InThread
+from mregfs.vfs.appearance import FOR_EVER, Appearance
 from mregfs.vfs.control import ControlSessions
 from mregfs.vfs.events import EventReaders
 from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, OpenFile, OpenFlags
@@ -35,7 +36,6 @@ from mregfs.vfs.numbers import (
 from mregfs.vfs.operations import decode_name
 from mregfs.vfs.query import QueryNames, Questions
 from mregfs.vfs.runner import Runner
-from mregfs.vfs.tree import FOR_EVER, Tree
 from mregfs.vfs.unchanging import Unchanging, stale
 
 __all__ = ["SpecialTree"]
@@ -76,7 +76,7 @@ class SpecialTree(Unchanging):
 
     def __init__(
         self,
-        tree: Tree,
+        appearance: Appearance,
         runner: Runner,
         control: ControlSessions,
         events: EventReaders,
@@ -85,7 +85,7 @@ class SpecialTree(Unchanging):
         status: Callable[[], bytes],
         with_groups: Callable[[Caller], Caller],
     ) -> None:
-        self._tree = tree
+        self._appearance = appearance
         self._runner = runner
         self._control = control
         self._events = events
@@ -122,8 +122,8 @@ class SpecialTree(Unchanging):
     def getattr(self, inode: int) -> Attributes:
         """Answer stat(2). Sizes are 0: the files are read with direct I/O."""
         kind = self._kind(inode)
-        modes = self._tree.modes
-        own = modes.control() if kind is Kind.CONTROL else modes.directory(self._tree.project)
+        modes = self._appearance.modes
+        own = modes.control() if kind is Kind.CONTROL else modes.directory(self._appearance.project)
         if kind in _DIRECTORIES:
             mode = S_IFDIR | (own.mode & 0o555)
         elif kind in (Kind.CONTROL, Kind.EVENTS):
@@ -132,7 +132,7 @@ class SpecialTree(Unchanging):
             mode = S_IFREG | (own.mode & 0o444)
         if kind is Kind.EVENTS:
             mode |= (mode & 0o444) >> 1  # who may read may say `since N`
-        at_ns = self._tree.changed_at_ns
+        at_ns = self._appearance.changed_at_ns
         return Attributes(
             inode,
             mode,

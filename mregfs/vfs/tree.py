@@ -1,99 +1,33 @@
-"""The registry as a tree of inodes: what a number stands for, names below it, what stat tells.
+"""The registry as a tree of inodes: what a number stands for, and the names below it.
 
-Decided here: the shape of the mount (artifacts, collections, projects), symlink targets, modes, how
-long the kernel may remember what. Not decided here: what a change does (`operations`), what is in
-the other trees (`attached`), bytes of files (`content`). Each call reads one view of the index and
-holds none.
+Decided here: the shape of the mount (artifacts, collections, projects). Not decided here: what stat
+tells of a node (`appearance`), what a change does (`operations`), what is in the other trees
+(`attached`), bytes of files (`content`). Each call reads one view of the index and holds none.
 
 Inode numbers of everything in the log are allocated by `model.rules` and live in the index.
 """
 
 from collections.abc import Iterator
-from enum import Enum, auto
-from stat import S_IFDIR, S_IFLNK, S_IFREG
 
-import msgspec
-
-from mregfs.errors import NotFoundError
 from mregfs.model import paths
 from mregfs.model.names import ProjectName, parse_number
-from mregfs.model.records import (
-    AliasRecord,
-    ArtifactRecord,
-    LinkRecord,
-    OwnerRecord,
-    VersionRecord,
-)
+from mregfs.model.records import ArtifactRecord, OwnerRecord, VersionRecord
 from mregfs.model.state import State
 from mregfs.registry.read.content import Content, FileEntry
-from mregfs.vfs.interface import Attributes
+from mregfs.vfs.appearance import Appearance, Node, NodeKind
 from mregfs.vfs.modes import Modes
 from mregfs.vfs.numbers import (
     ARTIFACTS,
     COLLECTIONS,
-    CONTROL,
-    EVENTS,
     FIRST_FREE,
-    META,
     OWN_ENTITY,
     PROJECTS,
-    QUERY,
     ROOT,
     SELF,
-    STATUS,
 )
 from mregfs.vfs.unchanging import stale
 
-__all__ = [
-    "FOR_EVER",
-    "Node",
-    "NodeKind",
-    "Tree",
-]
-
-FOR_EVER = 3.0e8
-"""Seconds (about ten years): for what never changes, or is invalidated by name when it does."""
-
-
-class NodeKind(Enum):
-    """What a node of the tree is."""
-
-    ROOT = auto()
-    PROJECT = auto()
-    """`projects/ENTITY/PROJECT`: the same shape as the root."""
-    ARTIFACTS = auto()
-    COLLECTIONS = auto()
-    PROJECTS = auto()
-    ENTITY = auto()
-    SELF = auto()
-    """The mount's own project below `projects`: a symlink to the root."""
-    OWNER = auto()
-    """The directory of an artifact or a collection."""
-    VERSION = auto()
-    """A version's directory, or what is inside of one (`position` > 0)."""
-    LINK = auto()
-    ALIAS = auto()
-
-
-class Node(msgspec.Struct, frozen=True):
-    """One node of the tree: its kind, its number, and the record behind it."""
-
-    kind: NodeKind
-    inode: int
-    project: str = ""
-    """`entity/project` of what belongs to a project; the entity for ENTITY."""
-    owner: OwnerRecord | None = None
-    version: VersionRecord | None = None
-    position: int = 0
-    entry: FileEntry | None = None
-    link: LinkRecord | None = None
-    alias: AliasRecord | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """False when this is inside of a version whose content has to be loaded first."""
-        return self.entry is not None or not self.position
-
+__all__ = ["Tree"]
 
 _FIXED = {
     ROOT: NodeKind.ROOT,
@@ -112,18 +46,15 @@ _PROJECT_NAMES = {paths.ARTIFACTS: 1, paths.COLLECTIONS: 2}
 _MAX_CACHED = 1 << 16
 
 
-class Tree:
+class Tree(Appearance):
     """The read side of one mount of one project."""
 
     def __init__(self, project: ProjectName, content: Content, modes: Modes) -> None:
-        self.project = str(project)
+        super().__init__(project, modes)
         self._entity = project.entity
         self._project_name = project.project
         self._content = content
-        self.modes = modes
         self._versions: dict[int, Node] = {}
-        self.changed_at_ns = 0
-        """When the log last grew: the mtime of directories that have no record of their own."""
 
     # ---- numbers to nodes
 
@@ -363,120 +294,3 @@ class Tree:
             start = last.name + "\0"
         for entry in self._content.children(node.version, node.position, start):
             yield self._remember(node.version, entry.position, entry)
-
-    # ---- what stat and readlink tell
-
-    def readlink(self, state: State, node: Node) -> str:
-        """Return where a symlink points: relative, so that a mount works wherever it is bound.
-
-        Raises:
-            NotFoundError: it is gone.
-        """
-        if node.kind is NodeKind.ALIAS:
-            assert node.alias is not None
-            return f"v{node.alias.number}"
-        if node.kind is NodeKind.LINK:
-            assert node.link is not None
-            artifact = state.artifact_by_inode(node.link.artifact)
-            return self._path_between(node.project, artifact, node.link.version)
-        if node.kind is NodeKind.SELF:
-            return "../.."
-        if node.entry is not None and node.entry.kind == "symlink":
-            return node.entry.target
-        raise NotFoundError("not a symbolic link")
-
-    def _path_between(self, project: str, artifact: ArtifactRecord, number: int) -> str:
-        names = (paths.ARTIFACTS, artifact.name, f"v{number}")
-        if artifact.project == project:
-            return f"../../{paths.join(*names)}"
-        here = paths.join(paths.COLLECTIONS, "NAME", project=project, own=self.project)
-        up = "../" * len(here.split("/"))
-        return f"{up}{paths.join(*names, project=artifact.project, own=self.project)}"
-
-    def path(self, node: Node) -> str:
-        """Return the path of an artifact's or collection's directory from the top of the mount."""
-        assert node.owner is not None
-        home = paths.directory_of(node.owner.kind)
-        return paths.join(home, node.owner.name, project=node.project, own=self.project)
-
-    def attributes(self, state: State, node: Node) -> Attributes:
-        """Return what stat tells of a node, and how long the kernel may believe it."""
-        kind = node.kind
-        if kind is NodeKind.VERSION:
-            return self._version_attributes(node)
-        own = self.modes.directory(self.project if kind is NodeKind.ENTITY else node.project)
-        attributes = Attributes(
-            node.inode,
-            S_IFDIR | (own.mode & 0o777),
-            uid=own.uid,
-            gid=own.gid,
-            entry_timeout=FOR_EVER,
-            attr_timeout=FOR_EVER,
-        )
-        at_ns = self.changed_at_ns
-        if kind in (NodeKind.ALIAS, NodeKind.LINK, NodeKind.SELF):
-            attributes.mode = S_IFLNK | 0o777
-            attributes.size = len(self.readlink(state, node).encode())
-            if node.alias is not None:
-                at_ns = node.alias.moved_at_ns
-                attributes.attr_timeout = 0.0  # its target's length and its mtime move with it
-            elif node.link is not None:
-                at_ns = node.link.created_at_ns
-        elif kind is NodeKind.OWNER:
-            assert node.owner is not None
-            at_ns = node.owner.changed_at_ns or node.owner.created_at_ns
-        elif kind not in (NodeKind.ARTIFACTS, NodeKind.COLLECTIONS):
-            attributes.mode = S_IFDIR | (own.mode & 0o555)
-        attributes.atime_ns = attributes.mtime_ns = attributes.ctime_ns = at_ns
-        return attributes
-
-    def _version_attributes(self, node: Node) -> Attributes:
-        own, version, entry = self.modes, node.version, node.entry
-        assert version is not None
-        at_ns = version.created_at_ns
-        # Who may reach it is for the directories above to say: so it never changes.
-        mode, size = S_IFDIR | 0o555, 0
-        if entry is not None:
-            size = entry.size
-            if entry.kind == "symlink":
-                mode, size = S_IFLNK | 0o777, len(entry.target.encode())
-            elif entry.kind == "file":
-                mode = S_IFREG | (0o555 if entry.executable else 0o444)
-        return Attributes(
-            node.inode,
-            mode,
-            size,
-            1,
-            own.uid,
-            own.gid,
-            0,
-            (size + 511) >> 9,
-            at_ns,
-            at_ns,
-            at_ns,
-            0,
-            FOR_EVER,
-            FOR_EVER,
-        )
-
-    # ---- where a change shows
-
-    def guarded(self, state: State, project: str) -> Iterator[int]:
-        """Yield the inodes that show who may read and change a project; all, if it is empty."""
-        if project in ("", self.project):
-            yield from (ROOT, ARTIFACTS, COLLECTIONS, PROJECTS, META, EVENTS, STATUS, QUERY)
-            yield from (SELF, OWN_ENTITY)
-        yield CONTROL
-        for record in state.projects():
-            name = f"{record.entity}/{record.name}"
-            if project in ("", name):
-                yield from (record.inode, record.inode + 1, record.inode + 2)
-                yield from (owner.inode for owner in state.artifacts(name))
-                yield from (owner.inode for owner in state.collections(name))
-
-    def owner_directory(self, state: State, project: str, kind: str) -> int | None:
-        """Return the inode of the `artifacts` or `collections` directory of a project."""
-        if project == self.project:
-            return ARTIFACTS if kind == "artifact" else COLLECTIONS
-        record = state.project(project)
-        return None if record is None else record.inode + (1 if kind == "artifact" else 2)

@@ -14,7 +14,7 @@ from mregfs.model.records import OwnerRecord, VersionRecord
 from mregfs.model.reference import format_time
 from mregfs.model.state import State
 from mregfs.registry.read.content import Content
-from mregfs.vfs.tree import Node, NodeKind
+from mregfs.vfs.appearance import Node, NodeKind
 
 __all__ = ["PREFIX", "ExtendedAttributes"]
 
