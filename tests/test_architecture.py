@@ -101,8 +101,6 @@ ONE_METHOD_EACH = {
     "vfs/unchanging.py: Unchanging": "likewise, refused",
 }
 LARGE = {
-    "drafts/directory.py: DraftDirectory": "the system calls of drafts, under one lock",
-    "drafts/nodes.py: NodeTable": "inodes and descriptors, under the lock of the directory",
     "host/beneath.py: Beneath": "one small method for each system call on a name",
     "model/state.py: State": "one small method for each key of the index",
     "registry/log/replay.py: Replay": "one transaction from the log to the index",

@@ -17,25 +17,21 @@ calls; data, fsync and the last close of a file, which frees its blocks, happen 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import EllipsisType
-from typing import TypeVar
+from collections.abc import Callable
 
 from mregfs.drafts import reach
 from mregfs.drafts.acting import Acting
+from mregfs.drafts.attributes import AttributeRequests
 from mregfs.drafts.giving import EVERYBODY_MAKES_DRAFTS, Giving, Shown
-from mregfs.drafts.nodes import Handle, Node, NodeTable
-from mregfs.drafts.requests import NOT_OURS, translated
-from mregfs.errors import HostError, NotFoundError, UnsupportedError
+from mregfs.drafts.nodes import Node, NodeTable
+from mregfs.drafts.open_files import OPEN_FLAGS, OpenFileRequests
+from mregfs.drafts.requests import NOT_OURS, PERMISSIONS, translated
+from mregfs.errors import HostError, NotFoundError
 from mregfs.host import calls
 from mregfs.host.beneath import Beneath
-from mregfs.host.listing import names_in
-from mregfs.vfs.answers import InThread
 from mregfs.vfs.interface import (
     Attributes,
     Caller,
-    ChangedAttributes,
     FileSystemFigures,
     OpenFile,
     OpenFlags,
@@ -44,26 +40,15 @@ from mregfs.vfs.interface import (
 
 __all__ = ["DraftDirectory"]
 
-_OPEN_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC | os.O_NOATIME | os.O_TRUNC
-"""What an open takes over from the caller. Under passthrough the kernel opens the backing file
-again with the caller's own flags; elsewhere each WRITE comes with its offset, which O_APPEND
-would override, and from unaligned memory, which O_DIRECT would refuse."""
-
 _RENAMES = {
     RenameMode.REPLACE: 0,
     RenameMode.KEEP: calls.RENAME_NOREPLACE,
     RenameMode.EXCHANGE: calls.RENAME_EXCHANGE,
 }
-_PERMISSIONS = 0o7777
-_ACL = b"system.posix_acl_"
 _DEFAULT_LIST = b"system.posix_acl_default"
-_FOR_ADMINISTRATORS = b"trusted."
-_NOTHING = ChangedAttributes()
-
-_R = TypeVar("_R")
 
 
-class DraftDirectory(Giving):
+class DraftDirectory(Giving, AttributeRequests, OpenFileRequests):
     """The staging area in a directory of a store; what is there already is kept.
 
     Args:
@@ -151,7 +136,7 @@ class DraftDirectory(Giving):
         """Make a directory."""
 
         def make(acting: Acting, directory: int) -> None:
-            acting(calls.mkdir, directory, name, mode & _PERMISSIONS, self._umask)
+            acting(calls.mkdir, directory, name, mode & PERMISSIONS, self._umask)
 
         with self._locked("make the directory", parent, name) as table:
             above = table.alive(parent).origin
@@ -221,95 +206,6 @@ class DraftDirectory(Giving):
             else:
                 table.moved(source, name, target, new_name)
 
-    # ---- attributes -------------------------------------------------------------------------
-
-    def getattr(self, inode: int) -> Attributes:
-        """Say what stat(2) says, also of what was removed and is still open or known."""
-        with self._locked("stat", inode) as table:
-            node = table.readable(inode)
-            return self._attributes(node, table.stat(node))
-
-    def setattr(
-        self, inode: int, changed: ChangedAttributes, handle: int | None, caller: Caller
-    ) -> Attributes:
-        """Change what is given; the size first, because only that may fail for lack of space."""
-        acting = self._actors.of(caller)
-        with self._locked("change", inode) as table:
-            node = table.alive(inode)
-            self._refuse_frozen(node)
-            if node.kind == stat.S_IFLNK and (changed.mode, changed.size) != (None, None):
-                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-            if changed.size is not None:
-                self._truncate(table, node, changed.size, handle, acting)
-            if changed != ChangedAttributes(size=changed.size) or changed == _NOTHING:
-                to_chmod = (changed.mode, changed.uid, changed.gid) != (None, None, None)
-                with reach.held(table, node, acting, to_chmod=to_chmod) as descriptor:
-                    self._change(descriptor, changed, acting)
-            return self._attributes(node, table.stat(node))
-
-    def _truncate(
-        self, table: NodeTable, node: Node, size: int, handle: int | None, acting: Acting
-    ) -> None:
-        opened = None if handle is None else self._handles.get(handle)
-        if opened is not None and opened.writable:
-            acting(calls.ftruncate, opened.descriptor, size)
-        else:
-            reach.truncate(table, node, size, acting)
-
-    def _change(self, descriptor: int, changed: ChangedAttributes, acting: Acting) -> None:
-        """Change owner, mode and times of what is open."""
-        if changed.uid is not None or changed.gid is not None:
-            uid = -1 if changed.uid is None else changed.uid
-            gid = -1 if changed.gid is None else changed.gid
-            acting(calls.chown, descriptor, uid, gid)
-        elif changed == _NOTHING:
-            # chown(-1, -1), which renews the ctime, and takes set-id bits away. The kernel asks
-            # for that before some writes, and those take them away in any case.
-            try:
-                acting(calls.chown, descriptor, -1, -1)
-            except PermissionError:
-                pass
-        if changed.mode is not None:  # after chown, which takes set-id bits away
-            if changed.mode & stat.S_ISGID:
-                acting.learn_groups()
-            acting(calls.chmod, descriptor, changed.mode & _PERMISSIONS)
-        times: list[int | EllipsisType | None] = [
-            ... if changed.atime_now else changed.atime_ns,
-            ... if changed.mtime_now else changed.mtime_ns,
-        ]
-        if times != [None, None]:
-            acting(calls.utimens, descriptor, *times)
-
-    def readlink(self, inode: int) -> bytes:
-        """Return where a symbolic link points, as written."""
-        with self._locked("read the link", inode) as table:
-            node = table.alive(inode)
-            if node.descriptor >= 0:
-                return os.readlink(b"", dir_fd=node.descriptor)
-            descriptor = table.open_by_name(node)
-            try:
-                return os.readlink(b"", dir_fd=descriptor)
-            finally:
-                os.close(descriptor)
-
-    def setxattr(self, inode: int, name: bytes, value: bytes, caller: Caller) -> None:
-        """Set an extended attribute; access control lists are not supported."""
-        self._attribute(inode, name, caller, "set", calls.setxattr, name, value, 0)
-
-    def getxattr(self, inode: int, name: bytes, caller: Caller) -> bytes:
-        """Return the value of an extended attribute."""
-        return self._attribute(inode, name, caller, "get", calls.getxattr, name)
-
-    def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
-        """Return the names of all extended attributes."""
-        names = self._attribute(inode, b"", caller, "list", calls.listxattr).split(b"\0")[:-1]
-        hidden = (_ACL, _FOR_ADMINISTRATORS) if caller.uid else (_ACL,)
-        return [name for name in names if not name.startswith(hidden)]
-
-    def removexattr(self, inode: int, name: bytes, caller: Caller) -> None:
-        """Remove an extended attribute."""
-        self._attribute(inode, name, caller, "remove", calls.removexattr, name)
-
     def statfs(self) -> FileSystemFigures:
         """Say what statvfs(3) says of the host's file system."""
         try:
@@ -317,18 +213,16 @@ class DraftDirectory(Giving):
         except OSError as error:
             raise translated(error, f"stat the file system of {self._staging.path!r}") from error
 
-    # ---- open files -------------------------------------------------------------------------
-
     def create(
         self, parent: int, name: bytes, mode: int, flags: OpenFlags, caller: Caller
     ) -> tuple[OpenFile, Attributes]:
         """Make a regular file and open it, whatever its mode; or open the one that is there."""
         opened = -1
-        wanted = mode & _PERMISSIONS
+        wanted = mode & PERMISSIONS
 
         def make(acting: Acting, directory: int) -> int:
             nonlocal opened
-            how = flags.host & _OPEN_FLAGS | os.O_CREAT | os.O_EXCL
+            how = flags.host & OPEN_FLAGS | os.O_CREAT | os.O_EXCL
             opened = acting(calls.open_at, directory, name, how, wanted)
             if wanted & self._umask and not _has_default_list(directory):
                 acting(calls.chmod, opened, wanted)  # our umask has taken what he asked for
@@ -352,87 +246,6 @@ class DraftDirectory(Giving):
         except HostError:
             self.forget(attributes.inode, 1)
             raise
-
-    def open(self, inode: int, flags: OpenFlags, caller: Caller) -> OpenFile:
-        """Open a file; `backing` belongs to the tree and lasts until `release`."""
-        acting = self._actors.of(caller)
-        with self._locked("open", inode) as table:
-            node = table.alive(inode)
-            if reach.can_write(flags.host) or flags.truncates:
-                self._refuse_frozen(node)
-            descriptor = reach.open_file(table, node, flags.host & _OPEN_FLAGS, acting)
-            return self._opened(node, descriptor, flags.host, caller)
-
-    def read(self, handle: int, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes at `offset`; fewer only at the end of the file."""
-        with self._unlocked("read", handle) as opened:
-            return os.pread(opened.descriptor, size, offset)
-
-    def write(self, handle: int, offset: int, data: bytes, caller: Caller | None = None) -> int:
-        """Write at `offset`, and return how many bytes found room."""
-        with self._unlocked("write", handle) as opened:
-            who = opened.who if caller is None else self._actors.of(caller).who
-            return calls.pwrite(who, opened.descriptor, data, offset)
-
-    def flush(self, handle: int) -> None:
-        """Do nothing: nothing is held back."""
-
-    def fsync(self, handle: int, *, data_only: bool) -> InThread[None]:
-        """Make the file durable."""
-        return InThread(partial(self._sync, handle, os.fdatasync if data_only else os.fsync))
-
-    def _sync(self, handle: int, call: Callable[[int], None]) -> None:
-        with self._unlocked("sync", handle) as opened:
-            call(opened.descriptor)
-
-    def poll(self, handle: int, wake: Callable[[], None] | None) -> int:
-        """Say that this is an ordinary file."""
-        raise UnsupportedError("only events tells when it can be read")
-
-    def release(self, handle: int) -> None:
-        """Close a handle; it stops counting as open before its descriptor is closed."""
-        with self._locked("release", None) as table:
-            opened = self._handles.pop(handle, None)
-            if opened is not None:
-                opened.node.handles.remove(opened)
-                table.closing.append(opened.descriptor)
-                table.reap(opened.node)
-
-    def opendir(self, inode: int, caller: Caller) -> int:
-        """Open a directory for reading."""
-        with self._locked("open the directory", inode) as table:
-            node = table.alive(inode)
-            descriptor = reach.open_directory(table, node, self._actors.of(caller))
-            return self._opened(node, descriptor, os.O_RDONLY, caller).handle
-
-    def readdir(self, handle: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
-        """Yield (name, attributes, position of the next entry); `.` and `..` are left out.
-
-        Position 0 reads the names anew. What was removed since then is skipped. An entry counts
-        as one lookup from the moment it is yielded: `forget` the one that is not taken.
-        """
-        with self._unlocked("read the directory", handle) as opened:
-            if start == 0:
-                opened.listing = [os.fsencode(name) for name in names_in(opened.descriptor)]
-        listing = opened.listing
-        for position in range(start, len(listing)):
-            name = listing[position]
-            with self._locked("stat", opened.node.number, name) as table:
-                try:
-                    node, found = table.child(opened.node, opened.descriptor, name)
-                except FileNotFoundError:
-                    continue
-                node.lookups += 1
-                attributes = self._attributes(node, found)
-            yield name, attributes, position + 1
-
-    def releasedir(self, handle: int) -> None:
-        """Close a directory's handle."""
-        self.release(handle)
-
-    def fsyncdir(self, handle: int) -> InThread[None]:
-        """Make the names in a directory durable."""
-        return self.fsync(handle, data_only=False)
 
     # ---- what they share ----------------------------------------------------------------------
 
@@ -471,36 +284,6 @@ class DraftDirectory(Giving):
             table.pin(directory, name)
             self._actors.of(caller)(calls.unlink, table.descriptor(directory), name, flags)
             table.vanished(directory, name)
-
-    def _attribute(
-        self,
-        inode: int,
-        name: bytes,
-        caller: Caller,
-        action: str,
-        call: Callable[..., _R],
-        *args: bytes | int,
-    ) -> _R:
-        """Make a system call for an extended attribute, or for all."""
-        acting = self._actors.of(caller)
-        changes = action in ("set", "remove")
-        with self._locked(f"{action} an extended attribute of", inode) as table:
-            if name.startswith(_ACL):
-                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-            node = table.alive(inode)
-            if changes:
-                self._refuse_frozen(node)
-            with reach.held(table, node, acting, changes=changes) as descriptor:
-                return acting(call, calls.path_of(descriptor), *args)
-
-    def _opened(self, node: Node, descriptor: int, flags: int, caller: Caller) -> OpenFile:
-        number = next(self._handle_numbers)
-        acting = self._actors.of(caller)
-        self._handles[number] = handle = Handle(
-            node, descriptor, reach.can_write(flags), acting.who, acting.uid
-        )
-        node.handles.append(handle)
-        return OpenFile(handle=number, backing=descriptor, lent=True)
 
 
 def _has_default_list(directory: int) -> bool:

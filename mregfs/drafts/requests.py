@@ -13,7 +13,8 @@ import threading
 from collections.abc import Iterator
 
 from mregfs.drafts.acting import Actors
-from mregfs.drafts.nodes import Handle, Node, NodeTable
+from mregfs.drafts.frozen import FreezableTable
+from mregfs.drafts.nodes import Handle, Node
 from mregfs.drafts.staging import Staging
 from mregfs.errors import HostError
 from mregfs.host.beneath import Beneath
@@ -21,7 +22,9 @@ from mregfs.host.calls import process_umask
 from mregfs.vfs.interface import Attributes
 from mregfs.vfs.numbers import Space, handles_of
 
-__all__ = ["NOT_OURS", "Requests", "attributes_of", "translated"]
+__all__ = ["NOT_OURS", "PERMISSIONS", "Requests", "attributes_of", "translated"]
+
+PERMISSIONS = 0o7777
 
 _TIMEOUT = 1.0
 """For names, and for attributes of all but regular files: the kernel itself drops those that its
@@ -42,7 +45,7 @@ class Requests:
         self._actors = Actors()
         self._umask = process_umask()
         self._lock = threading.Lock()
-        self._table = NodeTable(max_descriptors, self._staging.open)
+        self._table = FreezableTable(max_descriptors, self._staging.open)
         self._handles: dict[int, Handle] = {}
         self._handle_numbers = handles_of(Space.DRAFTS)
         try:
@@ -64,7 +67,9 @@ class Requests:
             self._staging.close()
 
     @contextlib.contextmanager
-    def _locked(self, action: str, inode: int | None, name: bytes = b"") -> Iterator[NodeTable]:
+    def _locked(
+        self, action: str, inode: int | None, name: bytes = b""
+    ) -> Iterator[FreezableTable]:
         """Hold the lock for one request; an OSError within becomes a HostError with the path."""
         table = self._table
         closing: list[int] = []
