@@ -24,7 +24,8 @@ from mregfs.fuse.flags import open_flags
 from mregfs.host import calls
 from mregfs.host.beneath import Beneath
 from mregfs.vfs.interface import Attributes, Caller, ChangedAttributes, DraftTree, RenameMode
-from mregfs.vfs.numbers import inode_of_draft
+from mregfs.vfs.numbers import Space, inode_of_draft
+from tests.contracts.file_tree import FileTreeContract, Shown
 
 PROJECT = "default/default"
 ME = Caller(uid=os.geteuid(), gid=os.getegid())
@@ -96,6 +97,28 @@ def listed(tree: DraftDirectory, inode: int) -> list[bytes]:
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+class TestTree(FileTreeContract):
+    """What every tree of a mount promises."""
+
+    @pytest.fixture
+    def shown(self, tree: DraftDirectory, draft: int) -> Shown:
+        write(tree, draft, b"file")
+        tree.mkdir(draft, b"below", 0o755, ME)
+        tree.symlink(draft, b"link", b"file", ME)
+        return Shown(
+            tree,
+            Space.DRAFTS,
+            draft,
+            b"file",
+            b"content",
+            b"below",
+            link=b"link",
+            target=b"file",
+            unknown=inode_of_draft(1 << 40),
+            changes=True,
+        )
 
 
 def test_it_is_a_draft_tree(tree: DraftDirectory) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from tests.vfs.rig import Rig, open_rig
 
+pytest.register_assert_rewrite("tests.contracts.file_tree")
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:

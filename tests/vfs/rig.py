@@ -20,7 +20,7 @@ from mregfs.errors import MregfsError
 from mregfs.fuse.flags import open_flags, rename_mode
 from mregfs.model.names import parse_project
 from mregfs.vfs.answers import settle
-from mregfs.vfs.interface import Attributes, Caller
+from mregfs.vfs.interface import Attributes, Caller, FileTree
 from mregfs.vfs.numbers import Space
 from mregfs.vfs.router import Router
 
@@ -99,8 +99,13 @@ class Rig:
         )
         self.fs: Any = Awaited(mounted.file_system)
         self.runner = mounted.runner
-        self.special: Any = mounted.file_system._handles[Space.SPECIAL]
+        self.router = mounted.file_system
+        self.special: Any = self.tree_of(Space.SPECIAL)
         self.caller = Caller(0, 0, 0, 0o022)
+
+    def tree_of(self, space: Space) -> FileTree:
+        """Return one of the trees behind the router."""
+        return self.router._handles[space]
 
     # ---- paths
 
