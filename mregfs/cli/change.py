@@ -10,12 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import msgspec
 
 from mregfs.cli.arguments import declared
 from mregfs.cli.output import clean, count, print_json
 from mregfs.cli.session import Session, read_text
-from mregfs.errors import InvalidError
 from mregfs.model.forms import COMMANDS, Form
 
 __all__ = ["VERBS", "say"]
@@ -127,30 +125,7 @@ def _from_input(said: dict[str, Any]) -> None:
         said["text"] = read_text(sys.stdin, MAX_SCRIPT, "the description").rstrip("\n")
 
 
-def _as_json(said: dict[str, Any]) -> None:
-    """Let `set TARGET KEY=TEXT` mean KEY="TEXT": a shell takes away the quotes that JSON wants."""
-    said["values"] = list(map(_quoted, said["values"]))
-
-
-def _quoted(word: str) -> str:
-    """Return KEY=JSON for KEY=TEXT.
-
-    What begins as an object, a list or a string has to be one, so that a slip is not taken as text;
-    nor is an infinity.
-    """
-    from mregfs.model.metadata import parse_value
-
-    key, equals, text = word.partition("=")
-    if not equals or text[:1] in ("{", "[", '"') or text in ("Infinity", "-Infinity"):
-        return word
-    try:
-        parse_value(text)
-    except InvalidError:
-        return f"{key}={msgspec.json.encode(text).decode()}"
-    return word
-
-
-_EXTRAS: dict[str, Callable[[dict[str, Any]], None]] = {"describe": _from_input, "set": _as_json}
+_EXTRAS: dict[str, Callable[[dict[str, Any]], None]] = {"describe": _from_input}
 """What is taken beyond the grammar, by verb: changes what was said."""
 
 

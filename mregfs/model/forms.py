@@ -268,9 +268,11 @@ _COMMANDS = (
     Form(
         "set",
         "Set and remove metadata of a version, an artifact or a collection.",
-        (_TARGET, Operand("values", "text", "KEY=JSON|KEY-", many=True)),
-        about="On the command line, what is no JSON is taken as text.",
-        examples=("set mnist:v3 accuracy=0.98 draft-",),
+        (_TARGET, Operand("values", "text", "KEY=VALUE|KEY:=JSON|KEY-", many=True)),
+        about="VALUE is a number if it prints back to the same text (3, 0.98), and else a text: "
+        "git=831877e8, version=1.10 and good=true are texts. KEY:=JSON sets true, false, null, a "
+        "list, an object, or a number that is written in another way.",
+        examples=("set mnist:v3 accuracy=0.98 draft-", "set mnist:v3 good:=true"),
         build="metadata_command",
         minus_is_operand=True,
     ),

@@ -1,7 +1,7 @@
 """Metadata of versions, artifacts and collections: what may be in it.
 
-Decided here: the bounds, and the one form in which metadata is stored (NaN is null, tuples are
-lists). Not decided here: what it means.
+Decided here: the bounds, the one form in which metadata is stored (NaN is null, tuples are lists),
+and which words are numbers. Not decided here: what it means.
 """
 
 import json
@@ -21,6 +21,7 @@ __all__ = [
     "normalise",
     "parse_metadata",
     "parse_value",
+    "parse_word",
 ]
 
 MAX_KEYS = 100
@@ -33,6 +34,8 @@ MAX_SIZE = 1 << 20
 """Bytes of the whole as JSON."""
 
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # what MessagePack and JSON decoders both can hold
+_LONGEST_NUMBER = 32
+"""Characters: no number that JSON prints here has more than 25."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -129,6 +132,24 @@ def parse_value(text: str) -> Any:
             f"{shown!r} is not JSON ({exc})",
             """write strings in double quotes, and quote the whole for the shell: '"text"'""",
         ) from None
+
+
+def parse_word(text: str) -> int | float | str:
+    """Return a number where it prints back to the same text; any other text as it is.
+
+    So `831877e8`, `1.10`, `007` and `1_000` stay what was written: a commit, a version, a name.
+    """
+    if len(text) > _LONGEST_NUMBER:
+        return text
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        is_stored = math.isfinite(number) and (kind is float or _LEAST <= number <= _MOST)
+        if is_stored and _encode(number) == text.encode(errors="replace"):
+            return number
+    return text
 
 
 def _constant(text: str) -> None:

@@ -36,7 +36,7 @@ from mregfs.model.commands import (
     Unlink,
     Unprotect,
 )
-from mregfs.model.metadata import normalise, parse_value
+from mregfs.model.metadata import normalise, parse_value, parse_word
 from mregfs.model.names import (
     LATEST,
     NEXT,
@@ -382,21 +382,31 @@ def describe_command(
 def metadata_command(
     target: str, values: Iterable[str], project: ProjectName, *, strip: Strip = same
 ) -> SetMetadata:
-    """`set TARGET KEY=JSON|KEY-...`: set and remove keys of the metadata.
+    """`set TARGET KEY=VALUE|KEY:=JSON|KEY-...`: set and remove keys of the metadata.
 
     Raises:
-        InvalidError: a word does neither, or a value is no JSON.
+        InvalidError: a word does none of it, a value is empty, or what follows `:=` is no JSON.
     """
     found = {}
     remove = []
     for word in values:
         key, equals, text = word.partition("=")
-        if equals:
-            found[key] = parse_value(text)
+        if equals and not text:
+            raise InvalidError(
+                f"{word!r} has an empty value (is a variable not set?)",
+                f"remove the key with {key.removesuffix(':')}-, or write an empty text as "
+                f"""{key.removesuffix(":")}:='""'""",
+            )
+        if equals and key.endswith(":"):
+            found[key[:-1]] = parse_value(text)
+        elif equals:
+            found[key] = parse_word(text)
         elif word.endswith("-"):
             remove.append(word[:-1])
         else:
-            raise InvalidError(f"{word!r} sets nothing", "write KEY=JSON, or KEY- to remove it")
+            raise InvalidError(
+                f"{word!r} sets nothing", "write KEY=VALUE or KEY:=JSON, or KEY- to remove it"
+            )
     return SetMetadata(locate(target, project, strip), found, tuple(remove))
 
 

@@ -132,8 +132,17 @@ def test_unprotect(promoted: CommandLine) -> None:
     )
 
 
-def test_set_takes_json_and_text(promoted: CommandLine) -> None:
-    promoted("set", "mnist:v0", "a=1.5", "b=true", 'c={"x": [1]}', "d=2026-11-01", "e=", "f=null")
+def test_set_takes_numbers_and_text_and_json(promoted: CommandLine) -> None:
+    words = (
+        "a=1.5",
+        "b:=true",
+        'c:={"x": [1]}',
+        "d=2026-11-01",
+        'e:=""',
+        "f:=null",
+        "git=831877e8",
+    )
+    promoted("set", "mnist:v0", *words)
 
     assert {
         "a": 1.5,
@@ -142,9 +151,10 @@ def test_set_takes_json_and_text(promoted: CommandLine) -> None:
         "d": "2026-11-01",
         "e": "",
         "f": None,
+        "git": "831877e8",
     } == promoted.json("show", "mnist:v0")["metadata"]
-    assert 5 == promoted.fail("set", "mnist:v0", "broken={x")[0]
-    assert 5 == promoted.fail("set", "mnist:v0", "far=Infinity")[0]
+    assert 5 == promoted.fail("set", "mnist:v0", "broken:={x")[0]
+    assert 5 == promoted.fail("set", "mnist:v0", "far:=Infinity")[0]
 
 
 def test_words_may_look_like_options_and_hold_anything(promoted: CommandLine) -> None:

@@ -214,8 +214,10 @@ def test_ln_takes_paths_symlink_targets_and_references(line, source, target):
         ("describe collections/classifier 'a b'", Describe(collection("classifier"), "a b")),
         ("describe mnist -- --text", Describe(either("mnist"), "--text")),
         ("describe mnist '- text'", Describe(either("mnist"), "- text")),
-        ("""set mnist:v3 a=1 b='"x=y"' c- d=null""", SetMetadata(
-            either("mnist", number=3), {"a": 1, "b": "x=y", "d": None}, ("c",))),
+        ("""set mnist:v3 a=1 b='"x=y"' c- d:=null e=null f:='"x=y"'""", SetMetadata(
+            either("mnist", number=3),
+            {"a": 1, "b": '"x=y"', "d": None, "e": "null", "f": "x=y"},
+            ("c",))),
         ("protect classifier:production --group ml", Protect(
             either("classifier", alias="production"), "ml")),
         ("unprotect classifier:production", Unprotect(either("classifier", alias="production"))),
@@ -341,9 +343,11 @@ def test_commit_says_all_about_the_version():
         ("tag a --b", "no option '--b'"),
         ("describe a b c", "too many words"),
         ("describe a --b", "no option '--b'"),
-        ("set a b", "'b' sets nothing: write KEY=JSON"),
-        ("set a b=c", "'c' is not JSON"),
-        ("set a b=-Infinity", "infinite"),
+        ("set a b", "'b' sets nothing: write KEY=VALUE or KEY:=JSON"),
+        ("set a b:=c", "'c' is not JSON"),
+        ("set a b:=-Infinity", "infinite"),
+        ("set a b=", "'b=' has an empty value"),
+        ("set a b:=", """remove the key with b-, or write an empty text as b:='""'"""),
         ("protect a:b", "no group is named: usage: protect"),
         ("rollback a", "'a' is not an alias"),
         ("rollback a:b@{1} --to 2", "both"),

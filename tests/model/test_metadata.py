@@ -16,6 +16,7 @@ from mregfs.model.metadata import (
     normalise,
     parse_metadata,
     parse_value,
+    parse_word,
 )
 
 
@@ -126,3 +127,38 @@ def test_stored_metadata_comes_back_from_both_codecs(values):
     assert encode_metadata(metadata) == encode_metadata(
         parse_metadata(encode_metadata(metadata).decode())
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("3", "-3", "0", "0.98", "-0.0", "1.0", "1e22", "1.5e-10", "9223372036854775807"),
+        "18446744073709551615",
+    ],
+)
+def test_a_word_that_prints_back_is_a_number(text: str) -> None:
+    number = parse_word(text)
+
+    assert isinstance(number, int | float)
+    assert text == encode_metadata({"a": number}).decode()[5:-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("831877e8", "1.10", "7e10953", "007", "+1", "1_000", "1e5", "1E22", ".98", "1.", " 1"),
+        *("0x10", "NaN", "Infinity", "-inf", "true", "null", "[1]", "{}", '"a"', "-0", "\u0661"),
+        *("18446744073709551616", "1" * 5000, "2026-11-01", "\ud800"),
+    ],
+)
+def test_any_other_word_stays_text(text: str) -> None:
+    """A commit, a version or a big number is never changed into what it resembles."""
+    assert text == parse_word(text)
+    assert isinstance(parse_word(text), str)
+
+
+@given(st.text(max_size=30) | st.floats().map(repr) | st.integers().map(str))
+def test_every_word_is_stored_as_it_was_written(text: str) -> None:
+    found = parse_word(text)
+
+    assert text == (found if isinstance(found, str) else msgspec.json.encode(found).decode())

@@ -179,7 +179,7 @@ def test_what_is_said_is_said_of_a_version_or_of_its_owner(mnist, target, name):
     assert {"target": name, "tags": ["b c"]} == mnist.run(f"tag {target} -a -gone")
     assert {"target": name, "description": "text"} == mnist.run(f"describe {target} text")
     assert {"target": name, "metadata": {"a": {"b": [1]}, "c": None}} == mnist.run(
-        f"""set {target} 'a={{"b": [1]}}' c=NaN"""
+        f"""set {target} 'a:={{"b": [1]}}' c:=NaN"""
     )
     assert {"target": name, "metadata": {"c": 1.5}} == mnist.run(f"set {target} a- gone- c=1.5")
     record = (
@@ -196,7 +196,7 @@ def test_saying_the_same_again_changes_nothing(mnist):
     mnist.run("tag mnist +a\ndescribe mnist text\nset mnist a=1 b-")
 
     assert entries == len(mnist.entries)
-    mnist.run("set mnist a=true")
+    mnist.run("set mnist a:=true")
     assert {"a": True} == mnist.owner("mnist").metadata
     assert True is mnist.owner("mnist").metadata["a"]
 

@@ -597,7 +597,7 @@ def test_every_command_is_documented_in_the_control_file(registry_mount) -> None
 
 def test_extended_attributes_tell_what_is_known(mnist) -> None:
     """`getfattr -d` shows digest, size, aliases and metadata of a version."""
-    mnist.control("set artifacts/mnist/v2 accuracy=0.9 'note=\"it works\"'")
+    mnist.control("set artifacts/mnist/v2 accuracy=0.9 'note:=\"it works\"'")
     mnist.control("ln -sf v2 artifacts/mnist/best")
     done = mnist.run("getfattr", "--absolute-names", "-d", mnist.path / "artifacts/mnist/v2")
     found = dict(re.findall(r'^user\.mregfs\.(\w+)="(.*)"$', done.stdout, re.MULTILINE))
