@@ -1,7 +1,8 @@
 """What a Python program can change: each command of the control file has a method.
 
 Decided here: how Python says each thing. Not decided here: what it leads to (`model.rules`); what
-is written as text is parsed as in the control file.
+is written as text is parsed as in the control file. An option that is not said is None; an empty
+text is refused, as everywhere.
 """
 
 import os
@@ -29,12 +30,12 @@ class Changing(Connection):
         aliases: Iterable[str] = (),
         type: str | None = None,  # noqa: A002 - it is what the noun is called
         metadata: Mapping[str, Any] | None = None,
-        description: str = "",
+        description: str | None = None,
         tags: Iterable[str] = (),
-        run: str = "",
+        run: str | None = None,
         parents: Iterable[str] = (),
         link: str | None = None,
-        reason: str = "",
+        reason: str | None = None,
         progress: "CommitProgress | None" = None,
     ) -> dict[str, Any]:
         """Make a directory the next version of an artifact; the directory stays as it is.
@@ -67,7 +68,7 @@ class Changing(Connection):
         return {**first, "link": rest[0]} if rest else first
 
     def link(
-        self, source: str, target: str, *, expect: str | None = None, reason: str = ""
+        self, source: str, target: str, *, expect: str | None = None, reason: str | None = None
     ) -> dict[str, Any]:
         """Link a version into a collection, and move an alias there (`NAME:ALIAS`) to it.
 
@@ -77,25 +78,36 @@ class Changing(Connection):
         return self._change("ln", source, target, expect=expect, reason=reason)
 
     def move_alias(
-        self, source: str, target: str, *, expect: str | None = None, reason: str = ""
+        self, source: str, target: str, *, expect: str | None = None, reason: str | None = None
     ) -> dict[str, Any]:
         """Point the alias `target` at a version of the same artifact or collection."""
+        _refuse_empty(expect=expect)
         command = ask.MoveAlias(self._locate(target), self._locate(source), expect)
         return self._submit(command, reason)
 
     def rollback(
-        self, target: str, *, to: str | None = None, expect: str | None = None, reason: str = ""
+        self,
+        target: str,
+        *,
+        to: str | None = None,
+        expect: str | None = None,
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Move an alias back one move, or to where `to` says: moves, a time, or a version."""
         return self._change("rollback", target, to=to, expect=expect, reason=reason)
 
     def remove(
-        self, target: str, *, force: bool = False, expect: str | None = None, reason: str = ""
+        self,
+        target: str,
+        *,
+        force: bool = False,
+        expect: str | None = None,
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Drop an alias, unlink, delete a version, or an artifact or collection."""
         return self._change("rm", target, force=force, expect=expect, reason=reason)
 
-    def move(self, source: str, target: str, *, reason: str = "") -> dict[str, Any]:
+    def move(self, source: str, target: str, *, reason: str | None = None) -> dict[str, Any]:
         """Give a collection another name.
 
         Raises:
@@ -104,13 +116,18 @@ class Changing(Connection):
         return self._change("mv", source, target, reason=reason)
 
     def tag(
-        self, target: str, add: Iterable[str] = (), remove: Iterable[str] = (), *, reason: str = ""
+        self,
+        target: str,
+        add: Iterable[str] = (),
+        remove: Iterable[str] = (),
+        *,
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Add and remove tags of a version, artifact or collection."""
         command = ask.Tag(self._locate(target), tuple(add), tuple(remove))
         return self._submit(command, reason)
 
-    def describe(self, target: str, text: str, *, reason: str = "") -> dict[str, Any]:
+    def describe(self, target: str, text: str, *, reason: str | None = None) -> dict[str, Any]:
         """Set the description of a version, artifact or collection."""
         return self._change("describe", target, text, reason=reason)
 
@@ -121,17 +138,17 @@ class Changing(Connection):
         remove: Iterable[str] = (),
         *,
         replace: bool = False,
-        reason: str = "",
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Set and remove top-level keys of the metadata of a version, artifact or collection."""
         command = ask.SetMetadata(self._locate(target), dict(values), tuple(remove), replace)
         return self._submit(command, reason)
 
-    def protect(self, target: str, group: str, *, reason: str = "") -> dict[str, Any]:
+    def protect(self, target: str, group: str, *, reason: str | None = None) -> dict[str, Any]:
         """Let only members of a group move or drop an alias."""
         return self._change("protect", target, group=group, reason=reason)
 
-    def unprotect(self, target: str, *, reason: str = "") -> dict[str, Any]:
+    def unprotect(self, target: str, *, reason: str | None = None) -> dict[str, Any]:
         """Let anyone move or drop an alias again."""
         return self._change("unprotect", target, reason=reason)
 
@@ -142,47 +159,50 @@ class Changing(Connection):
         readers: str | None = None,
         writers: str | None = None,
         private_drafts: bool | None = None,
-        reason: str = "",
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Say who may read and who may change a project, or the store; None leaves it as it is.
 
-        `readers` and `writers` are a group, `*` for everybody, or empty for the owner alone.
+        `readers` and `writers` are a group, `*` for everybody, or `-` for the owner alone.
 
         Raises:
             ForbiddenError: you are neither root nor the owner of the store.
             InvalidError: this host has no such group.
         """
-        of = None if project is None else self._project(project)
-        command = ask.SetAccess(of, readers, writers, private_drafts)
-        return self._submit(command, reason)
+        drafts = None if private_drafts is None else "private" if private_drafts else "open"
+        return self._change(
+            "access", project, readers=readers, writers=writers, drafts=drafts, reason=reason
+        )
 
     def create_collection(
         self,
         name: str,
         type: str | None = None,  # noqa: A002 - as above
-        description: str = "",
+        description: str | None = None,
         *,
-        reason: str = "",
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Create a collection; without a type it takes that of the first version linked."""
         place = self._locate(name)
-        command = ask.CreateCollection(place.project, place.name, type, description)
+        _refuse_empty(type=type, description=description)
+        command = ask.CreateCollection(place.project, place.name, type, description or "")
         return self._submit(command, reason)
 
     def create_artifact(
         self,
         name: str,
         type: str = "model",  # noqa: A002 - as above
-        description: str = "",
+        description: str | None = None,
         *,
-        reason: str = "",
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Create an artifact that has no version yet."""
         place = self._locate(name)
-        command = ask.CreateArtifact(place.project, place.name, type, description)
+        _refuse_empty(type=type, description=description)
+        command = ask.CreateArtifact(place.project, place.name, type, description or "")
         return self._submit(command, reason)
 
-    def run(self, script: str, reason: str = "") -> list[dict[str, Any]]:
+    def run(self, script: str, reason: str | None = None) -> list[dict[str, Any]]:
         """Carry out commands as the control file takes them, one a line, in one transaction.
 
         Raises:
@@ -201,5 +221,14 @@ class Changing(Connection):
 
         return build(COMMANDS[name], operands, said, self.project)
 
-    def _change(self, name: str, *operands: object, reason: str, **said: object) -> dict[str, Any]:
+    def _change(
+        self, name: str, *operands: object, reason: str | None, **said: object
+    ) -> dict[str, Any]:
         return self._submit(self._command(name, *operands, **said), reason)
+
+
+def _refuse_empty(**said: str | None) -> None:
+    from mregfs.model.tokenizer import refuse_empty
+
+    for option, value in said.items():
+        refuse_empty(option, value)

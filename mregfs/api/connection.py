@@ -127,7 +127,7 @@ class Connection:
                 "open it as a user who may write in it",
             )
 
-    def _submit(self, asked: "Asked", reason: str) -> dict[str, Any]:
+    def _submit(self, asked: "Asked", reason: str | None) -> dict[str, Any]:
         from mregfs.model.grammar import Statement
 
         return self._submit_all([Statement(asked)], reason)[0]
@@ -135,17 +135,20 @@ class Connection:
     def _submit_all(
         self,
         statements: "Sequence[Statement]",
-        reason: str,
+        reason: str | None,
         drafts: "Drafts | None" = None,
         progress: "CommitProgress | None" = None,
     ) -> list[dict[str, Any]]:
         self._check_writable()
+        from mregfs.model.tokenizer import refuse_empty
+
+        refuse_empty("reason", reason)
         changed = self.store.changes.submit(
             statements,
             User(os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
             drafts,
             author=self._author,
-            reason=reason,
+            reason=reason or "",
             progress=progress,
         )
         return changed.results

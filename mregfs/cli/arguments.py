@@ -18,6 +18,7 @@ from mregfs.cli.session import SAID_AUTHOR, Session, verb
 from mregfs.errors import MregfsError
 from mregfs.model import paths
 from mregfs.model.forms import AUTHOR, REASON, Form, Operand, Option
+from mregfs.model.tokenizer import refuse_empty
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -117,6 +118,7 @@ def _option(option: Option) -> Callable[[_F], _F]:
 
 
 def _keep_author(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    refuse_empty(AUTHOR.name, value)
     ctx.meta[SAID_AUTHOR] = value
 
 

@@ -49,7 +49,8 @@ _PATHS = frozenset(
     | {"path", "paths", "source", "store"}
 )
 """Arguments of the verbs that are paths of this host, or commands that may hold some."""
-_MAY_BE_EMPTY = frozenset({"command", "options"})
+_MAY_BE_EMPTY = frozenset({"options"})
+"""`mount -o ''` says nothing, as it does to mount(8): a script that composes options writes it."""
 _PLACES = {
     **dict.fromkeys(("a", "b", "ref", "refs", "target"), ("/", ".")),
     "metadata": ("@",),
@@ -249,7 +250,7 @@ def line_of(form: Form, said: Said) -> str:
 
     Args:
         form: which command.
-        said: its operands and options, by what code calls them; None and empty ones are left out.
+        said: its operands and options, by what code calls them; None is left out.
     """
     operands: list[str] = []
     for operand in form.operands:
@@ -268,17 +269,16 @@ def command_line(
     Args:
         command: its name.
         operands: all of them, in order.
-        options: by name, without dashes; None and empty ones are left out.
+        options: by name, without dashes; None is left out.
         flags: letters.
     """
     words = [command]
-    options = {**(options or {}), "author": author()}
+    options = {**(options or {}), "author": author() or None}
     if flags:
         words.append(f"-{flags}")
     for option, given in options.items():
         for value in [given] if isinstance(given, str) else given or ():
-            if value:
-                words += [f"--{option}", value]
+            words += [f"--{option}", value]
     for word in (*words, *operands):
         check_unicode(word)
     return shlex.join([*words, "--", *operands]) + "\n"
@@ -310,14 +310,31 @@ def read_text(file: IO[str], limit: int, what: str) -> str:
     return text
 
 
+def _refuse_empty_options(ctx: click.Context, said: Mapping[str, object]) -> None:
+    """Refuse each option of a verb, or of the group, that is empty.
+
+    Raises:
+        InvalidError: one is.
+    """
+    from mregfs.model.tokenizer import refuse_empty
+
+    for name, value in (ctx.obj or {}).items():
+        refuse_empty(name, value)
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if isinstance(parameter, click.Option) and name not in _MAY_BE_EMPTY:
+            value = said.get(name)
+            for text in value if isinstance(value, tuple) else (value,):
+                refuse_empty(max(parameter.opts, key=len).lstrip("-"), text)
+
+
 def _check_text(name: str, value: object) -> None:
     """Check one argument: a path may be of any bytes but none, anything else is a text."""
     if not isinstance(value, str):
         return
     if name in _PATHS:
         if not value and name not in _MAY_BE_EMPTY:
-            option = name in ("log_file", "mount", "store")
-            shown = f"--{name.replace('_', '-')}" if option else name.rstrip("s").upper()
+            shown = name.rstrip("s").upper()
             raise InvalidError(f"{shown} is empty", "name a path (is a variable not set?)")
         return
     if value.startswith(_PLACES.get(name, ())):
@@ -346,6 +363,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         above: dict[str, str | None] = ctx.obj or {}
         own = {**kwargs, "store": store, "mount": mount, "project": project}
+        _refuse_empty_options(ctx, own)
         for name, value in (*above.items(), *own.items()):
             for text in value if isinstance(value, tuple) else (value,):
                 _check_text(name, text)

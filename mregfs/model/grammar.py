@@ -18,7 +18,7 @@ from mregfs.model.metadata import parse_metadata
 from mregfs.model.names import ProjectName
 from mregfs.model.operands import Strip, same
 from mregfs.model.rules.preconditions import check_text
-from mregfs.model.tokenizer import Options, sort_options, split_commands
+from mregfs.model.tokenizer import Options, refuse_empty, sort_options, split_commands
 
 __all__ = [
     "Statement",
@@ -137,8 +137,10 @@ def build(
         strip: see `operands`.
 
     Raises:
-        InvalidError: what is said is no command.
+        InvalidError: what is said is no command, or an option is empty.
     """
+    for option in form.options:
+        refuse_empty(option.name, said.get(option.key))
     keywords = {
         option.key: said[option.key]
         for option in form.options

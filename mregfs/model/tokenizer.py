@@ -15,7 +15,7 @@ import msgspec
 
 from mregfs.errors import InvalidError
 
-__all__ = ["Options", "sort_options", "split_commands"]
+__all__ = ["Options", "refuse_empty", "sort_options", "split_commands"]
 
 _PIECE = re.compile(
     r"""(?P<space>(?:[ \t\r]|\\\n)+)
@@ -77,6 +77,20 @@ def _unquoted(kind: str | None, match: re.Match[str]) -> str:
     return text
 
 
+def refuse_empty(option: str, value: object) -> None:
+    """Pass what is said by an option, unless it is an empty text.
+
+    A shell passes one for a variable that is not set: `--expect "$OLD"` would expect nothing.
+
+    Raises:
+        InvalidError: it is empty.
+    """
+    if value == "":
+        raise InvalidError(
+            f"--{option} is empty (is a variable not set?)", "give it a value, or leave it out"
+        )
+
+
 class Options(msgspec.Struct, frozen=True):
     """The words after a command's name, sorted."""
 
@@ -113,7 +127,7 @@ def sort_options(
         minus_is_operand: `-word` is an operand, not letters.
 
     Raises:
-        InvalidError: there is no such option, or its value is missing or not wanted.
+        InvalidError: there is no such option, or its value is missing, empty, or not wanted.
     """
     operands: list[str] = []
     given: dict[str, list[str]] = {}
@@ -128,6 +142,7 @@ def sort_options(
                 found = value if equals else next(rest, None)
                 if found is None:
                     raise InvalidError(f"--{name} needs a value")
+                refuse_empty(name, found)
                 given.setdefault(name, []).append(found)
             elif name in letters.values() and not equals:
                 flags.add(name)
