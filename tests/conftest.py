@@ -18,6 +18,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Suites that tests of several directories take over.
+for suite in ("file_tree", "host_cache", "index", "intake", "object_store", "pack_store"):
+    pytest.register_assert_rewrite(f"tests.contracts.{suite}")
+
 # Hundreds of interpreters are started; without byte code each compiles all it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-for suite in ("index", "object_store", "pack_store", "host_cache", "intake"):
-    pytest.register_assert_rewrite(f"tests.contracts.{suite}")
-
 NOBODY = 65534
 
 

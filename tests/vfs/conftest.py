@@ -7,8 +7,6 @@ import pytest
 
 from tests.vfs.rig import Rig, open_rig
 
-pytest.register_assert_rewrite("tests.contracts.file_tree")
-
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
