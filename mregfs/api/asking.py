@@ -108,7 +108,9 @@ class Asking:
                 if reply.more is None:
                     return
                 if reply.more == after:
-                    raise CorruptError(f"the mount {self.point!r} repeats itself", "mount it again")
+                    raise CorruptError(
+                        f"the mount {self.point!r} gave the same page twice", "mount it again"
+                    )
                 after = reply.more
                 reply = self._ask(query_text(name, operands, after=after, **options))
 
@@ -137,7 +139,7 @@ class Asking:
         if data is None:
             raise UnavailableError(
                 f"the mount {self.point!r} does not answer",
-                f"take it away with: mregfs umount --lazy {self.point}",
+                f"unmount it with: mregfs umount --lazy {self.point}",
             )
         if isinstance(data, MregfsError):
             raise data
@@ -152,17 +154,17 @@ class Asking:
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise UnavailableError(
                 f"the mount {self.point!r} gave no answer ({exc})",
-                "is it of another version of mregfs?",
+                "check that it runs the same version of mregfs",
             ) from exc
 
     def _why_not(self, exc: OSError) -> MregfsError:
         what = f"the mount {self.point!r}"
         if exc.errno in (errno.EACCES, errno.EPERM):
-            return ForbiddenError(f"{what} is closed to this user", "ask who mounted it")
+            return ForbiddenError(f"{what} cannot be opened by this user", "ask who mounted it")
         if exc.errno in (errno.ENOENT, errno.ENOTDIR):
             if os.path.lexists(special(self.point, STATUS)):
                 return UnsupportedError(
-                    f"{what} does not know this question", "mount it with a newer mregfs"
+                    f"{what} does not know this query", "mount it with a newer mregfs"
                 )
             return UnavailableError(f"nothing is mounted on {self.point!r}", "mount it again")
         if exc.errno in (errno.ENOTCONN, errno.ECONNABORTED):

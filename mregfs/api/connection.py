@@ -98,7 +98,7 @@ class Connection:
         """
         if self._store is None:
             raise self._why_no_store or ForbiddenError(
-                "this registry is looked at through a mount alone",
+                "this registry is open through a mount only",
                 "name the store, as a user who may open it",
             )
         return self._store
@@ -118,7 +118,7 @@ class Connection:
         if self._store is None:
             why = self._why_no_store or "no store is named"
             raise ForbiddenError(
-                f"this registry is only looked at ({why})",
+                f"this registry is open for reading only ({why})",
                 "write to .mregfs/control of a mount, or use a verb of mregfs",
             )
         if self._store.read_only:
@@ -157,7 +157,7 @@ class Connection:
 def _open(address: StoreAddress, *, read_only: bool) -> "Store":
     if find_spec("lmdb") is None:
         raise UnsupportedError(
-            "this installation only looks through mounts",
+            "this installation only reads through mounts",
             "name a mount, or install the rest with: pip install 'mregfs[mount]'",
         )
     from mregfs.wiring.opening import open_store

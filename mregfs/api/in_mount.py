@@ -205,7 +205,7 @@ class InMount:
 
     def _made_up(self, what: str) -> CorruptError:
         return CorruptError(
-            f"the mount {self.point!r} makes things up: {what}", "ask who mounted it"
+            f"the mount {self.point!r} contradicts itself: {what}", "ask who mounted it"
         )
 
     def _directory(self, location: Location) -> str:

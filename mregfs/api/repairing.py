@@ -213,7 +213,7 @@ def _opened(other: str | os.PathLike[str] | None, store_id: str) -> Iterator[Sto
     try:
         if copy.id != store_id:
             raise InvalidError(
-                f"{os.fspath(other)} is no copy of this store, but another one",
+                f"{os.fspath(other)} is another store, not a copy of this one",
                 "name a backup of it with --from",
             )
         with contextlib.suppress(MregfsError):

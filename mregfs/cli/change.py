@@ -62,7 +62,7 @@ def _sentence(result: dict[str, Any]) -> str:
             kind = "collection" if "collection" in result else "artifact"
             return f"created {kind} {name}"
         case {"collection": collection, "version": version}:
-            return f"took {result.get('source', version)} out of {collection} (was {version})"
+            return f"unlinked {result.get('source', version)} from {collection} (was {version})"
         case {"artifact": artifact, "version": version}:
             return f"deleted {artifact}:{version}"
         case {"target": target, "tags": tags}:

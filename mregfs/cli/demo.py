@@ -208,4 +208,4 @@ def demo() -> None:
             tell(shell)
     finally:
         clear_away(directory)
-    click.echo(f"All of that took {time.monotonic() - started:.0f} s, and is removed again.")
+    click.echo(f"This took {time.monotonic() - started:.0f} s. Everything is removed again.")

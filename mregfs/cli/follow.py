@@ -3,8 +3,8 @@
 Decided here: what a command run on a change gets, and how following ends. Not decided here: what an
 event says (`model.changes.event_line`), how often the log is looked at (`mregfs.Registry`).
 
-They read the store, and only where that is closed to this user a mount: so they live on when a
-mount goes away and comes back.
+They read the store, or a mount where this user cannot open the store. So they live on when a mount
+goes away and comes back.
 """
 
 import signal

@@ -166,7 +166,7 @@ def run(arguments: Sequence[str]) -> int:
         if (exc.name or "").startswith("mregfs"):
             return _internal(exc)
         complain(
-            f"this installation only looks through mounts: there is no module {exc.name}: "
+            f"this installation only reads through mounts: there is no module {exc.name}: "
             "install it with: pip install 'mregfs[mount]'"
         )
         _debug()

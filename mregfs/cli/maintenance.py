@@ -140,7 +140,8 @@ def fsck(
     if report.damaged:
         damages = sum(finding.must for finding in report.findings)
         raise CorruptError(
-            f"{store} is damaged: {count(damages, 'finding')}", "do what is said at each of them"
+            f"{store} is damaged: {count(damages, 'finding')}",
+            "follow the advice below each finding",
         )
 
 

@@ -148,7 +148,7 @@ def mount(
         raise click.UsageError("mount takes a store and a mount point")
     if find_spec("pyfuse3") is None:
         raise UnsupportedError(
-            "this installation only looks through mounts",
+            "this installation only reads through mounts",
             "install the rest with: pip install 'mregfs[mount]'",
         )
     given = parse_options(options)
@@ -261,7 +261,7 @@ def _ready_descriptor() -> int | None:
         mode = os.O_RDONLY
     if mode == os.O_RDONLY:
         raise InvalidError(
-            f"{READY_VARIABLE}={said!r} is no descriptor that is open for writing",
+            f"{READY_VARIABLE}={said!r} is not a descriptor that is open for writing",
             "name one that this process has inherited, or leave it out",
         )
     return int(said)

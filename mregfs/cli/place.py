@@ -88,7 +88,7 @@ class Place(msgspec.Struct):
         """
         if self.through is not None:
             raise ForbiddenError(
-                f"where the store of {self.through.point!r} is, only another user says",
+                f"only another user says where the store of {self.through.point!r} is",
                 "name it with --store, if you may open it; or do it in the mount",
             )
         return self.store

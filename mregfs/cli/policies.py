@@ -55,7 +55,7 @@ class Policies(msgspec.Struct):
         known = get_args(Verify if name == "verify" else Coalesce)
         if value not in known:
             raise InvalidError(
-                f"{name}={value!r} means nothing", f"write one of {', '.join(known)}"
+                f"{name}={value!r} is not a known value", f"write one of {', '.join(known)}"
             )
         setattr(self, name, value)
 

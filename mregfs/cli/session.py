@@ -90,7 +90,7 @@ class Session:
 
     @property
     def registry(self) -> "Registry":
-        """What there is, to look at: the store, or a mount where the store is closed to this user.
+        """The registry to read: the store, or a mount where this user cannot open the store.
 
         Looking changes nothing of a store, and repairs nothing.
         """
@@ -293,7 +293,7 @@ def check_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidError(f"{text!r} is not UTF-8", "only paths may be of any bytes") from None
+        raise InvalidError(f"{text!r} is not UTF-8", "only paths may hold other bytes") from None
 
 
 def read_text(file: IO[str], limit: int, what: str) -> str:

@@ -119,7 +119,7 @@ def _default_store(hints: Hints) -> Choice | None:
         )
     points = ", ".join(sorted(entry.point for entry in hints.mounts))
     raise InvalidError(
-        f"there is no store {default}, and what is mounted here is other users': {points}",
+        f"there is no store {default}; the mounts here belong to other users: {points}",
         "name one of these with --mount (or MREGFS_MOUNT), to look at it and work in it",
     )
 
@@ -163,7 +163,7 @@ def _mount_of(named: str, store: str, mounts: Sequence[Mount]) -> Mount:
         return mount
     if not mount.is_believed and mount.store == store:
         raise InvalidError(
-            f"that {named!r} is a mount of {store!r} is said by another user alone",
+            f"only another user says that {named!r} is a mount of {store!r}",
             "name the mount, and leave the store out, to look through it",
         )
     raise InvalidError(

@@ -156,7 +156,7 @@ class Mounted:
         try:
             self._store.hide()
         except MregfsError as exc:
-            log.error("others than its readers may look into the store's directory: %s", exc)
+            log.error("users other than its readers can look into the store's directory: %s", exc)
 
     def _share_staging(self, notices: KernelNotices) -> None:
         """Let those make drafts who may now."""
@@ -165,7 +165,7 @@ class Mounted:
             for inode in self.drafts.share():
                 notices.forget_attributes(inode)
         except MregfsError as exc:
-            log.error("the staging area is not open to whom it should be: %s", exc)
+            log.error("the staging area cannot be opened to its writers: %s", exc)
 
     def _may_read(self, caller: Caller, project: str) -> bool:
         """Tell whether a caller may read a project."""

@@ -31,7 +31,7 @@ EVERYBODY_MAKES_DRAFTS: Shown = (-1, 0o1777, False)
 _PATH = os.O_PATH | os.O_NOFOLLOW
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _DEEPEST = 1000
-"""Directories, one in the other; each takes a descriptor."""
+"""Levels of directories; each takes a descriptor."""
 
 
 class Giving(Committing):
@@ -144,7 +144,7 @@ def _walk(top_fd: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
                 continue
             try:
                 if len(above) == _DEEPEST:
-                    raise OSError(errno.ELOOP, "too many directories, one in the other", below)
+                    raise OSError(errno.ELOOP, "the directories are nested too deeply", below)
                 inner_fd = os.open(".", _DIRECTORY, dir_fd=fd)
             finally:
                 os.close(fd)

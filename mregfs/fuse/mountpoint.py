@@ -246,18 +246,18 @@ def check(path: str | os.PathLike[str], *, allow_other: bool = False) -> None:
     if os.geteuid() == 0:
         if not _may_mount():
             raise ForbiddenError(
-                "this root may not mount: it lacks CAP_SYS_ADMIN",
+                "root may not mount here: it lacks CAP_SYS_ADMIN",
                 "for a container: --device /dev/fuse --cap-add SYS_ADMIN",
             )
         return
     _helper()
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise ForbiddenError(
-            "/dev/fuse is closed to you", "let root run: chmod 666 /dev/fuse, or mount as root"
+            "you may not open /dev/fuse", "let root run: chmod 666 /dev/fuse, or mount as root"
         )
     if not os.access(place, os.W_OK):
         raise ForbiddenError(
-            f"{place} is not writable for you, so fusermount3 will not mount there",
+            f"{place} is not yours to write, so fusermount3 refuses to mount there",
             "give a directory of your own, or mount as root",
         )
     if allow_other and not _others_allowed():
@@ -278,7 +278,7 @@ def check_apart(store: str, path: str | os.PathLike[str]) -> None:
     place, home = os.path.realpath(path), os.path.realpath(store)
     if os.path.commonpath([place, home]) in (place, home):
         raise InvalidError(
-            f"{place} and the store {home} are one in the other",
+            f"{place} and the store {home} overlap",
             "give a mount point that is neither the store, nor above, nor below it",
         )
 
@@ -300,7 +300,7 @@ def _check_free(place: str) -> None:
         )
     raise ConflictError(
         f"{place} has a {state.value} mount of {here[-1].source}",
-        f"take it away: mregfs umount --lazy {place}",
+        f"unmount it: mregfs umount --lazy {place}",
     )
 
 

@@ -240,7 +240,7 @@ class Beneath:
         if found.st_mode & _OTHERS_WRITE:
             raise OSError(
                 errno.EPERM,
-                "users other than the store's owner may write it; take that right away if you "
+                "users other than the store's owner may write it; remove that right if you "
                 "trust it: chmod go-w",
                 path,
             )

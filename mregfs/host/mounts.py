@@ -136,7 +136,7 @@ def read_status(mount: Mount, timeout: float | None = None) -> dict[str, object]
     if answer is None:
         raise UnavailableError(
             f"the mount {mount.point!r} does not answer",
-            f"take it away with: mregfs umount --lazy {mount.point}; or look past it: name the "
+            f"unmount it with: mregfs umount --lazy {mount.point}; or look past it: name the "
             "project with --project",
         )
     return answer

@@ -151,7 +151,9 @@ class Form(NamedTuple):
 
 
 REASON = Option("reason", "TEXT", "Why; history remembers it.")
-AUTHOR = Option("author", "NAME", "Whom history names beside this user; else $MREGFS_AUTHOR.")
+AUTHOR = Option(
+    "author", "NAME", "The author that history shows beside this user; else $MREGFS_AUTHOR."
+)
 """What every command takes as well."""
 
 _REF = Operand("ref")

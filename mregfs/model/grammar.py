@@ -47,7 +47,7 @@ class Statement(msgspec.Struct, frozen=True):
     reason: str = ""
     """Why; history remembers it."""
     author: str = ""
-    """Whom history is to name beside the user who asks."""
+    """The author that history shows beside the user who asks."""
     line: int = 0
     """Where it stands in its script; 0 when it is alone or was never written."""
     name: str = ""
@@ -178,7 +178,8 @@ def _value(option: Option, options: Options) -> Any:
         return None
     if option.choices and value not in option.choices:
         raise InvalidError(
-            f"--{option.name} {value!r} means nothing", f"write {' or '.join(option.choices)}"
+            f"--{option.name} {value!r} is not a known value",
+            f"write {' or '.join(option.choices)}",
         )
     return parse_metadata(value) if option.takes == "json" else value
 

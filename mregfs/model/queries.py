@@ -72,11 +72,11 @@ def parse_query(text: str, project: ProjectName) -> Query:
     """
     commands = [words for _, words in split_commands(text)]
     if len(commands) != 1:
-        raise InvalidError("a question is one command", "ask one at a time")
+        raise InvalidError("a query is one command", "ask one at a time")
     name, *words = commands[0]
     form = QUESTIONS.get(name)
     if form is None:
-        raise InvalidError(f"{name!r} is not a question", f"ask one of: {', '.join(QUESTIONS)}")
+        raise InvalidError(f"{name!r} is not a query", f"ask one of: {', '.join(QUESTIONS)}")
     usage = f"usage: {form.usage}"
     try:
         options = sort_options(words, form.values | {"project"}, form.letters)
@@ -131,7 +131,7 @@ def spell(text: str) -> list[str]:
     spelled = _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], text.encode()).decode()
     if len(spelled) > MAX_QUERY:
         raise InvalidError(
-            f"the question takes {len(spelled)} bytes", f"use at most {MAX_QUERY}: name less"
+            f"the query takes {len(spelled)} bytes", f"use at most {MAX_QUERY}: name less"
         )
     steps = [spelled[start : start + MAX_STEP] for start in range(0, len(spelled), MAX_STEP)]
     return [f"{step}%" for step in steps[:-1]] + steps[-1:]
@@ -145,7 +145,7 @@ def unspell(names: Sequence[bytes]) -> str:
     """
     raw = b"".join(name.removesuffix(b"%") for name in names[:-1]) + b"".join(names[-1:])
     if len(raw) > MAX_QUERY:
-        raise InvalidError(f"the question takes {len(raw)} bytes", f"use at most {MAX_QUERY}")
+        raise InvalidError(f"the query takes {len(raw)} bytes", f"use at most {MAX_QUERY}")
     return _decoded(raw)
 
 
@@ -153,9 +153,9 @@ def _decoded(raw: bytes) -> str:
     try:
         text = _ESCAPE.sub(_byte, raw).decode()
     except UnicodeDecodeError:
-        raise InvalidError("the question is not UTF-8") from None
+        raise InvalidError("the query is not UTF-8") from None
     if "\0" in text:
-        raise InvalidError("the question holds a NUL byte")
+        raise InvalidError("the query holds a NUL byte")
     return text
 
 

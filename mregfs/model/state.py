@@ -497,7 +497,7 @@ class State:
         for digest, candidate in self.numbers_with_digest(owner.inode, prefix):
             if found and digest != found:
                 raise InvalidError(
-                    f"@{prefix} fits several versions of {owner.name!r}", "write more digits"
+                    f"@{prefix} matches several versions of {owner.name!r}", "write more digits"
                 )
             found, number = digest, candidate
         if not found:

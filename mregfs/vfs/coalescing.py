@@ -60,7 +60,7 @@ class Coalescing:
                 except Stopped:
                     return
                 except MregfsError as exc:
-                    log.warning("files are not made whole: %s", exc)
+                    log.warning("whole-file copies are not made: %s", exc)
             await trio.sleep(_PAUSE)
 
     def _progress(self, done: int, total: int) -> None:

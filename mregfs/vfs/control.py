@@ -84,7 +84,7 @@ class ControlSessions:
             if len(self._sent_back) >= _MAX_REMEMBERED:
                 self._sent_back.clear()
             self._sent_back.add(caller.pid)
-            raise HostError(errno.ESTALE, "somebody else writes to this inode", "open it again")
+            raise HostError(errno.ESTALE, "another process writes to this file", "open it again")
 
     def open(self, handle: int, inode: int, flags: OpenFlags, caller: Caller) -> None:
         """Add a descriptor. One that only reads begins with its user's last reply, or the usage.

@@ -49,7 +49,9 @@ class QueryNames:
             NotFoundError: no question begins so.
         """
         if parent == QUERY and not is_query(name):
-            raise NotFoundError(f"{name!r} is not a question", "see what can be asked: query/help")
+            raise NotFoundError(
+                f"{name!r} is not a query", "see what can be asked: cat .mregfs/query/help"
+            )
         with self._lock:
             number = self._numbers.get((parent, name))
             if number is None:

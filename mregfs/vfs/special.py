@@ -181,7 +181,7 @@ class SpecialTree(Unchanging):
             return super().open(inode, flags, caller)
         if kind in (Kind.STATUS, Kind.ANSWER):
             if flags.writes:
-                raise ForbiddenError(f"{kind.name.lower()} is only to be read")
+                raise ForbiddenError(f"{kind.name.lower()} is read-only")
             make = self._open_status if kind is Kind.STATUS else self._open_answer
             return InLoop(partial(make, inode, caller))
         handle = next(self._numbers)

@@ -287,7 +287,9 @@ class Store:
         except FileNotFoundError:
             pass
         except (CorruptError, NoSpaceError) as exc:
-            log.warning("what crashed commits left stays until the log can be followed: %s", exc)
+            log.warning(
+                "crashed commits are cleaned up when the log can be followed again: %s", exc
+            )
 
     def load_ahead(self) -> None:
         """Import what the first commit would otherwise wait 25 ms for.

@@ -101,7 +101,7 @@ def test_export_gives_the_files_back(promoted: CommandLine, tmp_path: Path) -> N
         ("rm classifier:production", "dropped classifier:production (was v1)"),
         (
             "rm collections/classifier/v0",
-            "took default/default/mnist:v0 out of classifier (was v0)",
+            "unlinked default/default/mnist:v0 from classifier (was v0)",
         ),
         ("rm mnist:v0 --force", "deleted mnist:v0"),
         ("rm classifier --force", "deleted collection classifier with 2 links"),

@@ -70,7 +70,7 @@ class TestEnvironment:
             os.close(standard)
             os.close(null)
 
-        assert (5, True) == (code, "no descriptor that is open for writing" in line)
+        assert (5, True) == (code, "not a descriptor that is open for writing" in line)
 
 
 class TestDaemonsEnd:

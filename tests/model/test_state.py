@@ -73,7 +73,7 @@ def test_a_number_that_went_meanwhile_is_not_found(mnist):
 
 
 def test_a_digest_prefix_must_fit_one_version(mnist):
-    with pytest.raises(InvalidError, match="fits several versions"):
+    with pytest.raises(InvalidError, match="matches several versions"):
         mnist.state.resolve(mnist.at("mnist@0000"))
 
 

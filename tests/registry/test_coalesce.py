@@ -259,7 +259,7 @@ def test_the_work_stops_when_nobody_waits_for_it_and_goes_on_later(registry, mod
 def test_a_damaged_version_does_not_stop_others(
     registry, models, aliased, expected_warnings, tmp_path
 ):
-    expected_warnings.expect("is not made whole|damaged")
+    expected_warnings.expect("has no whole-file copies|damaged")
     packs = registry.store.packs
     packs.delete(min(packs.list(), key=packs.size))
     other = tmp_path / "other"
@@ -290,7 +290,7 @@ def test_a_pack_that_cannot_be_read_does_not_stop_others(
 ):
     bad = make_two(registry, tmp_path)
     failing_reads(monkeypatch, bad)
-    expected_warnings.expect(f"v1 .* is not made whole: cannot read '{bad}'")
+    expected_warnings.expect(f"v1 .* has no whole-file copies: cannot read '{bad}'")
     aliased.follow()
 
     assert ["extents", "coalesced"] == [path_of(registry, each) for each in ("v1", "v3")]

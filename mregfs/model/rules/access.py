@@ -127,8 +127,8 @@ def _refusal(project: str, what: str, who: str, principal: Principal) -> Forbidd
     if who == NOBODY:
         return ForbiddenError(
             f"only the owner of the store may {what} project {project}, and {principal.user!r} "
-            "is not he",
-            f"ask him to let a group in: {grant} GROUP",
+            "is not the owner",
+            f"ask for access for a group: {grant} GROUP",
         )
     return ForbiddenError(
         f"only members of group {who!r} may {what} project {project}, and {principal.user!r} "
@@ -208,7 +208,7 @@ def set_access(state: State, command: SetAccess, principal: Principal) -> Decisi
     """
     project = "" if command.project is None else str(command.project)
     if command.inherit and not project:
-        raise InvalidError("the store inherits from nothing", "name a project")
+        raise InvalidError("the store has nothing to inherit from", "name a project")
     for who in (command.readers, command.writers):
         if who not in (None, EVERYBODY, NOBODY) and not _NUMBER.fullmatch(who):
             check_group(who, principal)

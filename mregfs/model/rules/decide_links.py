@@ -55,7 +55,7 @@ def link_version(state: State, command: LinkVersion, principal: Principal) -> De
         )
     alias = None if target.is_owner else alias_of_target(target)
     if alias is None and command.expect is not None:
-        raise InvalidError("there is no alias to expect anywhere", "name an alias in the target")
+        raise InvalidError("--expect needs an alias in the target", "name an alias in the target")
     owner = state.owner(target.project, target.name)
     if isinstance(owner, ArtifactRecord) and target.kind == "collection":
         raise ExistsError(

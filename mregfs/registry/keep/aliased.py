@@ -73,7 +73,7 @@ class Aliased:
             wanted = {digest for each in self._targets.values() for digest in self._files_of(each)}
             fits = self._coalescer.coalesce(version, files, wanted, progress)
         except _LATER as exc:
-            log.info("v%d (%s) is not made whole yet: %s", *_named(version), exc)
+            log.info("v%d (%s) has no whole-file copies yet: %s", *_named(version), exc)
             return False
         except MregfsError as exc:
             _complain(version, exc)
@@ -151,7 +151,7 @@ class Aliased:
 
 
 def _complain(version: VersionRecord, exc: MregfsError) -> None:
-    log.error("v%d (%s) is not made whole: %s", *_named(version), exc)
+    log.error("v%d (%s) has no whole-file copies: %s", *_named(version), exc)
 
 
 def _named(version: VersionRecord) -> tuple[int, str]:

@@ -104,7 +104,10 @@ class ContentCheck:
                 plural = kind if len(orphans) == 1 else f"{kind}s"
                 what = f"{len(orphans)} {plural} belong{'s' * (len(orphans) == 1)} to no version"
                 self._findings.should(
-                    kind, what, "nothing: left by a deletion, or by a commit under way", orphans
+                    kind,
+                    what,
+                    "nothing to do: a deletion left it, or a commit is under way",
+                    orphans,
                 )
 
     # ---- one version

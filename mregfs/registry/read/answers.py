@@ -172,7 +172,7 @@ class _Asked:
             command = " ".join((self._query.name, *self._query.operands))
             raise HostError(
                 errno.E2BIG,
-                f"{command!r} takes more than the {MAX_SECONDS:g} seconds that a mount gives it",
+                f"{command!r} ran longer than the {MAX_SECONDS:g} seconds that a mount allows",
                 "ask for less, such as one artifact or one version; or ask the store itself, "
                 "as a user who may open it",
             )
@@ -306,7 +306,7 @@ class _Asked:
         if size > MAX_BYTES:
             raise HostError(
                 errno.E2BIG,
-                f"the answer takes {size} bytes, and a mount gives {MAX_BYTES}",
+                f"the answer has {size} bytes; a mount returns at most {MAX_BYTES}",
                 "list the files of both with ls, which comes in pieces",
             )
         return found

@@ -232,7 +232,7 @@ def _check_own(found: os.stat_result, kind: int, name: str) -> None:
     if stat.S_IFMT(found.st_mode) != kind or not own:
         raise OSError(
             errno.EPERM,
-            "it is not ours, so it is not believed; remove it if nobody misses it",
+            "it belongs to another user, so it is ignored; remove it if nobody needs it",
             name,
         )
 
