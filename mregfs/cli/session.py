@@ -111,6 +111,14 @@ class Session:
             self._writing = Registry(self.place.own_store, str(self.place.project), author=author())
         return self._writing
 
+    @property
+    def owns_store(self) -> bool:
+        """Whether the store's directory is this user's."""
+        try:
+            return os.stat(self.place.store).st_uid == os.geteuid()
+        except OSError:
+            return False
+
     def _look(self) -> "Registry":
         from mregfs.api import Registry
 
@@ -186,7 +194,7 @@ class Session:
             try:
                 result = transact(mount, line_of(form, self.for_mount(form, located, mount)))[0]
             except MountGoneError as exc:
-                if isinstance(exc.__cause__, PermissionError) and not _is_ours(self.place.store):
+                if isinstance(exc.__cause__, PermissionError) and not self.owns_store:
                     raise not_a_writer(mount.point) from exc
             else:
                 self.done = True
@@ -214,14 +222,6 @@ class Session:
             if registry is not None:
                 registry.close()
         self._registry = self._writing = None
-
-
-def _is_ours(path: str) -> bool:
-    """Tell whether a store's directory is this user's."""
-    try:
-        return os.stat(path).st_uid == os.geteuid()
-    except OSError:
-        return False
 
 
 def not_a_writer(mountpoint: str) -> ForbiddenError:

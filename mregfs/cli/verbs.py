@@ -52,7 +52,11 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "du": _asked("compare", "du"),
         "status": _asked("store", "status"),
     },
-    "Change": {**_CHANGES, "draft": Verb("access", "draft", "Do something with a draft.")},
+    "Change": {
+        **_CHANGES,
+        "run": Verb("script", "run", "Carry out the commands of a file as one transaction."),
+        "draft": Verb("access", "draft", "Do something with a draft."),
+    },
     "Follow": {
         "watch": Verb("follow", "watch", "Print each change, or run a command on it."),
         "wait": Verb("follow", "wait", "Wait until a reference resolves to something else."),

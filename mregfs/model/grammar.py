@@ -21,6 +21,7 @@ from mregfs.model.rules.preconditions import check_text
 from mregfs.model.tokenizer import Options, refuse_empty, sort_options, split_commands
 
 __all__ = [
+    "MAX_SCRIPT",
     "Statement",
     "at_statement",
     "author_of",
@@ -96,6 +97,11 @@ def parse_words(words: Sequence[str], project: ProjectName, strip: Strip = same)
     """
     if not words or words[0] not in COMMANDS:
         name = repr(words[0]) if words else "nothing"
+        if words and words[0] in ("begin", "end"):
+            raise InvalidError(
+                f"{name} stands alone on its line: before or after all commands of .mregfs/control",
+                "write `begin`, the commands, then `end`; mregfs run needs neither",
+            )
         raise InvalidError(f"{name} is not a command", f"write one of: {', '.join(COMMANDS)}")
     form = COMMANDS[words[0]]
     usage = f"usage: {form.usage}"

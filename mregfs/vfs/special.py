@@ -224,7 +224,7 @@ class SpecialTree(Unchanging):
     def write(
         self, handle: int, offset: int, data: bytes, caller: Caller | None = None
     ) -> Answer[int]:
-        """Take `since N` on `events`, or a script on `control`: one write is one transaction.
+        """Take `since N` on `events`, or a script on `control`.
 
         A script raises MregfsError when it failed and its writer cannot read the reply.
         """
@@ -239,8 +239,10 @@ class SpecialTree(Unchanging):
     ) -> int:
         control = self._control
         try:
-            opener = control.caller(handle)
-            outcome = self._runner.script(control.text(data), opener, requester, loop)
+            text = control.script(handle, data)
+            if text is None:
+                return len(data)
+            outcome = self._runner.script(text, control.caller(handle), requester, loop)
         except MregfsError as error:
             control.failed(handle, error)
         else:

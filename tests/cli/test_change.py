@@ -1,5 +1,6 @@
 """The verbs that change something, on a store without a mount, and what they say of it."""
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mregfs.cli.script import _with_author
 from tests.cli.conftest import CommandLine
 
 
@@ -235,3 +237,31 @@ def test_tags_of_one_letter_and_what_looks_like_options(promoted: CommandLine) -
     assert (2, "No such option '--reasn': see mregfs tag --help") == promoted.fail(
         "tag", "mnist:v1", "--reasn", "x"
     )
+
+
+def test_run_is_one_transaction_of_a_file_or_standard_input(
+    promoted: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "script").write_text("tag mnist:v0 +a\nln mnist:v0 mnist:best")
+    assert ["default/default/mnist:v0: tags a", "mnist:best is v0 already"] == promoted(
+        "run", "script"
+    ).splitlines()
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("mkdir collections/a\nln mnist:v9 mnist:best\n"))
+    code, said = promoted.fail("run", "-")
+    assert (3, True) == (code, said.startswith("line 2 (ln): "))
+    assert 3 == promoted.fail("show", "a")[0]
+    assert 3 == promoted.fail("run", "nowhere")[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "sent"),
+    [
+        ("# a\n\ntag m 'x\ny'\nrm \\\n a:b\n", "\n\ntag --author=tester m 'x\ny'\nrm a:b\n"),
+        ("rm a\nrm b --author ann", "rm a\nrm b --author ann\n"),
+    ],
+)
+def test_a_script_gets_its_author_and_keeps_its_lines(
+    cli: CommandLine, script: str, sent: str
+) -> None:
+    assert sent == _with_author(script)

@@ -157,7 +157,7 @@ async def test_a_temporary_symlink_can_be_removed(rig: Rig) -> None:
 async def test_names_go_by_rm_rmdir_and_mv(rig: Rig) -> None:
     """Each operation takes away exactly what it says."""
     await two_versions(rig)
-    await rig.control("ln mnist:v0 classifier:production\nln mnist:v1 classifier:staging")
+    await rig.control("ln mnist:v0 classifier:production\nln mnist:v1 classifier:staging\n")
     await rig.rename("collections/classifier/staging", "collections/classifier/candidate")
     assert ["v0", "v1", "candidate", "latest", "production"] == await rig.names(
         "collections/classifier"
@@ -179,7 +179,7 @@ async def test_names_go_by_rm_rmdir_and_mv(rig: Rig) -> None:
 async def test_latest_and_numbers_are_the_registrys_own(rig: Rig) -> None:
     """`rm latest`, `mv best v7` and moving an alias elsewhere are EPERM: mv then copies nothing."""
     await two_versions(rig)
-    await rig.control("ln mnist:v0 mnist:best\nln mnist:v0 c:production")
+    await rig.control("ln mnist:v0 mnist:best\nln mnist:v0 c:production\n")
     await refused(errno.EPERM, rig.unlink("artifacts/mnist/latest"))
     await refused(errno.EPERM, rig.rename("artifacts/mnist/latest", "artifacts/mnist/newest"))
     await refused(errno.EPERM, rig.rename("artifacts/mnist/best", "artifacts/mnist/v7"))

@@ -201,7 +201,7 @@ async def test_lists_come_in_pieces_that_go_on_where_they_ended(promoted, monkey
     for name in ("'a b'", "zeta"):
         await promoted.commit(name, {"f": b"x"})
     await promoted.control("mkdir collections/other")
-    await promoted.control("tag mnist +x\ntag mnist:v0 +y\ntag mnist +z")
+    await promoted.control("tag mnist +x\ntag mnist:v0 +y\ntag mnist +z\n")
     await promoted.control("mv collections/classifier collections/renamed")
     questions = ["ls", "ls -a", "ls mnist", "ls mnist:v0", "ls mnist:v0 deep", "history mnist"]
     questions += ["history renamed", "history renamed:production", "log --since 0", "projects"]

@@ -30,14 +30,14 @@ async def test_a_script_is_one_transaction(rig: Rig) -> None:
     """All lines of one write, or none: the second line's refusal takes back the first."""
     await rig.commit("mnist", {"a": b"1"})
     head = rig.store.index.applied()
-    reply = await rig.control("mkdir collections/one\nln mnist:v9 one:production")
+    reply = await rig.control("mkdir collections/one\nln mnist:v9 one:production\n")
 
     assert not reply["ok"]
     assert errno.ENOENT == reply["errno"]
     assert "line 2" in str(reply["message"])
     assert head == rig.store.index.applied()
     assert [] == await rig.names("collections")
-    reply = await rig.control("mkdir collections/one\nln mnist:v0 one:production")
+    reply = await rig.control("mkdir collections/one\nln mnist:v0 one:production\n")
     assert head + 1 == reply["sequence"] == rig.store.index.applied()
 
 
@@ -66,6 +66,89 @@ async def test_nonsense_is_refused(rig: Rig, script: bytes) -> None:
 
     assert not reply["ok"]
     assert errno.EINVAL == reply["errno"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        b"mkdir collections/a\nmkdir collections/b",
+        b"describe mnist 'two\nlines'",
+        b"mkdir collections/a --description " + b"x" * 4096,
+    ],
+)
+async def test_what_may_be_cut_is_refused_with_what_follows_it(rig: Rig, script: bytes) -> None:
+    """The next write may begin with the rest of a line, which must not become a command."""
+    handle = await opened(rig, ".mregfs/control", WRITE_ONLY)
+    with pytest.raises(MregfsError, match="mregfs run") as caught:
+        await rig.fs.write(handle, 0, script)
+    assert errno.EINVAL == caught.value.errno
+    with pytest.raises(MregfsError, match="rest of it"):
+        await rig.fs.write(handle, len(script), b"\nmkdir collections/c\n")
+
+    assert [] == await rig.names("collections")
+
+
+async def test_a_failure_that_is_read_lets_the_descriptor_go_on(rig: Rig) -> None:
+    handle = await opened(rig, ".mregfs/control", 2)
+    await rig.fs.write(handle, 0, b"mkdir collections/a\nmkdir coll")
+    assert not json.loads(await rig.fs.read(handle, 0, 4096))["ok"]
+    await rig.fs.write(handle, 0, b"mkdir collections/b\n")
+
+    assert json.loads(await rig.fs.read(handle, 0, 4096))["ok"]
+    assert ["b"] == await rig.names("collections")
+
+
+@pytest.mark.parametrize("size", [1, 5, 4096])
+async def test_begin_and_end_make_one_transaction_of_any_writes(rig: Rig, size: int) -> None:
+    """Wherever the writes are cut; and `end` within a quoted text is text."""
+    await rig.commit("mnist", {"a": b"1"})
+    head = rig.store.index.applied()
+    text = b"# all at once\nbegin\nmkdir collections/a\ndescribe mnist 'to the\nend\nof it'\nend\n"
+    handle = await opened(rig, ".mregfs/control", WRITE_ONLY)
+    first, rest = text[:20], text[20:]
+    for piece in (first, *(rest[at : at + size] for at in range(0, len(rest), size))):
+        assert head == rig.store.index.applied()
+        assert len(piece) == await rig.fs.write(handle, 0, piece)
+
+    assert head + 1 == rig.store.index.applied()
+    assert ["a"] == await rig.names("collections")
+    await rig.fs.write(handle, 0, b"mkdir collections/b")  # the descriptor goes on as before
+    assert ["a", "b"] == await rig.names("collections")
+
+
+async def test_a_transaction_that_is_not_ended_is_not_done(rig: Rig) -> None:
+    head = rig.store.index.applied()
+    handle = await opened(rig, ".mregfs/control", WRITE_ONLY)
+    await rig.fs.write(handle, 0, b"begin\nmkdir collections/a\nend")
+    rig.fs.release(handle)
+
+    assert head == rig.store.index.applied()
+    reader = await opened(rig, ".mregfs/control", 0)
+    assert "before its `end`" in json.loads(await rig.fs.read(reader, 0, 4096))["message"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "says"),
+    [
+        ([b"begin\n", b"mkdir collections/a\nfrobnicate\n", b"end\n"], "line 3 (frobnicate)"),
+        ([b"begin\nmkdir collections/a\nend\nmkdir collections/b\n"], "follows `end`"),
+        ([b"begin\n", b"begin\nmkdir collections/a\n", b"end\n"], "stands alone"),
+        ([b"mkdir collections/a\nend\n"], "stands alone"),
+        ([b"begin\n", b"#" * (1 << 20)], "over 1048576 bytes"),
+        ([b"begin\n", b"\xff\n", b"end\n"], "not UTF-8"),
+    ],
+)
+async def test_a_transaction_of_many_writes_is_done_whole_or_refused(
+    rig: Rig, pieces: list[bytes], says: str
+) -> None:
+    handle = await opened(rig, ".mregfs/control", WRITE_ONLY)
+    for piece in pieces[:-1]:
+        await rig.fs.write(handle, 0, piece)
+    with pytest.raises(MregfsError) as caught:
+        await rig.fs.write(handle, 0, pieces[-1])
+
+    assert (errno.EINVAL, True) == (caught.value.errno, says in str(caught.value))
+    assert [] == await rig.names("collections")
 
 
 async def test_who_opens_what_another_writes_to_is_sent_back_once(rig: Rig) -> None:
