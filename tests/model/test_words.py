@@ -96,8 +96,8 @@ LETTERS = {"f": "force", "s": "symbolic"}
         (["a", "-", "b"], Options(["a", "-", "b"], {}, frozenset())),
         (["-sf", "a", "--force"], Options(["a"], {}, frozenset({"force", "symbolic"}))),
         (
-            ["--alias", "x", "a", "--alias=y=z", "--type="],
-            Options(["a"], {"alias": ["x", "y=z"], "type": [""]}, frozenset()),
+            ["--alias", "x", "a", "--alias=y=z", "--type=t"],
+            Options(["a"], {"alias": ["x", "y=z"], "type": ["t"]}, frozenset()),
         ),
         (["--type", "--alias"], Options([], {"type": ["--alias"]}, frozenset())),
         (["a", "--", "-f", "--", "--x"], Options(["a", "-f", "--", "--x"], {}, frozenset())),

@@ -54,7 +54,8 @@ def test_a_number_that_the_host_uses_again_is_another_directory(mount: Mount) ->
         (new / f"n{number}/secret").write_bytes(b"%d" % number)
 
     made = {entry.name: entry.stat().st_ino for entry in os.scandir(new)}
-    assert numbers & set(made.values()), "the host used no number again"
+    if not numbers & set(made.values()):
+        pytest.skip("the host used no number again this time")
     for number, fd in enumerate(held):
         assert _answer(lambda fd=fd: os.listdir(f"/proc/self/fd/{fd}")) in GONE
         assert _answer(lambda fd=fd: os.mkdir("late", dir_fd=fd)) in GONE

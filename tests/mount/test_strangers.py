@@ -156,7 +156,7 @@ def test_a_store_that_is_named_is_not_looked_at_through_it(
     assert ([], 2) == (status["mounts"], status["store"]["versions"])
     assert (0, "") == (changed.returncode, changed.stderr)
     assert 5 == both.returncode
-    assert "another user alone" in both.stderr
+    assert "only another user says" in both.stderr
 
 
 def test_who_names_it_looks_through_it_alone(

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.bytes
+
 RETARGETS = 10_000
 SOAK_SECONDS = 600
 
@@ -128,8 +130,6 @@ def test_a_reader_sees_only_whole_versions_for_minutes(retargeted) -> None:
 MOVE_BY_API = """
 import sys, time
 from mregfs import Registry
-
-pytestmark = pytest.mark.bytes
 with Registry(sys.argv[1]) as registry:
     for number in map(int, sys.stdin):
         registry.link(f"mnist:v{number}", "reader:production")

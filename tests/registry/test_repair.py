@@ -335,4 +335,4 @@ def test_checkpoints_and_leftovers(store: Path) -> None:
 def test_another_store_is_no_copy(store: Path, tmp_path: Path) -> None:
     run("init", tmp_path / "other")
     said = run("fsck", "--repair", "--from", tmp_path / "other", "--store", store, code=5)
-    assert "is no copy of this store" in said
+    assert "not a copy of this one" in said

@@ -190,7 +190,7 @@ def test_what_a_user_lacks_is_said(tmp_path, device_for_all):
 
     assert "fine" == ask(mine, check)
     assert ask(theirs, check).startswith("ForbiddenError")
-    assert "not writable" in ask(theirs, check)
+    assert "not yours to write" in ask(theirs, check)
     missing = ask(mine, check, prepare="os.environ['PATH'] = ''")
     assert missing.startswith("UnsupportedError fusermount3 is not installed")
     others = ask(mine, "mountpoint.check(sys.argv[1], allow_other=True)")
