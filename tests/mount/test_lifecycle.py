@@ -551,7 +551,7 @@ def test_a_full_disk_changes_nothing(make_mount, tmp_path) -> None:
         done = mount.sh("head -c 64M /dev/zero > staging/big/file", check=False)
         assert "No space left" in done.stderr
         mount.expect_log("No space|ENOSPC")
-        refused = [mount.control(f"describe mnist:v0 {n}{'d' * 9000}") for n in range(20)]
+        refused = [mount.control(f"describe mnist:v0 {n}{'d' * 9000}\n") for n in range(20)]
         assert (False, errno.ENOSPC) == (refused[-1]["ok"], refused[-1]["errno"])
         assert b'{"number": 0}' == (mount.path / "artifacts/mnist/v0/config.json").read_bytes()
         mount.sh("rm -r staging/big")
