@@ -12,6 +12,7 @@ only the second figure, the processor's time of caller and daemon, says anything
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -363,7 +364,10 @@ def _used_by(pid: int) -> float:
     """Return the processor time of a process, in seconds."""
     nanoseconds = 0
     for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as file:
+        with (
+            contextlib.suppress(FileNotFoundError, ProcessLookupError),  # the thread has ended
+            open(f"/proc/{pid}/task/{task}/schedstat") as file,
+        ):
             nanoseconds += int(file.read().split()[0])
     return nanoseconds / 1e9
 
