@@ -5,6 +5,7 @@ trees answer to the others, nor in which words they refuse a change.
 """
 
 import errno
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 
 from mregfs.errors import HostError, MregfsError, UnsupportedError
@@ -27,16 +28,16 @@ class Unchanging(FileTree):
     """Refuses what would change something, and has nothing to open, list or follow."""
 
     def refuse_new(self, parent: int, what: str) -> MregfsError:
-        """Return the error of a request to make `what` in a directory."""
-        raise NotImplementedError
+        """Return the error of a request to make `what` in a directory; here there are none."""
+        return HostError(errno.ENOTDIR, "this is no directory")
 
+    @abstractmethod
     def refuse_change(self, inode: int) -> MregfsError:
         """Return the error of a request to change what a number stands for."""
-        raise NotImplementedError
 
     def refuse_removal(self, parent: int, name: bytes) -> MregfsError:
-        """Return the error of a request to remove or rename a name."""
-        raise NotImplementedError
+        """Return the error of a request to remove or rename a name; here there are none."""
+        return HostError(errno.ENOTDIR, "this is no directory")
 
     # ---- names
 
